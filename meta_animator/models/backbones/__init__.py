@@ -1,0 +1,11 @@
+"""The registry of base models."""
+
+from meta_animator.models.backbones.base import Backbone
+from meta_animator.settings import ModelConfig
+
+
+def load_backbone(config: ModelConfig) -> Backbone:
+    """The base model named by `config.backbone`, frozen, in float32 on the CPU. Raises UserError where it is incomplete."""
+    from meta_animator.models.backbones.sd import StableDiffusion
+
+    return {"sd": StableDiffusion.from_folder}[config.backbone](config)

@@ -1,0 +1,43 @@
+"""What a base model offers to the rest of the code.
+
+Shapes: images `b c h w`, videos `b f c h w`; pixels in [-1, 1]; latents already scaled; t (b,); context (b n d).
+Only a backbone permutes axes, and only it knows what a control output is made of.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+class Backbone(Protocol):
+    process: Any  # diffusion.process.DDPM or Flow
+    factor: int  # pixels per latent, along height and width
+    divisor: int  # height and width in pixels must be divisible by it
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Scaled latents (posterior mode) of images or videos; no gradient."""
+
+    def encode_condition(self, pixels: Tensor) -> Tensor:
+        """Scaled latents of condition images, in the range and posterior that the run's config asks for."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pixels of scaled latents, differentiable, not clipped."""
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """(b n d); no gradient."""
+
+    def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: Any | None = None) -> Tensor:
+        """The network's prediction for images, or for videos once a motion module has been joined."""
+
+    def make_control(self, tasks: list[str], rank: int) -> nn.Module:
+        """A fresh control network that leaves the base's output unchanged."""
+
+    def with_motion(self, max_seq_length: int) -> nn.Module:
+        """Join a fresh motion module that leaves every frame unchanged, and return it."""
+
+    def identifiers(self, count: int) -> list[str]:
+        """`count` different rare words that can stand for people in prompts."""
+
+    def fingerprint(self) -> str:
+        """Names these base weights in checkpoints."""

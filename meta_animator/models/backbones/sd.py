@@ -1,0 +1,148 @@
+"""The SD1.5 family: KL-VAE, CLIP text encoder, UNet2DConditionModel; from a folder in diffusers format."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
+from einops import rearrange
+from torch import Tensor, nn
+
+from meta_animator.diffusion.process import DDPM
+from meta_animator.errors import UserError
+from meta_animator.models.control import ControlOutput, MetaControlNet
+from meta_animator.models.motion import join_motion, new_motion_adapter
+from meta_animator.models.weights import fingerprint, read_json
+from meta_animator.settings import ModelConfig
+
+
+class StableDiffusion(nn.Module):
+    """A frozen base model. Raises UserError where the folder lacks a part."""
+
+    def __init__(self, config: ModelConfig, unet: UNet2DConditionModel, vae, text_encoder, tokenizer, process: DDPM):
+        super().__init__()
+        self.config, self.process, self.tokenizer = config, process, tokenizer
+        self.unet, self.vae, self.text_encoder, self.motion_unet = unet, vae, text_encoder, None
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.divisor = self.factor * 2 ** (len(unet.config.block_out_channels) - 1)
+        self.requires_grad_(False)
+        self.eval()
+        self._fingerprint = fingerprint(unet.state_dict())
+
+    @classmethod
+    def from_folder(cls, config: ModelConfig) -> "StableDiffusion":
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        folder = Path(config.base)
+        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+            if not (folder / part).is_dir():
+                raise UserError(f"base model {folder}: no folder '{part}'; expected a model in diffusers format")
+        parts = {}
+        for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL), ("text_encoder", CLIPTextModel)):
+            try:
+                parts[part] = kind.from_pretrained(folder / part, torch_dtype=torch.float32)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise UserError(f"base model {folder / part}: {str(error).splitlines()[0]}") from error
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        return cls(config, **parts, tokenizer=tokenizer, process=read_process(folder, config.beta_schedule))
+
+    # pixels and latents
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return self._encode(pixels, sample=False)
+
+    def encode_condition(self, pixels: Tensor) -> Tensor:
+        if self.config.condition_range == "unit":
+            pixels = pixels / 2 + 0.5
+        return self._encode(pixels, sample=self.config.condition_posterior == "sample")
+
+    @torch.no_grad()
+    def _encode(self, pixels: Tensor, sample: bool) -> Tensor:
+        flat, frames = _fold(pixels)
+        posterior = self.vae.encode(flat.to(self.vae.dtype)).latent_dist
+        latents = (posterior.sample() if sample else posterior.mode()) * self.vae.config.scaling_factor
+        return _unfold(latents, frames)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        flat, frames = _fold(latents)
+        return _unfold(self.vae.decode(flat.to(self.vae.dtype) / self.vae.config.scaling_factor).sample, frames)
+
+    # text
+
+    @torch.no_grad()
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        )  # fmt: skip
+        return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
+
+    def identifiers(self, count: int) -> list[str]:
+        """Reserved tokens of the tokenizer ("<id007>") where it has them, else pairs of rare four-letter tokens."""
+        added = sorted(t for t in self.tokenizer.get_added_vocab() if t.startswith("<id"))
+        if len(added) >= count:
+            return added[:count]
+        return rare_words(self.tokenizer.get_vocab(), count)
+
+    # networks
+
+    def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None = None) -> Tensor:
+        down, mid = (None, None) if control_output is None else control_output
+        if x_t.ndim == 4:
+            return self.unet(
+                x_t, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid,
+                return_dict=False,
+            )[0]  # fmt: skip
+        if self.motion_unet is None:
+            raise UserError("this run samples or trains a video but has no motion module")
+        sample = self.motion_unet(
+            rearrange(x_t, "b f c h w -> b c f h w"), t, context.repeat_interleave(x_t.shape[1], 0),
+            down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False,
+        )[0]  # fmt: skip
+        return rearrange(sample, "b c f h w -> b f c h w")
+
+    def make_control(self, tasks: list[str], rank: int) -> MetaControlNet:
+        return MetaControlNet(self.unet, tasks, rank)
+
+    def with_motion(self, max_seq_length: int) -> MotionAdapter:
+        adapter = new_motion_adapter(self.unet, max_seq_length)
+        self.motion_unet = join_motion(self.unet, adapter)
+        return adapter
+
+    def enable_gradient_checkpointing(self) -> None:
+        for network in (self.unet, self.motion_unet):
+            if network is not None:
+                network.enable_gradient_checkpointing()
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+
+def read_process(folder: Path, beta_schedule: str = "") -> DDPM:
+    """The noise process of a diffusers folder, or the same with another `beta_schedule`."""
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    return DDPM.from_betas(
+        schedule=beta_schedule or config["beta_schedule"],
+        beta_start=config["beta_start"],
+        beta_end=config["beta_end"],
+        num_train_timesteps=config["num_train_timesteps"],
+        prediction_type=config.get("prediction_type", "epsilon"),
+    )
+
+
+def rare_words(vocabulary: dict[str, int], count: int) -> list[str]:
+    """`count` two-token words made of the rarest four-letter word tokens of a BPE vocabulary (high index = rare)."""
+    ranked = sorted(vocabulary, key=vocabulary.get, reverse=True)
+    words = [w[:-4] for w in ranked if w.endswith("</w>") and len(w) == 8 and w[:-4].isascii() and w[:-4].isalpha()]
+    side = next((n for n in range(1, len(words) + 1) if n * (n - 1) // 2 >= count), None)
+    if side is None:
+        raise UserError(f"{count} people need more identifiers than this tokenizer has rare words for ({len(words)})")
+    return [f"{words[i]} {words[j]}" for j in range(side) for i in range(j)][:count]
+
+
+def _fold(x: Tensor) -> tuple[Tensor, int | None]:
+    return (rearrange(x, "b f c h w -> (b f) c h w"), x.shape[1]) if x.ndim == 5 else (x, None)
+
+
+def _unfold(x: Tensor, frames: int | None) -> Tensor:
+    return x if frames is None else rearrange(x, "(b f) c h w -> b f c h w", f=frames)

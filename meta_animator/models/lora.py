@@ -1,0 +1,97 @@
+"""A bank of LoRAs on one network: one per Meta-Task, switched batch by batch.
+
+Shapes: x (..., in_features); down (rank, in_features); up (out_features, rank).
+"""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from meta_animator.errors import UserError
+from meta_animator.models.weights import copy_strict
+
+
+class LoRALinear(nn.Module):
+    """y = W x + b + sum_k w_k up_k down_k x over the active LoRAs (Hu et al. 2021, eq. 3, with alpha = rank).
+
+    The active matrices are held as plain references that `LoRABank.use` sets: a compiled graph takes them as inputs,
+    so that nine tasks share one graph, and an inactive LoRA is not part of the computation, so its gradient is None.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int, tasks: Iterable[str]):
+        super().__init__()
+        self.base = linear
+        self.down = nn.ParameterDict()
+        self.up = nn.ParameterDict()
+        self.active: tuple[tuple[Tensor, Tensor, float], ...] = ()
+        for task in tasks:
+            self.add(task, rank)
+
+    def add(self, task: str, rank: int) -> None:
+        like = self.base.weight
+        down = torch.empty(rank, self.base.in_features, device=like.device, dtype=like.dtype)
+        self.down[task] = nn.Parameter(down.normal_(std=1.0 / rank) if not down.is_meta else down)
+        self.up[task] = nn.Parameter(torch.zeros(self.base.out_features, rank, device=like.device, dtype=like.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        for down, up, weight in self.active:
+            delta = F.linear(F.linear(x, down), up)
+            y = y + (delta if weight == 1.0 else weight * delta)
+        return y
+
+
+class LoRABank:
+    """The LoRAs of all tasks inside `network`, whose every nn.Linear is wrapped in place."""
+
+    def __init__(self, network: nn.Module, rank: int, tasks: Iterable[str]):
+        self.rank = rank
+        self.tasks = list(tasks)
+        self.layers: dict[str, LoRALinear] = {}
+        names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+        for name in names:
+            parent_name, _, child = name.rpartition(".")
+            parent = network.get_submodule(parent_name)
+            layer = LoRALinear(network.get_submodule(name), rank, self.tasks)
+            setattr(parent, child, layer)
+            self.layers[name] = layer
+
+    def use(self, task: str | Mapping[str, float] | None) -> None:
+        """Make one LoRA active, or several with weights, or none. Nothing else changes: no flag, no optimizer state.
+
+        Raises UserError for an unknown task.
+        """
+        weights = {} if task is None else {task: 1.0} if isinstance(task, str) else dict(task)
+        for name in weights:
+            if name not in self.tasks:
+                raise UserError(f"LoRA '{name}' is not in the model; it has: {', '.join(self.tasks) or 'none'}")
+        for layer in self.layers.values():
+            layer.active = tuple((layer.down[k], layer.up[k], float(w)) for k, w in weights.items())
+
+    def parameters(self, task: str) -> list[nn.Parameter]:
+        return [p for layer in self.layers.values() for p in (layer.down[task], layer.up[task])]
+
+    def state(self, task: str) -> dict[str, Tensor]:
+        """{"<module>.lora_A.weight": down, "<module>.lora_B.weight": up}, named as PEFT names them."""
+        state = {}
+        for name, layer in self.layers.items():
+            state[f"{name}.lora_A.weight"] = layer.down[task]
+            state[f"{name}.lora_B.weight"] = layer.up[task]
+        return state
+
+    def load(self, task: str, state: Mapping[str, Tensor], what: str) -> None:
+        """Copy a LoRA in; it is added if its name is new. Raises UserError unless names and shapes match exactly."""
+        rank = next(iter(state.values())).shape[0] if state else self.rank
+        if task not in self.tasks:
+            self.tasks.append(task)
+            for layer in self.layers.values():
+                layer.add(task, rank)
+        copy_strict(self.state(task), state, f"{what}: LoRA '{task}' (rank {rank}; the model's is {self.rank})")
+
+    @torch.no_grad()
+    def merge(self, task: str, weight: float = 1.0) -> None:
+        """Fold one LoRA into the shared weights: W <- W + weight * up down."""
+        for layer in self.layers.values():
+            layer.base.weight += weight * (layer.up[task] @ layer.down[task])

@@ -1,0 +1,89 @@
+"""Weights as files: safetensors only, matched by name, every key accounted for."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from meta_animator.errors import UserError
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write to a temporary name, then rename: `path` is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary, metadata=metadata)
+    os.replace(temporary, path)
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Raises UserError where the file is missing or is not a safetensors file."""
+    if not path.is_file():
+        raise UserError(f"weights {path}: no such file")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"weights {path}: not a whole safetensors file ({error})") from error
+
+
+def tensor_names(path: Path) -> list[str]:
+    with safe_open(path, "pt") as file:
+        return list(file.keys())
+
+
+def copy_strict(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str) -> None:
+    """Copy `state` into the tensors of `own`. Raises UserError unless every name and every shape matches."""
+    check_names(own, state, what)
+    for name, tensor in state.items():
+        if own[name].shape != tensor.shape:
+            raise UserError(f"{what}: {name} has shape {tuple(tensor.shape)}, the model has {tuple(own[name].shape)}")
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
+
+
+def check_names(expected: Iterable[str], found: Iterable[str], what: str) -> None:
+    expected, found = set(expected), set(found)
+    if missing := sorted(expected - found):
+        raise UserError(f"{what}: {len(missing)} weights are missing, the first is {missing[0]}")
+    if unknown := sorted(found - expected):
+        raise UserError(f"{what}: {len(unknown)} weights are unknown to the model, the first is {unknown[0]}")
+
+
+def read_json(path: Path) -> dict:
+    """Raises UserError where the file is missing or is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from error
+
+
+def write_json(path: Path, value: dict) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def fingerprint(state: Mapping[str, torch.Tensor], samples: int = 64) -> str:
+    """Sixteen hex digits that name a set of weights: names, shapes and evenly spaced values, rounded to bfloat16.
+
+    The rounding gives a half-precision and a single-precision copy of the same weights the same name in almost
+    every case; it reads only `samples` values of each tensor, so that 860 M parameters take well under a second.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().flatten()
+        digest.update(f"{name}{tuple(state[name].shape)}".encode())
+        if tensor.is_meta or tensor.numel() == 0:
+            continue
+        index = torch.linspace(0, tensor.numel() - 1, min(samples, tensor.numel())).long()
+        values = tensor[index.to(tensor.device)].float().cpu().to(torch.bfloat16).float()
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,156 @@
+"""Every field of a run's YAML, with its type, default and meaning. Plain dataclasses; no heavy imports."""
+
+import dataclasses
+from typing import Any
+
+TASKS = (
+    "dwpose", "pose_hamer", "depth", "normal", "seg", "fg_inpainting", "bg_outpainting", "canny", "blurred",
+)  # fmt: skip
+
+
+def setting(default: Any, meaning: str, *, choices: tuple[str, ...] = (), low: float | None = None) -> Any:
+    """A dataclass field with one line of meaning, optional allowed values and an optional lower bound."""
+    metadata = {"meaning": meaning, "choices": choices, "low": low}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(kw_only=True)
+class ModelConfig:
+    backbone: str = setting("sd", "family of the base model", choices=("sd",))
+    base: str = setting("assets/base", "folder of the base model in diffusers format")
+    architecture: str = setting("", "folder with the base's config files only, for --dry-run; empty: the base itself")
+    face: str = setting("", "folder of the face embedder; needed where loss.face_weight > 0")
+    tasks: list[str] = setting(list(TASKS), "Meta-Tasks of this run, one LoRA each")
+    lora_rank: int = setting(128, "rank of every LoRA", low=1)
+    condition_range: str = setting("signed", "range of condition images for the VAE", choices=("signed", "unit"))
+    condition_posterior: str = setting("mode", "latent of a condition image", choices=("mode", "sample"))
+    control_from: str = setting("", "run or checkpoint with Meta ControlNet and LoRAs; empty: from the base UNet")
+    motion_from: str = setting("", "run, checkpoint or diffusers MotionAdapter folder; empty: a fresh motion module")
+    motion_max_seq_length: int = setting(32, "positions of the motion module, in frames", low=1)
+    beta_schedule: str = setting("", "noise schedule instead of the base's own", choices=("", "linear", "scaled_linear"))
+
+
+@dataclasses.dataclass(kw_only=True)
+class PuppetsConfig:
+    root: str = setting("", "where the puppet data sets are made when missing; empty: none are made")
+    identities: int = setting(24, "people of the train set", low=2)
+    clips: int = setting(1, "clips per identity", low=1)
+    frames: int = setting(16, "frames per clip", low=1)
+    fps: int = setting(12, "frames per second", low=1)
+    photos: int = setting(8, "reference photos of the held-out person", low=1)
+    driving_frames: int = setting(24, "frames of the held-out motion", low=1)
+    height: int = setting(128, "pixels", low=16)
+    width: int = setting(128, "pixels", low=16)
+    seed: int = setting(0, "first seed of identities, motions and scenes")
+
+
+@dataclasses.dataclass(kw_only=True)
+class DataConfig:
+    train: list[str] = setting([], "data-set folders, each with a manifest.jsonl")
+    auxiliary: list[str] = setting([], "data sets of other people that keep stage 2 from overfitting")
+    auxiliary_sets: int = setting(20, "how many frames of the auxiliary data sets are used", low=0)
+    auxiliary_fraction: float = setting(0.5, "share of draws from the auxiliary frames", low=0.0)
+    split: str = setting("train", "split of the manifest that is trained on")
+    height: int = setting(512, "pixels; divisible by the base's factor", low=8)
+    width: int = setting(512, "pixels; divisible by the base's factor", low=8)
+    random_crop: float = setting(0.0, "largest random zoom of the crop (0: centre crop)", low=0.0)
+    flip: float = setting(0.0, "probability of a mirror image, left and right swapped in all layers", low=0.0)
+    num_frames: int = setting(16, "frames per clip in stage 1", low=1)
+    fps: float = setting(0.0, "frames per second of stage-1 clips; 0: the clip's own", low=0.0)
+    stride: int = setting(1, "stored frames between two frames of a clip, where fps is 0", low=1)
+    prompt: str = setting("Person looks like {identifier}", "prompt; {identifier} and {description} are filled in")
+    prompt_drop: float = setting(0.01, "probability of an empty prompt", low=0.0)
+    cache_latents: bool = setting(True, "encode every frame and condition once, before the first step")
+    cache_dir: str = setting("", "where cached latents live; empty: <output_dir>/cache")
+    num_workers: int = setting(0, "data-loader processes", low=0)
+    puppets: PuppetsConfig = dataclasses.field(default_factory=PuppetsConfig)
+
+
+@dataclasses.dataclass(kw_only=True)
+class LossConfig:
+    latent_weight: float = setting(1.0, "weight of the latent noise error", low=0.0)
+    image_weight: float = setting(0.1, "lambda: weight of the whole image loss (pixels + face)", low=0.0)
+    pixel_weight: float = setting(1.0, "weight of the pixel error inside the image loss", low=0.0)
+    face_weight: float = setting(0.0, "weight of the face term inside the image loss", low=0.0)
+    max_noise_level: float = setting(0.3707, "image loss only where sqrt(1 - alpha_bar) <= this (t <= 124 in SD1.5)")
+    start_step: int = setting(-1, "first step with the image loss; -1: after half an epoch", low=-1)
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrainConfig:
+    max_steps: int = setting(1000, "optimizer steps", low=1)
+    batch_size: int = setting(8, "samples per device and micro-batch", low=1)
+    gradient_accumulation_steps: int = setting(1, "micro-batches per optimizer step; all of one task", low=1)
+    trainable: str = setting("all", "all of a stage's modules, or its LoRAs only", choices=("all", "lora"))
+    learning_rate: float = setting(1e-5, "AdamW learning rate", low=0.0)
+    lora_learning_rate: float = setting(0.0, "learning rate of LoRAs; 0: learning_rate", low=0.0)
+    adam_beta1: float = setting(0.9, "AdamW")
+    adam_beta2: float = setting(0.999, "AdamW")
+    adam_epsilon: float = setting(1e-8, "AdamW")
+    weight_decay: float = setting(1e-2, "AdamW", low=0.0)
+    max_grad_norm: float = setting(1.0, "gradient clipping; 0: off", low=0.0)
+    lr_scheduler: str = setting(
+        "constant_with_warmup", "learning-rate schedule",
+        choices=("constant", "constant_with_warmup", "linear", "cosine"),
+    )  # fmt: skip
+    lr_warmup_steps: int = setting(0, "steps", low=0)
+    mixed_precision: str = setting("no", "arithmetic of the forward pass", choices=("no", "fp16", "bf16"))
+    gradient_checkpointing: bool = setting(False, "less memory for about a third more time")
+    ema_decay: float = setting(0.0, "moving average of the trained weights; 0: off", low=0.0)
+    train_lora_in_motion: bool = setting(False, "stage 1 also trains the LoRA of its task")
+    checkpoint_every: int = setting(500, "steps; the last step is always saved", low=1)
+    keep_checkpoints: int = setting(2, "older checkpoints are deleted", low=1)
+    preview_every: int = setting(500, "steps; 0: no previews", low=0)
+    log_every: int = setting(10, "steps between lines of metrics", low=1)
+    wandb_project: str = setting("", "also log to this Weights & Biases project")
+
+
+@dataclasses.dataclass(kw_only=True)
+class SampleConfig:
+    reference: str = setting("", "photo file, or data set with the reference photos")
+    driving: str = setting("", "data set, drawn pose video or keypoint .npz that gives the motion")
+    driving_clip: str = setting("", "which clip of the driving data set; empty: its first")
+    identity: str = setting("", "whose identifier is used; empty: the person the checkpoint was fine-tuned on")
+    prompt: str = setting("", "prompt instead of the checkpoint's own template")
+    negative_prompt: str = setting("", "text of the unguided branch, which keeps the pose")
+    tasks: dict[str, float] = setting({"dwpose": 1.0}, "conditions in use and the strength of each")
+    loras: dict[str, float] = setting({}, "extracted LoRA folders and weights, instead of the checkpoint's LoRAs")
+    controlnet_conditioning_scale: float = setting(1.0, "strength of all control residuals together", low=0.0)
+    num_inference_steps: int = setting(50, "DDIM steps", low=1)
+    guidance_scale: float = setting(7.5, "classifier-free guidance; 1: off", low=0.0)
+    eta: float = setting(0.0, "DDIM stochasticity", low=0.0)
+    init_noise: str = setting("inversion", "first latent", choices=("inversion", "random"))
+    inversion_fixed_point_iterations: int = setting(0, "refinements of each inversion step", low=0)
+    frame_noise: float = setting(0.0, "share of noise drawn per frame instead of shared by all frames (0..1)", low=0.0)
+    window: int = setting(16, "frames denoised together", low=1)
+    overlap: int = setting(4, "frames shared by neighbouring windows", low=0)
+    frame_batch_size: int = setting(8, "frames encoded and decoded at once", low=1)
+    max_frames: int = setting(0, "stop after so many driving frames; 0: all", low=0)
+    fit_pose: bool = setting(False, "scale and move the driving skeleton onto the reference person")
+    fps: float = setting(0.0, "output frame rate; 0: the driving video's", low=0.0)
+    shuffle_driving: bool = setting(False, "control experiment: the poses in a wrong order")
+    output: str = setting("animation.mp4", "file name inside output_dir")
+
+
+@dataclasses.dataclass(kw_only=True)
+class ExtractConfig:
+    checkpoint: str = setting("", "run folder or checkpoint")
+    tasks: list[str] = setting([], "LoRAs to take out; empty: all")
+
+
+@dataclasses.dataclass(kw_only=True)
+class RunConfig:
+    stage: str = setting(
+        "control", "what this run does",
+        choices=("control", "motion", "reference", "sample", "extract", "base_vae", "base_unet", "base_face"),
+    )  # fmt: skip
+    output_dir: str = setting("outputs/run", "everything that this run writes")
+    seed: int = setting(0, "noise, timesteps, crops and order are functions of it", low=0)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
+    extract: ExtractConfig = dataclasses.field(default_factory=ExtractConfig)

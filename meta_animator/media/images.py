@@ -1,0 +1,96 @@
+"""Reading any ordinary picture as uint8 RGB, and writing pictures."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from meta_animator.errors import UserError
+from meta_animator.media.probe import check_file
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+WHITE = (255, 255, 255)
+
+
+def read_image(path: str | Path, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:
+    """The picture as uint8 (h, w, 3) RGB, upright (EXIF), transparent parts laid over `background`.
+
+    Grey, 16-bit, palette and CMYK pictures are converted. Raises UserError for what is missing or not a picture.
+    """
+    picture = _to_8_bit(_open(Path(path)))
+    if not _has_alpha(picture):
+        return np.asarray(picture.convert("RGB"))
+    rgba = np.asarray(picture.convert("RGBA"), np.float32)
+    alpha = rgba[..., 3:] / 255
+    blend = rgba[..., :3] * alpha + np.asarray(background, np.float32) * (1 - alpha)
+    return np.rint(blend).astype(np.uint8)
+
+
+def read_alpha(path: str | Path) -> np.ndarray | None:
+    """bool (h, w), True where the picture is more than half opaque; None where it has no transparency at all."""
+    picture = _open(Path(path))
+    if not _has_alpha(picture):
+        return None
+    alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+    return None if alpha.min() == 255 else alpha > 127
+
+
+def read_map(path: str | Path) -> np.ndarray:
+    """The stored numbers of a PNG without any conversion: uint8 or uint16, (h, w) or (h, w, 3)."""
+    array = np.asarray(_open(Path(path)))
+    if array.dtype == np.int32 and array.min() >= 0 and array.max() <= 65535:
+        array = array.astype(np.uint16)  # how some versions of Pillow give a 16-bit grey PNG
+    if array.dtype not in (np.uint8, np.uint16, np.bool_) or array.ndim not in (2, 3):
+        raise UserError(f"{path}: holds {array.dtype} {array.shape}; expected an 8- or 16-bit PNG")
+    return array
+
+
+def write_image(path: str | Path, image: np.ndarray, *, quality: int = 95) -> Path:
+    """Writes uint8 (h, w, 3) RGB, uint8 or uint16 or bool (h, w); the suffix gives the format (.png keeps all).
+
+    The file appears under its name only when complete. Raises UserError where it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise UserError(f"{path}: unknown kind of picture; the name must end in one of {', '.join(IMAGE_SUFFIXES)}")
+    if image.dtype == np.bool_:
+        image = image.astype(np.uint8) * 255
+    flat = image.ndim == 2 and image.dtype in (np.uint8, np.uint16)
+    if not flat and not (image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8):
+        raise ValueError(f"expected uint8 (h, w, 3) or uint8, uint16, bool (h, w); got {image.dtype} {image.shape}")
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    options = {"quality": quality} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(image)).save(part, **options)
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _open(path: Path) -> Image.Image:
+    check_file(path)
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return ImageOps.exif_transpose(picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        kinds = "PNG, JPEG or WebP"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: cannot be read as a picture ({reason}); expected a complete {kinds} file") from error
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    return picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
+
+
+def _to_8_bit(picture: Image.Image) -> Image.Image:
+    if picture.mode not in ("I", "F") and not picture.mode.startswith("I;16"):
+        return picture
+    values = np.asarray(picture, np.float64)
+    scale = 255 / 65535 if picture.mode != "F" else 255 / max(float(values.max()), 1e-12)
+    return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))

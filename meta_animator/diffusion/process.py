@@ -1,0 +1,170 @@
+"""Noising processes: how clean data becomes noise, and how a network's prediction is read back.
+
+Shapes: x is `b c h w` or `b f c h w`. t is one timestep for all `()`, one per sample `(b,)`, or one per frame `(b, f)`.
+Arithmetic is at least float32: half-precision inputs give float32 results.
+"""
+
+import dataclasses
+from typing import ClassVar, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+PredictionType = Literal["epsilon", "v_prediction"]
+BetaSchedule = Literal["scaled_linear", "linear"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class DDPM:
+    """Variance-preserving diffusion over integer timesteps 0 .. T-1, where 0 is nearly clean.
+
+    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, eq. 4).
+
+    alphas_cumprod    float (T,), alpha_bar_t, falling
+    prediction_type   what the network predicts: the noise, or v (Salimans & Ho 2022, appendix D)
+    set_alpha_to_one  where sampling ends: at alpha_bar = 1 if True, at alpha_bar_0 if False (Stable Diffusion 1.5)
+    """
+
+    alphas_cumprod: Tensor
+    prediction_type: PredictionType = "epsilon"
+    set_alpha_to_one: bool = False
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(f"prediction_type: expected epsilon or v_prediction, got {self.prediction_type!r}")
+        if self.alphas_cumprod.ndim != 1 or not self.alphas_cumprod.is_floating_point():
+            raise ValueError(f"alphas_cumprod: expected floats of shape (T,), got {tuple(self.alphas_cumprod.shape)}")
+
+    @classmethod
+    def from_betas(
+        cls,
+        schedule: BetaSchedule,
+        beta_start: float,
+        beta_end: float,
+        num_train_timesteps: int = 1000,
+        prediction_type: PredictionType = "epsilon",
+        set_alpha_to_one: bool = False,
+    ) -> "DDPM":
+        """The process of a beta schedule. "linear" spaces the betas evenly, "scaled_linear" their square roots.
+
+        Stable Diffusion 1.5: scaled_linear, 0.00085, 0.012; AnimateDiff's published weights: linear, same ends.
+        """
+        if not 0 < beta_start <= beta_end < 1:
+            raise ValueError(f"expected 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
+        if schedule == "linear":
+            betas = torch.linspace(beta_start, beta_end, num_train_timesteps, dtype=torch.float64)
+        elif schedule == "scaled_linear":
+            betas = torch.linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps, dtype=torch.float64) ** 2
+        else:
+            raise ValueError(f"schedule: expected scaled_linear or linear, got {schedule!r}")
+        return cls(
+            alphas_cumprod=torch.cumprod(1 - betas, dim=0),
+            prediction_type=prediction_type,
+            set_alpha_to_one=set_alpha_to_one,
+        )
+
+    @property
+    def num_train_timesteps(self) -> int:
+        return len(self.alphas_cumprod)
+
+    @property
+    def timestep_bounds(self) -> tuple[int, int]:
+        """The first and the last timestep of training, both included."""
+        return 0, self.num_train_timesteps - 1
+
+    @property
+    def final_scales(self) -> tuple[float, float]:
+        """(signal, noise) scales of the state where sampling ends."""
+        alpha_bar = 1.0 if self.set_alpha_to_one else float(self.alphas_cumprod[0])
+        return alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+
+    def scales(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """(signal, noise) scales of x_t, each shaped like t, on t's device."""
+        signal, noise = self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()
+        return signal.to(t.device, dtype)[t], noise.to(t.device, dtype)[t]
+
+    def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t, shaped like x_0."""
+        alpha, sigma = _scales_for(self, t, x_0, noise)
+        return alpha * x_0 + sigma * noise
+
+    def target(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network should predict at x_t: the noise, or v = alpha noise - sigma x_0."""
+        alpha, sigma = _scales_for(self, t, x_0, noise)
+        if self.prediction_type == "epsilon":
+            return noise.to(alpha.dtype)
+        return alpha * noise - sigma * x_0
+
+    def to_x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The clean data that a prediction implies, shaped like x_t."""
+        alpha, sigma = _scales_for(self, t, x_t, prediction)
+        if self.prediction_type == "epsilon":
+            return (x_t - sigma * prediction) / alpha
+        return alpha * x_t - sigma * prediction
+
+    def to_noise(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The noise that a prediction implies, shaped like x_t."""
+        alpha, sigma = _scales_for(self, t, x_t, prediction)
+        if self.prediction_type == "epsilon":
+            return prediction.to(alpha.dtype)
+        return alpha * prediction + sigma * x_t
+
+    def noise_level(self, t: Tensor) -> Tensor:
+        """sqrt(1 - alpha_bar_t) in [0, 1], float32, shaped like t."""
+        return self.scales(t)[1]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flow:
+    """Rectified flow: x_t = (1 - s) x_0 + s noise with s = t / T; the network predicts the velocity noise - x_0.
+
+    Lipman et al. 2023 (conditional optimal-transport path), Liu et al. 2023 (eq. 1); time runs from data to noise here.
+    t may be fractional; 0 is clean, T is pure noise. A shift of the schedule is a choice of timesteps, not made here.
+    """
+
+    num_train_timesteps: int = 1000
+    final_scales: ClassVar[tuple[float, float]] = (1.0, 0.0)
+
+    @property
+    def timestep_bounds(self) -> tuple[int, int]:
+        """The first and the last timestep of training, both included."""
+        return 1, self.num_train_timesteps
+
+    def scales(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """(signal, noise) scales of x_t, each shaped like t, on t's device."""
+        s = t.to(dtype) / self.num_train_timesteps
+        return 1 - s, s
+
+    def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t, shaped like x_0."""
+        alpha, sigma = _scales_for(self, t, x_0, noise)
+        return alpha * x_0 + sigma * noise
+
+    def target(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The velocity noise - x_0, the same at every t."""
+        return noise - x_0
+
+    def to_x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The clean data that a velocity implies, shaped like x_t."""
+        _, sigma = _scales_for(self, t, x_t, prediction)
+        return x_t - sigma * prediction
+
+    def to_noise(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The noise that a velocity implies, shaped like x_t."""
+        alpha, _ = _scales_for(self, t, x_t, prediction)
+        return x_t + alpha * prediction
+
+    def noise_level(self, t: Tensor) -> Tensor:
+        """s in [0, 1], float32, shaped like t."""
+        return self.scales(t)[1]
+
+
+Process: TypeAlias = DDPM | Flow
+
+
+def _scales_for(process: Process, t: Tensor, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """The process's scales in the working precision of two inputs, shaped to broadcast over x from the left."""
+    dtype = torch.promote_types(torch.promote_types(x.dtype, other.dtype), torch.float32)
+    alpha, sigma = process.scales(t.to(x.device), dtype)
+    shape = t.shape + (1,) * (x.ndim - t.ndim)
+    return alpha.view(shape), sigma.view(shape)

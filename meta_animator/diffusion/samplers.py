@@ -1,0 +1,110 @@
+"""From noise to data: DDIM and DPM-Solver++(2M), for diffusion and flow alike.
+
+A sampler takes `denoise(x_t, t) -> prediction` with t `(b,)`; guidance, control and windows live inside that callable.
+Nothing here tracks gradients.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from meta_animator.diffusion.process import Process
+
+Denoise: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Callback: TypeAlias = Callable[[int, Tensor], None]
+
+
+@torch.no_grad()
+def ddim(
+    denoise: Denoise,
+    x_T: Tensor,
+    process: Process,
+    timesteps: Tensor,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Walk from x_T, a state at timesteps[0], to the process's final state (Song et al. 2021, eq. 12 and 16).
+
+    x_T        `b c h w` or `b f c h w`; the result has its shape, in float32 or float64
+    timesteps  (n,), falling; each step ends at the next of them, the last at `process.final_scales`.
+               With flow and eta = 0 this is Euler's method.
+    eta        0 deterministic .. 1 as noisy as the DDPM posterior; its noise comes from `generator`
+    callback   called after each step with (step index, state)
+    """
+    x_t = x_T
+    for step, (t, _, end) in enumerate(sampling_steps(process, timesteps)):
+        t_batch = t.to(x_t.device).expand(len(x_t))
+        prediction = denoise(x_t, t_batch)
+        fresh = _ddim_sigma(process, t, end) * eta if eta > 0 else 0.0
+        direction = math.sqrt(max(end[1] ** 2 - fresh**2, 0.0))
+        x_0, noise = process.to_x0(prediction, x_t, t_batch), process.to_noise(prediction, x_t, t_batch)
+        x_t = end[0] * x_0 + direction * noise
+        if fresh > 0:
+            x_t = x_t + fresh * _randn_like(x_t, generator)
+        if callback is not None:
+            callback(step, x_t)
+    return x_t
+
+
+@torch.no_grad()
+def dpm_solver_2m(
+    denoise: Denoise,
+    x_T: Tensor,
+    process: Process,
+    timesteps: Tensor,
+    callback: Callback | None = None,
+) -> Tensor:
+    """DPM-Solver++(2M): second order from the previous step's clean estimate (Lu et al. 2022, algorithm 2).
+
+    Deterministic; arguments and result as for `ddim`. The first and the last step are first order.
+    """
+    x_t, x_0_before, h_before = x_T, None, 0.0
+    steps = sampling_steps(process, timesteps)
+    for step, (t, start, end) in enumerate(steps):
+        t_batch = t.to(x_t.device).expand(len(x_t))
+        x_0 = process.to_x0(denoise(x_t, t_batch), x_t, t_batch)
+        h = _half_log_snr(end) - _half_log_snr(start)
+        estimate = x_0
+        if x_0_before is not None and step + 1 < len(steps):
+            estimate = x_0 + h / (2 * h_before) * (x_0 - x_0_before)
+        x_t = end[1] / start[1] * x_t - end[0] * math.expm1(-h) * estimate
+        x_0_before, h_before = x_0, h
+        if callback is not None:
+            callback(step, x_t)
+    return x_t
+
+
+def sampling_steps(
+    process: Process, timesteps: Tensor
+) -> list[tuple[Tensor, tuple[float, float], tuple[float, float]]]:
+    """(t, (signal, noise) scales at t, scales where the step from t ends) for each timestep."""
+    if timesteps.ndim != 1 or len(timesteps) == 0 or bool((timesteps.diff() >= 0).any()):
+        raise ValueError(f"timesteps: expected a falling sequence of shape (n,), got {timesteps}")
+    timesteps = timesteps.cpu()
+    signal, noise = process.scales(timesteps, torch.float64)
+    states = [*zip(signal.tolist(), noise.tolist(), strict=True), process.final_scales]
+    return list(zip(timesteps, states[:-1], states[1:], strict=True))
+
+
+def _ddim_sigma(process: Process, t: Tensor, end: tuple[float, float]) -> float:
+    """Standard deviation of the fresh noise at eta = 1 (Song et al. 2021, eq. 16), written for any signal scale."""
+    signal, noise = (float(value) for value in process.scales(t, torch.float64))
+    kept = (signal * end[1] / (end[0] * noise)) ** 2
+    return end[1] * math.sqrt(max(1 - kept, 0.0))
+
+
+def _half_log_snr(scales: tuple[float, float]) -> float:
+    signal, noise = scales
+    if signal == 0:
+        return -math.inf
+    return math.log(signal / noise) if noise > 0 else math.inf
+
+
+def _randn_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Unit normal noise like x, drawn on the generator's device so that its values do not depend on x's."""
+    device = generator.device if generator is not None else x.device
+    return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)

@@ -1,0 +1,58 @@
+"""Which timesteps are trained on and which are sampled at."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Spacing = Literal["leading", "trailing", "linspace"]
+
+
+def training_timesteps(generators: Sequence[torch.Generator], bounds: tuple[int, int]) -> Tensor:
+    """One uniform timestep per sample, int64 (b,), from the sample's own generator; on the generators' device.
+
+    bounds: the first and the last timestep, both included (a process's `timestep_bounds`).
+    """
+    first, last = bounds
+    draws = [torch.randint(first, last + 1, (), generator=g, device=g.device) for g in generators]
+    return torch.stack(draws)
+
+
+def sampling_timesteps(
+    num_inference_steps: int,
+    num_train_timesteps: int = 1000,
+    spacing: Spacing = "leading",
+    steps_offset: int = 1,
+) -> Tensor:
+    """Falling timesteps of a diffusion sampler, int64 (num_inference_steps,), as diffusers spells and rounds them.
+
+    leading   multiples of T // n, plus steps_offset (Stable Diffusion 1.5: offset 1, so 50 steps are 981, 961, .., 1)
+    trailing  from T - 1 downwards in steps of T / n; linspace: evenly from T - 1 to 0. Both ignore steps_offset.
+    The three are named in Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed", table 2.
+    """
+    n, total = num_inference_steps, num_train_timesteps
+    if not 1 <= n <= total:
+        raise ValueError(f"num_inference_steps: expected 1 to {total}, got {n}")
+    if spacing == "leading":
+        timesteps = torch.arange(n).flip(0) * (total // n) + steps_offset
+        if timesteps[0] >= total:
+            raise ValueError(f"steps_offset: {steps_offset} puts the first of {n} steps beyond timestep {total - 1}")
+        return timesteps
+    if spacing == "trailing":
+        return (total - torch.arange(n, dtype=torch.float64) * (total / n)).round().long() - 1
+    if spacing == "linspace":
+        return torch.linspace(0, total - 1, n, dtype=torch.float64).round().long().flip(0)
+    raise ValueError(f"spacing: expected leading, trailing or linspace, got {spacing!r}")
+
+
+def flow_timesteps(num_inference_steps: int, num_train_timesteps: int = 1000, shift: float = 1.0) -> Tensor:
+    """Falling timesteps of a flow sampler, float32 (num_inference_steps,), from T (pure noise) to above 0.
+
+    Even in u, then s = shift u / (1 + (shift - 1) u); a shift above 1 spends more steps on high noise
+    (Esser et al. 2024, eq. 23).
+    """
+    if num_inference_steps < 1 or shift <= 0:
+        raise ValueError(f"expected num_inference_steps >= 1 and shift > 0, got {num_inference_steps} and {shift}")
+    u = 1 - torch.arange(num_inference_steps, dtype=torch.float64) / num_inference_steps
+    return (num_train_timesteps * shift * u / (1 + (shift - 1) * u)).float()

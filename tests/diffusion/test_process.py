@@ -1,0 +1,77 @@
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+
+from meta_animator.diffusion.process import DDPM, Flow
+from tests.diffusion.gaussian import noise, sd15
+
+PROCESSES = [sd15("epsilon"), sd15("v_prediction"), Flow()]
+T = torch.tensor([1, 500, 999])
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("shape", [(3, 4, 2, 2), (3, 5, 4, 2, 2)])
+def test_the_exact_prediction_gives_back_data_and_noise(process, shape):
+    x_0, eps = noise(*shape), noise(*shape, seed=1)
+    x_t, target = process.add_noise(x_0, eps, T), process.target(x_0, eps, T)
+    torch.testing.assert_close(process.to_x0(target, x_t, T), x_0, rtol=0, atol=1e-12)
+    torch.testing.assert_close(process.to_noise(target, x_t, T), eps, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_scalar_t_serves_all_samples_and_a_bft_serves_frames(process):
+    x_0, eps = noise(2, 3, 4, 2, 2), noise(2, 3, 4, 2, 2, seed=1)
+    alike = process.add_noise(x_0, eps, torch.tensor(300))
+    torch.testing.assert_close(alike, process.add_noise(x_0, eps, torch.tensor([300, 300])), rtol=0, atol=0)
+    per_frame = process.add_noise(x_0, eps, torch.tensor([[1, 300, 9], [9, 300, 1]]))
+    torch.testing.assert_close(per_frame[:, 1], alike[:, 1], rtol=0, atol=0)
+    torch.testing.assert_close(per_frame[0, 2], process.add_noise(x_0[0, 2], eps[0, 2], torch.tensor(9)))
+
+
+def test_half_precision_is_computed_in_float32():
+    x_0, eps = noise(1, 4, 2, 2).bfloat16(), noise(1, 4, 2, 2, seed=1).bfloat16()
+    x_t = sd15().add_noise(x_0, eps, torch.tensor([500]))
+    assert x_t.dtype == torch.float32
+    assert sd15().to_x0(eps, x_t, torch.tensor([500])).dtype == torch.float32
+
+
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_parity_with_diffusers(schedule, prediction_type):
+    ours = DDPM.from_betas(schedule, 0.00085, 0.012, prediction_type=prediction_type)
+    theirs = DDPMScheduler(
+        beta_schedule=schedule, beta_start=0.00085, beta_end=0.012, prediction_type=prediction_type, clip_sample=False
+    )
+    torch.testing.assert_close(ours.alphas_cumprod.float(), theirs.alphas_cumprod, rtol=0, atol=1e-6)
+    theirs.alphas_cumprod = ours.alphas_cumprod
+    x_0, eps = noise(3, 4, 2, 2), noise(3, 4, 2, 2, seed=1)
+    torch.testing.assert_close(ours.add_noise(x_0, eps, T), theirs.add_noise(x_0, eps, T))
+    if prediction_type == "v_prediction":
+        torch.testing.assert_close(ours.target(x_0, eps, T), theirs.get_velocity(x_0, eps, T))
+
+
+def test_noise_level_of_the_published_gate():
+    theirs = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    level = sd15().noise_level(torch.tensor([0, 124, 999]))
+    assert level[1].item() == pytest.approx((1 - theirs.alphas_cumprod[124].item()) ** 0.5, abs=1e-6)
+    assert level[1].item() == pytest.approx(0.36958, abs=1e-5)
+    assert 0 < level[0] < level[1] < level[2] < 1
+
+
+def test_flow_identities():
+    flow, x_0, eps = Flow(), noise(1, 4, 2, 2), noise(1, 4, 2, 2, seed=1)
+    assert torch.equal(flow.add_noise(x_0, eps, torch.tensor([0])), x_0)
+    assert torch.equal(flow.add_noise(x_0, eps, torch.tensor([1000])), eps)
+    assert torch.equal(flow.target(x_0, eps, torch.tensor([3])), eps - x_0)
+    assert flow.noise_level(torch.tensor([0.0, 250.5, 1000.0])).tolist() == [0.0, 0.25049999356269836, 1.0]
+    slope = (flow.add_noise(x_0, eps, torch.tensor([600])) - flow.add_noise(x_0, eps, torch.tensor([400]))) / 0.2
+    torch.testing.assert_close(slope, flow.target(x_0, eps, torch.tensor([500])))
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(ValueError, match="schedule"):
+        DDPM.from_betas("cosine", 0.00085, 0.012)
+    with pytest.raises(ValueError, match="prediction_type"):
+        DDPM.from_betas("linear", 0.00085, 0.012, prediction_type="sample")
+    with pytest.raises(ValueError, match="beta_start"):
+        DDPM.from_betas("linear", 0.012, 0.00085)

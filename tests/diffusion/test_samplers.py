@@ -1,0 +1,105 @@
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+from meta_animator.diffusion.process import Flow
+from meta_animator.diffusion.samplers import ddim, dpm_solver_2m
+from meta_animator.diffusion.timesteps import flow_timesteps, sampling_timesteps
+from tests.diffusion.gaussian import MEAN, STD, denoiser, flow_map, noise, sd15
+
+CASES = [
+    (sd15("epsilon"), sampling_timesteps(100)),
+    (sd15("v_prediction"), sampling_timesteps(100)),
+    (sd15("epsilon", set_alpha_to_one=True), sampling_timesteps(100, spacing="trailing")),
+    (Flow(), flow_timesteps(100)),
+]
+
+
+def curved(x, t):
+    """A denoiser without any structure to lean on."""
+    return torch.sin(3 * x + 0.01 * t.view(-1, *[1] * (x.ndim - 1)))
+
+
+def noisy_data(process, timesteps, z):
+    """Standard normal z, spread as the data are at the first timestep."""
+    start = tuple(float(s) for s in process.scales(timesteps[0], torch.float64))
+    return flow_map(z, (0.0, 1.0), start)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("set_alpha_to_one", [False, True])
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_parity_with_diffusers(prediction_type, set_alpha_to_one, spacing, eta):
+    process = sd15(prediction_type, set_alpha_to_one=set_alpha_to_one)
+    theirs = DDIMScheduler(
+        prediction_type=prediction_type,
+        set_alpha_to_one=set_alpha_to_one,
+        timestep_spacing=spacing,
+        steps_offset=1,
+        clip_sample=False,
+    )
+    theirs.alphas_cumprod = process.alphas_cumprod
+    if not set_alpha_to_one:
+        theirs.final_alpha_cumprod = process.alphas_cumprod[0]
+    theirs.set_timesteps(10)
+    x = x_T = noise(2, 3, 4, 4)
+    generator = torch.Generator().manual_seed(5)
+    for t in theirs.timesteps:
+        x = theirs.step(curved(x, t.expand(2)), t, x, eta=eta, generator=generator).prev_sample
+    ours = ddim(
+        curved, x_T, process, sampling_timesteps(10, 1000, spacing), eta, generator=torch.Generator().manual_seed(5)
+    )
+    torch.testing.assert_close(ours, x, rtol=0, atol=1e-6)
+
+
+def test_dpm_solver_parity_with_diffusers():
+    process = sd15()
+    theirs = DPMSolverMultistepScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        final_sigmas_type="sigma_min",
+        timestep_spacing="leading",
+        steps_offset=1,
+    )
+    theirs.set_timesteps(12)
+    x = x_T = noise(2, 3, 4, 4).float()
+    for t in theirs.timesteps:
+        x = theirs.step(curved(x, t.expand(2)), t, x).prev_sample
+    torch.testing.assert_close(dpm_solver_2m(curved, x_T, process, theirs.timesteps), x, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("process", "timesteps"), CASES)
+@pytest.mark.parametrize("sampler", [ddim, dpm_solver_2m])
+def test_sampling_a_gaussian_gives_its_mean_and_spread(sampler, process, timesteps):
+    states = []
+    x_T = noisy_data(process, timesteps, noise(8, 3, 2, 16, 16))
+    x = sampler(denoiser(process), x_T, process, timesteps, callback=lambda step, state: states.append(step))
+    assert x.mean().item() == pytest.approx(MEAN, abs=0.03)
+    assert x.std().item() == pytest.approx(STD, rel=0.05)
+    assert states == list(range(100))
+
+
+def test_ancestral_sampling_gives_the_same_spread():
+    process = sd15()
+    generator = torch.Generator().manual_seed(0)
+    timesteps = sampling_timesteps(200)
+    x_T = noisy_data(process, timesteps, noise(8, 4, 16, 16))
+    x = ddim(denoiser(process), x_T, process, timesteps, eta=1.0, generator=generator)
+    assert x.mean().item() == pytest.approx(MEAN, abs=0.03)
+    assert x.std().item() == pytest.approx(STD, rel=0.05)
+
+
+@pytest.mark.parametrize(("process", "timesteps"), CASES)
+def test_the_second_order_is_nearer_to_the_exact_flow(process, timesteps):
+    x_T = noise(1, 4, 8, 8)
+    start = tuple(float(s) for s in process.scales(timesteps[0], torch.float64))
+    exact = flow_map(x_T, start, process.final_scales)
+    first, second = (s(denoiser(process), x_T, process, timesteps) - exact for s in (ddim, dpm_solver_2m))
+    assert second.abs().max() < 0.8 * first.abs().max() < 0.05
+
+
+def test_timesteps_must_fall():
+    with pytest.raises(ValueError, match="falling"):
+        ddim(curved, noise(1, 1, 2, 2), sd15(), torch.tensor([1, 21]))

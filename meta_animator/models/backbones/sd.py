@@ -127,6 +127,7 @@ def read_process(folder: Path, beta_schedule: str = "") -> DDPM:
         beta_end=config["beta_end"],
         num_train_timesteps=config["num_train_timesteps"],
         prediction_type=config.get("prediction_type", "epsilon"),
+        set_alpha_to_one=config.get("set_alpha_to_one", False),
     )
 
 

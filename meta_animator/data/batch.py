@@ -1,0 +1,54 @@
+"""What the loader hands to a stage."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(kw_only=True)
+class Batch:
+    """One batch: every sample has the same task.
+
+    Images are `b c h w`; clips are `b f c h w`. Pixels are in [-1, 1].
+
+    task            a Meta-Task, the same on all samples
+    draws           (b,) int64: the global number of each draw, from which its noise and timestep follow
+    pixels          the frames
+    control_pixels  the condition images; None where control_latents are given
+    latents, control_latents   cached latents, scaled; None where they are not cached
+    prompts         b texts, "" where the prompt was dropped
+    identities      b names
+    landmarks       (b, [f,] 5, 2) pixels: eyes, nose, mouth corners
+    face_visible    (b, [f]) bool
+    """
+
+    task: str
+    draws: Tensor
+    pixels: Tensor
+    prompts: list[str]
+    identities: list[str]
+    control_pixels: Tensor | None = None
+    latents: Tensor | None = None
+    control_latents: Tensor | None = None
+    landmarks: Tensor | None = None
+    face_visible: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = {
+            field.name: value.to(device, non_blocking=True)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor) and field.name != "draws"
+        }
+        return dataclasses.replace(self, **moved)
+
+
+def collate(samples: list[dict]) -> Batch:
+    """Stack samples of one task; a key that is missing from them stays None."""
+    values = {}
+    for key in samples[0]:
+        column = [sample[key] for sample in samples]
+        values[key] = torch.stack(column) if isinstance(column[0], Tensor) else column
+    values["task"] = values["task"][0]
+    values["draws"] = torch.tensor(values["draws"])
+    return Batch(**values)

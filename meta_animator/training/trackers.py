@@ -1,0 +1,51 @@
+"""Where a run's numbers go: metrics.jsonl, TensorBoard, and Weights & Biases if a project is named."""
+
+import json
+from pathlib import Path
+
+from meta_animator.settings import RunConfig
+
+
+class Tracker:
+    """One line of JSON per logged step, and the same numbers as TensorBoard scalars.
+
+    On resume, lines after the checkpoint's step are dropped, so that the file equals that of an uninterrupted run.
+    """
+
+    def __init__(self, config: RunConfig, first_step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = Path(config.output_dir)
+        path = folder / "metrics.jsonl"
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self.file = path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(folder / "tensorboard", purge_step=first_step + 1)
+        self.wandb = None
+        if config.train.wandb_project:
+            import wandb
+
+            self.wandb = wandb.init(project=config.train.wandb_project, name=folder.name, dir=folder, resume="allow")
+
+    def log(self, step: int, values: dict[str, float | str]) -> None:
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()
+        numbers = {k: v for k, v in values.items() if not isinstance(v, str)}
+        for name, value in numbers.items():
+            self.board.add_scalar(name, value, step)
+        if self.wandb is not None:
+            self.wandb.log(numbers, step=step)
+
+    def close(self) -> None:
+        self.file.close()
+        self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines; a last line without its newline was cut off and is dropped."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()

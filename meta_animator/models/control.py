@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from meta_animator.models.lora import LoRABank
-from meta_animator.models.weights import copy_strict
+from meta_animator.weights import copy_strict
 
 
 class ControlOutput(NamedTuple):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
-from meta_animator.models.weights import copy_strict
+from meta_animator.weights import copy_strict
 
 
 class LoRALinear(nn.Module):

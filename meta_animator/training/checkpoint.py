@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from meta_animator.errors import UserError
-from meta_animator.models.weights import load_tensors, read_json, save_tensors, write_json
+from meta_animator.weights import load_tensors, read_json, save_tensors, write_json
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -6,8 +6,6 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from meta_animator.data.batch import Batch
-
 
 @dataclasses.dataclass(kw_only=True)
 class ParamGroup:
@@ -21,7 +19,7 @@ class ParamGroup:
 class Stage(Protocol):
     """A trainable nn.Module: `stage(batch, step) -> (loss, logs)`; every stage is trained by the one loop."""
 
-    def __call__(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, batch: Any, step: int) -> tuple[Tensor, dict[str, float]]:
         """The scalar loss and plain numbers to log."""
 
     def param_groups(self) -> list[ParamGroup]: ...

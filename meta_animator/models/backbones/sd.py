@@ -12,7 +12,7 @@ from meta_animator.diffusion.process import DDPM
 from meta_animator.errors import UserError
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.motion import join_motion, new_motion_adapter
-from meta_animator.models.weights import fingerprint, read_json
+from meta_animator.weights import fingerprint, read_json
 from meta_animator.settings import ModelConfig
 
 

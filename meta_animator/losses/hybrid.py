@@ -1,0 +1,128 @@
+"""The Dual Space Hybrid Loss: noise error in latent space, and what the eye sees of it in image space.
+
+Letters in shapes: b samples, f frames, k gated samples, n = k f gated images.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from meta_animator.diffusion.process import Process
+from meta_animator.errors import UserError
+from meta_animator.losses.identity import EmbedFace, identity_loss
+from meta_animator.losses.latent import latent_loss
+from meta_animator.losses.pixel import pixel_loss
+
+# Lies between the noise levels of timesteps 124 (0.36958) and 125 (0.37138) of Stable Diffusion 1.5.
+SD15_GATE = 0.3705
+
+
+def keep(counts: Tensor) -> Tensor:
+    """The counts of one process alone."""
+    return counts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HybridLoss:
+    """L = latent_weight L_latent + image_weight (pixel_weight L_pixel + face_weight L_face).
+
+    L_latent is a mean over all samples. The image terms see only the gated samples, those with little enough noise for
+    one step to show the image; L_pixel is a mean over their images, L_face over their visible faces. A term that no
+    sample takes part in is 0. Gradients reach the prediction through `decode` and `embed_face`.
+
+    image_weight     lambda
+    max_noise_level  the gate, included, in the unit of the process's `noise_level`
+    start_step       the first step with the image terms
+    reduce           turns counts (images, faces) into those to divide by. Where an optimizer averages gradients over
+                     processes, the mean over all samples needs the counts' mean over processes. It is called in every
+                     step from start_step on, whether or not anything is gated here.
+    """
+
+    image_weight: float = 1.0
+    face_weight: float = 1.0
+    pixel_weight: float = 1.0
+    latent_weight: float = 1.0
+    max_noise_level: float = SD15_GATE
+    start_step: int = 0
+    reduce: Callable[[Tensor], Tensor] = keep
+
+    def __post_init__(self) -> None:
+        for name in ("image_weight", "face_weight", "pixel_weight", "latent_weight", "start_step"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}: expected a value >= 0, got {getattr(self, name)}")
+        if not 0 <= self.max_noise_level <= 1:
+            raise UserError(f"max_noise_level: expected a value in [0, 1], got {self.max_noise_level}")
+
+    def image_active(self, step: int) -> bool:
+        """Whether the image terms count in this step: what they need can be left out of a batch otherwise."""
+        return step >= self.start_step and self.image_weight * (self.pixel_weight + self.face_weight) > 0
+
+    def __call__(
+        self,
+        *,
+        process: Process,
+        prediction: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        target: Tensor,
+        latents: Tensor,
+        pixels: Tensor,
+        landmarks: Tensor | None,
+        face_visible: Tensor | None,
+        step: int,
+        decode: Callable[[Tensor], Tensor],
+        embed_face: EmbedFace | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, a float32 scalar, and its parts.
+
+        prediction, x_t, target, latents  `b c h w` or `b f c h w`; latents are the clean ones
+        t               (b,), shared by a clip's frames
+        pixels          `b 3 H W` or `b f 3 H W` in [-1, 1]
+        landmarks       (b, 5, 2) or (b, f, 5, 2), in pixels; only read where face_weight is not 0
+        face_visible    bool (b,) or (b, f): faces seen, and large enough for the embedder
+        decode          latents `n c h w` -> images `n 3 H W` in [-1, 1]; called with the gated ones, if any
+        embed_face      as for `identity_loss`
+
+        The logs are detached float32 scalars. `pixel`, `face` and `clean_latent` (error of the implied clean latents)
+        are means over this process's `gated_images`, `faces` and `gated_images`, and 0 where those are 0: weigh by
+        them to average over steps.
+        """
+        latent = latent_loss(prediction, target).mean()
+        if not self.image_active(step):
+            return self._total(latent, {})
+        gated = (process.noise_level(t) <= self.max_noise_level).nonzero().squeeze(1).to(prediction.device)
+        x, x_0 = _fold(pixels[gated], 3), _fold(latents[gated], 3)
+        clean = _fold(process.to_x0(prediction[gated], x_t[gated], t[gated.to(t.device)]), 3)
+        decoded = decode(clean) if len(clean) > 0 else torch.zeros_like(x)
+        images = latent.new_tensor(len(x))
+        terms = {
+            "clean_latent": (latent_loss(clean.detach(), x_0).sum(), images),
+            "pixel": (pixel_loss(x, decoded).sum(), images),
+        }
+        if self.face_weight > 0:
+            if landmarks is None or face_visible is None or embed_face is None:
+                raise UserError("face_weight: above 0, it needs a face embedder and data with face landmarks")
+            points, visible = _fold(landmarks[gated], 2), face_visible[gated].flatten()
+            terms["face"] = identity_loss(embed_face, x, decoded, points, visible)
+        return self._total(latent, terms)
+
+    def _total(self, latent: Tensor, terms: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weigh the latent mean and the (sum, count) of each image term."""
+        zero = latent.new_zeros(())
+        sums = {name: terms.get(name, (zero, zero)) for name in ("pixel", "face", "clean_latent")}
+        loss = self.latent_weight * latent
+        if terms:
+            divisors = self.reduce(torch.stack([sums["pixel"][1], sums["face"][1]])).clamp_min(1e-6)
+            pixel, face = sums["pixel"][0] / divisors[0], sums["face"][0] / divisors[1]
+            loss = loss + self.image_weight * (self.pixel_weight * pixel + self.face_weight * face)
+        logs = {name: total.detach() / count.clamp_min(1) for name, (total, count) in sums.items()}
+        logs |= {"loss": loss.detach(), "latent": latent.detach()}
+        logs |= {"gated_images": sums["pixel"][1].detach(), "faces": sums["face"][1].detach()}
+        return loss, logs
+
+
+def _fold(x: Tensor, dims: int) -> Tensor:
+    """`k f ...` -> `(k f) ...` where `...` has `dims` dimensions; `k ...` stays."""
+    return x.flatten(0, 1) if x.ndim == dims + 2 else x

@@ -1,0 +1,150 @@
+import pytest
+import torch
+
+from meta_animator.diffusion.process import DDPM, Flow
+from meta_animator.errors import UserError
+from meta_animator.losses.hybrid import HybridLoss
+
+SD15 = DDPM.from_betas("scaled_linear", 0.00085, 0.012)
+
+
+def decode(latents):
+    """Three of four channels, twice as large: linear, so that losses can be worked out by hand."""
+    return latents[:, :3].float().repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def embed_face(images, landmarks):
+    return images[:, :, 0, 0]
+
+
+def batch(*shape, t, process=SD15, seed=0):
+    """Everything that `HybridLoss` takes; the prediction is wrong by a little and needs its gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    latents, noise, error = (torch.randn(shape, generator=generator) for _ in range(3))
+    t = torch.tensor(t)
+    images, lead = decode(latents.flatten(0, -4)), shape[:-3]
+    target = process.target(latents, noise, t)
+    return {
+        "process": process,
+        "prediction": (target + 0.1 * error).requires_grad_(),
+        "x_t": process.add_noise(latents, noise, t),
+        "t": t,
+        "target": target,
+        "latents": latents,
+        "pixels": images.unflatten(0, lead),
+        "landmarks": torch.zeros(*lead, 5, 2),
+        "face_visible": torch.ones(lead, dtype=torch.bool),
+        "step": 0,
+        "decode": decode,
+        "embed_face": embed_face,
+    }
+
+
+def refuse(*_):
+    raise AssertionError("must not be called")
+
+
+def test_the_value_by_hand():
+    data = batch(2, 4, 2, 2, t=[100, 900])
+    weights = {"latent_weight": 2.0, "image_weight": 0.5, "pixel_weight": 3.0, "face_weight": 0.25}
+    loss, logs = HybridLoss(**weights)(**data)
+    latent = (data["prediction"] - data["target"]).square().mean()
+    clean = SD15.to_x0(data["prediction"], data["x_t"], data["t"])[:1]
+    pixel = (clean[:, :3] - data["latents"][:1, :3]).square().mean()
+    face = 1 - torch.cosine_similarity(clean[:, :3, 0, 0], data["latents"][:1, :3, 0, 0]).mean()
+    torch.testing.assert_close(loss, 2 * latent + 0.5 * (3 * pixel + 0.25 * face))
+    expected = {"loss": loss, "latent": latent, "pixel": pixel, "face": face, "gated_images": 1.0, "faces": 1.0}
+    for name, value in expected.items():
+        assert logs[name].item() == pytest.approx(float(value), rel=1e-4), name
+    assert logs["clean_latent"].item() == pytest.approx((clean - data["latents"][:1]).square().mean().item(), rel=1e-4)
+    assert not any(value.requires_grad for value in logs.values())
+
+
+def test_the_gate_lets_in_124_and_not_125():
+    _, logs = HybridLoss()(**batch(4, 4, 2, 2, t=[0, 124, 125, 999]))
+    assert logs["gated_images"].item() == 2
+    _, logs = HybridLoss()(**{**batch(1, 4, 2, 2, t=[125]), "decode": refuse, "embed_face": refuse})
+    assert logs["gated_images"].item() == 0
+
+
+def test_only_gated_samples_are_decoded():
+    sizes = []
+    data = batch(3, 4, 2, 2, t=[900, 10, 900])
+
+    def counted(latents):
+        sizes.append(len(latents))
+        return decode(latents)
+
+    loss, _ = HybridLoss()(**{**data, "decode": counted})
+    loss.backward()
+    assert sizes == [1]
+
+
+@pytest.mark.parametrize("options", [{"start_step": 1}, {"image_weight": 0.0}, {"max_noise_level": 0.0}])
+def test_without_an_image_term_nothing_is_decoded(options):
+    data = {**batch(2, 4, 2, 2, t=[10, 900]), "decode": refuse, "embed_face": refuse}
+    loss, logs = HybridLoss(**options)(**data)
+    torch.testing.assert_close(loss, (data["prediction"] - data["target"]).square().mean())
+    loss.backward()
+    assert logs["pixel"].item() == logs["face"].item() == logs["gated_images"].item() == 0
+
+
+def test_the_start_step_is_included():
+    _, logs = HybridLoss(start_step=5)(**{**batch(1, 4, 2, 2, t=[3]), "step": 5})
+    assert logs["gated_images"].item() == 1
+
+
+def test_faceless_images_are_left_out_of_the_mean():
+    data = batch(3, 4, 2, 2, t=[5, 60, 120])
+    only = {"latent_weight": 0.0, "pixel_weight": 0.0}
+    alone = {**data, **{k: data[k][1:2] for k in data if isinstance(data[k], torch.Tensor)}}
+    data["face_visible"] = torch.tensor([False, True, False])
+    loss, logs = HybridLoss(**only)(**data)
+    torch.testing.assert_close(loss, HybridLoss(**only)(**alone)[0])
+    assert logs["faces"].item() == 1 and loss.item() > 0
+    data["face_visible"] = torch.zeros(3, dtype=torch.bool)
+    loss, logs = HybridLoss(**only)(**{**data, "embed_face": refuse})
+    assert loss.item() == 0 and logs["faces"].item() == 0
+
+
+@pytest.mark.parametrize("term", ["latent_weight", "pixel_weight", "face_weight"])
+@pytest.mark.parametrize("process", [SD15, Flow()])
+def test_each_term_alone_has_a_gradient(term, process):
+    weights = {"latent_weight": 0.0, "pixel_weight": 0.0, "face_weight": 0.0, term: 1.0}
+    data = batch(2, 4, 2, 2, t=[100, 900], process=process)
+    HybridLoss(**weights)(**data)[0].backward()
+    gradient = data["prediction"].grad.flatten(1).abs().sum(1)
+    assert gradient[0] > 0
+    assert (gradient[1] > 0) == (term == "latent_weight")
+
+
+def test_a_clip_counts_as_its_frames():
+    clip = batch(2, 3, 4, 2, 2, t=[100, 900])
+    clip["face_visible"] = torch.tensor([[True, False, True], [True, True, True]])
+    tensors = ("prediction", "x_t", "target", "latents", "pixels", "landmarks", "face_visible")
+    images = {**clip, **{k: clip[k].flatten(0, 1) for k in tensors}, "t": clip["t"].repeat_interleave(3)}
+    loss, logs = HybridLoss()(**clip)
+    folded_loss, folded_logs = HybridLoss()(**images)
+    torch.testing.assert_close(loss, folded_loss)
+    assert {k: v.item() for k, v in logs.items()} == pytest.approx({k: v.item() for k, v in folded_logs.items()})
+    assert logs["gated_images"].item() == 3 and logs["faces"].item() == 2
+
+
+def test_reduced_counts_make_the_mean_over_processes():
+    data = batch(4, 4, 2, 2, t=[3, 50, 120, 7])
+    data["face_visible"] = torch.tensor([True, False, False, False])
+    whole, _ = HybridLoss()(**data)
+    halves = []
+    for part in (slice(0, 2), slice(2, 4)):
+        half = {k: v[part] if isinstance(v, torch.Tensor) else v for k, v in data.items()}
+        halves.append(HybridLoss(reduce=lambda counts: torch.tensor([4.0, 1.0]) / 2)(**half)[0])
+    torch.testing.assert_close((halves[0] + halves[1]) / 2, whole)
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(UserError, match="image_weight"):
+        HybridLoss(image_weight=-1)
+    with pytest.raises(UserError, match="max_noise_level"):
+        HybridLoss(max_noise_level=124)
+    with pytest.raises(UserError, match="face_weight"):
+        HybridLoss()(**{**batch(1, 4, 2, 2, t=[3]), "landmarks": None})

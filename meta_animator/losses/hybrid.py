@@ -16,7 +16,7 @@ from meta_animator.losses.latent import latent_loss
 from meta_animator.losses.pixel import pixel_loss
 
 # Lies between the noise levels of timesteps 124 (0.36958) and 125 (0.37138) of Stable Diffusion 1.5.
-SD15_GATE = 0.3705
+SD15_GATE = 0.3707
 
 
 def keep(counts: Tensor) -> Tensor:

@@ -1,0 +1,60 @@
+"""What people look at after a run: one sheet of pictures and one file of numbers."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meta_animator.media.sheets import grid
+
+
+def overview(
+    reference_photos: Sequence[np.ndarray],
+    driving: Sequence[np.ndarray],
+    generated: Sequence[np.ndarray],
+    truth: Sequence[np.ndarray] | None = None,
+    columns: int = 8,
+    cell: int | None = None,
+) -> np.ndarray:
+    """A sheet uint8 (h, w, 3): reference photos above; below, at the same moments, driving, generated and true frames.
+
+    All pictures are uint8 (h, w, 3), RGB. Frames are spread evenly over the clip, first and last included.
+
+    columns  the most pictures in a row; cell: longer side of a picture in pixels, by default its own
+    """
+    if len(generated) == 0:
+        raise ValueError("generated: expected at least one frame")
+    clips = {"driving": driving, "generated": generated, "truth": truth}
+    clips = {name: frames for name, frames in clips.items() if frames is not None and len(frames) > 0}
+    length = min(len(frames) for frames in clips.values())
+    chosen = sorted({round(i) for i in np.linspace(0, length - 1, min(columns, length))})
+    photos = list(reference_photos[:columns])
+    rows = ([photos] if photos else []) + [[frames[i] for i in chosen] for frames in clips.values()]
+    width = max(len(row) for row in rows)
+    padded = [row + [None] * (width - len(row)) for row in rows]
+    return grid(padded, row_titles=(["reference"] if photos else []) + list(clips), cell=cell)
+
+
+def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
+    """Write nested mappings of numbers, strings and None as indented JSON; a crash leaves an older file whole.
+
+    Raises ValueError on values that JSON cannot carry, such as NaN.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(metrics, indent=2, allow_nan=False, default=_plain)
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(text + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy values and paths as what JSON knows."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot write a {type(value).__name__} into a file of metrics")

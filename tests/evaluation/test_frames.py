@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio
+
+from meta_animator.evaluation.frames import frame_metrics
+
+RNG = np.random.default_rng(0)
+TRUTH = RNG.integers(0, 256, (3, 16, 20, 3), dtype=np.uint8)
+
+
+def shifted(amounts):
+    """Frames that differ from mid-gray by a constant each."""
+    truth = np.full((len(amounts), 16, 20, 3), 100, np.uint8)
+    return truth + np.array(amounts, np.uint8).reshape(-1, 1, 1, 1), truth
+
+
+def test_equal_frames_have_the_best_values():
+    result = frame_metrics(TRUTH, TRUTH, np.ones(TRUTH.shape[:3], bool), [(0, 0, 5, 5)] * 3)
+    assert result == {
+        "psnr": 100, "ssim": pytest.approx(1), "l1": 0, "person_psnr": 100, "person_l1": 0, "face_psnr": 100,
+        "frames": 3, "person_frames": 3, "face_frames": 3,
+    }  # fmt: skip
+
+
+def test_psnr_is_a_mean_over_frames_and_never_wraps_around():
+    result = frame_metrics(*shifted([5, 50]))
+    by_hand = [20 * np.log10(255 / amount) for amount in (5, 50)]
+    assert result["psnr"] == pytest.approx(np.mean(by_hand))
+    assert result["l1"] == pytest.approx(27.5)
+    dark, bright = np.zeros_like(TRUTH), np.full_like(TRUTH, 255)
+    assert frame_metrics(dark, bright)["psnr"] == pytest.approx(0)
+    noisy = RNG.integers(0, 256, TRUTH.shape, dtype=np.uint8)
+    expected = np.mean([peak_signal_noise_ratio(t, g, data_range=255) for t, g in zip(TRUTH, noisy, strict=True)])
+    assert frame_metrics(noisy, TRUTH)["psnr"] == pytest.approx(expected)
+
+
+def test_person_and_face_are_measured_where_they_are():
+    truth = np.zeros((3, 16, 20, 3), np.uint8)
+    generated = truth.copy()
+    generated[:, 4:8, 4:8] = 51
+    masks = np.zeros((3, 16, 20), bool)
+    masks[0, 4:8, 4:8] = True
+    masks[1, 4:8, 4:12] = True
+    result = frame_metrics(generated, truth, masks, [(4, 4, 8, 8), None, (-10, -10, -2, -2)])
+    assert result["person_frames"] == 2 and result["face_frames"] == 1
+    assert result["person_l1"] == pytest.approx((51 + 25.5) / 2)
+    assert result["face_psnr"] == pytest.approx(20 * np.log10(5))
+    assert result["person_psnr"] == pytest.approx(20 * np.log10(5) + 10 * np.log10(2) / 2)
+
+
+def test_without_persons_and_faces_their_values_are_none():
+    result = frame_metrics(TRUTH, TRUTH, np.zeros(TRUTH.shape[:3], bool), [None] * 3)
+    assert result["person_psnr"] is result["person_l1"] is result["face_psnr"] is None
+    assert frame_metrics(TRUTH, TRUTH)["face_psnr"] is None
+
+
+def test_disco_compat_changes_the_units_of_l1_and_the_colours_of_ssim():
+    noisy = RNG.integers(0, 256, TRUTH.shape, dtype=np.uint8)
+    ours, theirs = frame_metrics(noisy, TRUTH), frame_metrics(noisy, TRUTH, mode="disco_compat")
+    assert theirs["l1"] == pytest.approx(ours["l1"] / (16 * 20))
+    assert theirs["psnr"] == ours["psnr"] and theirs["ssim"] != ours["ssim"]
+    gray_only = TRUTH.copy()
+    gray_only[..., :] = TRUTH[..., :1]
+    assert frame_metrics(gray_only, gray_only, mode="disco_compat")["ssim"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ((TRUTH.astype(np.float32), TRUTH), "generated"),
+        ((TRUTH, TRUTH[:2]), "shape"),
+        ((TRUTH, TRUTH, np.ones((3, 16, 20), np.uint8)), "masks"),
+        ((TRUTH, TRUTH, None, [None]), "face_boxes"),
+        ((TRUTH, TRUTH, None, None, "fast"), "mode"),
+    ],
+)
+def test_wrong_input_is_named(arguments, word):
+    with pytest.raises(ValueError, match=word):
+        frame_metrics(*arguments)

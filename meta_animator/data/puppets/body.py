@@ -103,7 +103,11 @@ def _head(identity: Identity, skeleton: Skeleton) -> list[Primitive]:
     skin = flat(identity.skin, "face_neck")
     shapes = [shape.moved(frame, origin) for shape in head_shapes(identity)]
     pieces = [Primitive(s, frame, origin, paint if i < 2 else skin) for i, s in enumerate(shapes)]
-    hair = flat(identity.hair, "hair")
+
+    def hair(q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        streaks = np.sin(9 * np.arctan2(q[:, 0], q[:, 2] + 0.02) + 40 * q[:, 1] * identity.parting)
+        return (1 + 0.10 * streaks[:, None]) * identity.hair, np.full(len(q), PARTS.index("hair"), dtype=np.uint8)
+
     for shape, keep in hair_pieces(identity):
         pieces.append(Primitive(shape.moved(frame, origin), frame, origin, hair, keep))
     radius = 0.033 * identity.height * identity.build**0.5
@@ -123,28 +127,29 @@ def _trunk(identity: Identity, skeleton: Skeleton) -> list[Primitive]:
     def shirt(q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         colour, parts = top_paint(q)
         open_ = (q[:, 2] > 0) & (q[:, 1] - neck_y > 0.9 * np.abs(q[:, 0])) & (np.abs(q[:, 0]) < neck_w)
-        open_ |= q[:, 1] > tall + 0.012 * height
+        open_ |= (q[:, 1] > tall + 0.008 * height) & (np.abs(q[:, 0]) < 0.052 * height)
         colour[open_], parts[open_] = identity.skin, PARTS.index("torso")
         return colour, parts
 
     upper_end = neck - chest @ (0, 0.062 * height, 0)
     upper = round_cone(waist, upper_end, waist_radius, top_radius, chest, (0.55, 0.66))
-    yoke_l, yoke_r = (joints[f"shoulder_{s}"] + chest @ (0, -0.004 * height, 0) for s in "lr")
-    yoke = round_cone(yoke_r, yoke_l, 0.036 * height, 0.036 * height, chest, (1.0, 1.0))
-    hips_paint = cloth(identity.bottom, "upper_clothing" if identity.bottom_kind == "dress" else "lower_clothing")
-    hip = identity.hip_ratio * height + 0.046 * height * build
-    pelvis = round_cone(
-        joints["pelvis"] - frames["pelvis"] @ (0, 0.012 * height, 0), waist, hip, waist_radius * 0.98,
-        frames["pelvis"], (0.6, 0.74),
-    )  # fmt: skip
-    hem = waist - chest @ (0, 0.035 * height, 0)
-    hem_shape = round_cone(hem, waist, waist_radius * 1.06, waist_radius * 1.04, chest, (0.5, 0.72))
-    return [
-        Primitive(upper, chest, waist, shirt),
-        Primitive(yoke, chest, waist, shirt),
-        Primitive(pelvis, frames["pelvis"], joints["pelvis"], hips_paint),
-        Primitive(hem_shape, chest, waist, shirt),
-    ]
+    pieces = [Primitive(upper, chest, waist, shirt)]
+    for side, sign in SIDES:
+        root = neck + chest @ (sign * 0.022 * height, -0.002 * height, -0.006 * height)
+        slope = round_cone(root, joints[f"shoulder_{side}"], 0.030 * height, 0.0345 * height)
+        pieces.append(Primitive(slope, chest, waist, shirt))
+    below = cloth(identity.bottom, "upper_clothing" if identity.bottom_kind == "dress" else "lower_clothing")
+    hem = (0.022 + 0.03 * identity.neckline) * height
+
+    def hips(q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        (colour, parts), (shirt_colour, shirt_parts) = below(q), top_paint(q - (0, 0.085 * height, 0))
+        over = q[:, 1] > hem
+        return np.where(over[:, None], shirt_colour, colour), np.where(over, shirt_parts, parts)
+
+    hip = identity.hip_ratio * height + 0.043 * height * build
+    base = joints["pelvis"] + frames["pelvis"] @ (0, 0.014 * height, -0.006 * height)
+    pelvis = round_cone(base, waist, hip, waist_radius * 0.99, frames["pelvis"], (0.5, 0.60))
+    return [*pieces, Primitive(pelvis, frames["pelvis"], joints["pelvis"], hips)]
 
 
 def _cover(shape: Shape, frame: np.ndarray, origin: np.ndarray, paint: Paint, end: float) -> Primitive:
@@ -152,21 +157,25 @@ def _cover(shape: Shape, frame: np.ndarray, origin: np.ndarray, paint: Paint, en
     return Primitive(shape, frame, origin, paint, lambda q: q[:, 1] > -end)
 
 
+def _without_emblem(garment: Garment) -> Garment:
+    return dataclasses.replace(garment, pattern="plain") if garment.pattern == "emblem" else garment
+
+
 def _arm(identity: Identity, skeleton: Skeleton, side: str) -> list[Primitive]:
     name = {"l": "left", "r": "right"}[side]
     size = identity.height * identity.build**0.6
     shoulder, elbow, wrist = (skeleton.joints[f"{joint}_{side}"] for joint in ("shoulder", "elbow", "wrist"))
     upper, fore = skeleton.frames[f"upper_arm_{side}"], skeleton.frames[f"forearm_{side}"]
-    sleeve = cloth(identity.top, "upper_clothing")
+    sleeve = cloth(_without_emblem(identity.top), "upper_clothing")
     long = identity.sleeves == "long-sleeved"
     upper_paint = sleeve if long else flat(identity.skin, f"{name}_upper_arm")
     fore_paint = sleeve if long else flat(identity.skin, f"{name}_lower_arm")
     grow = 1.18 if long else 1.0
     upper_shape = round_cone(shoulder, elbow, 0.034 * size * grow, 0.026 * size * grow)
-    fore_shape = round_cone(elbow, wrist, 0.026 * size * grow, 0.0195 * size * grow)
+    fore_shape = round_cone(elbow, wrist, 0.0255 * size * grow, 0.0195 * size * grow)
     pieces = [Primitive(upper_shape, upper, shoulder, upper_paint), Primitive(fore_shape, fore, elbow, fore_paint)]
     if identity.sleeves == "short-sleeved":
-        tube = round_cone(shoulder, elbow, 0.041 * size, 0.036 * size)
+        tube = round_cone(shoulder, elbow, 0.0375 * size, 0.036 * size)
         pieces.append(_cover(tube, upper, shoulder, sleeve, 0.095 * identity.height))
     return pieces
 
@@ -193,7 +202,7 @@ def _leg(identity: Identity, skeleton: Skeleton, side: str) -> list[Primitive]:
     paint = cloth(identity.bottom, "lower_clothing")
     grow = 1.1 if trousers else 1.0
     upper = round_cone(hip, knee, 0.054 * size * grow, 0.037 * size * grow)
-    lower = round_cone(knee, ankle, 0.037 * size * grow, 0.026 * size * (1.25 if trousers else 1.0))
+    lower = round_cone(knee, ankle, 0.0363 * size * grow, 0.026 * size * (1.25 if trousers else 1.0))
     bone = float(np.linalg.norm(ankle - knee))
     skin, sock = np.array(identity.skin), np.array(identity.sock)
 

@@ -78,7 +78,7 @@ def _paint_eyes(identity: Identity, put, u: np.ndarray, v: np.ndarray) -> None:
         power = 2 if face.glasses == "round" else 6
         ring = (np.abs(along / frame[0]) ** power + np.abs((v - face.eye_height) / frame[1]) ** power) ** (1 / power)
         put(ring < 0.95, (0.85, 0.92, 0.98), 0.12)
-        put((ring > 0.82) & (ring < 1.06), face.glasses_colour)
+        put((ring > 0.86) & (ring < 1.06), face.glasses_colour)
         bridge = (np.abs(along + face.eye_spacing) < face.eye_spacing - frame[0]) | (along > frame[0])
         put(bridge & (np.abs(v - face.eye_height - 0.03) < 0.035), face.glasses_colour)
 
@@ -98,7 +98,7 @@ def _paint_beard(identity: Identity, put, u: np.ndarray, v: np.ndarray) -> None:
 def _mouth(face: Face, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The height v of the line between the lips at u, and the lips' relative thickness there (0 outside)."""
     bend = np.maximum(1 - (u / face.mouth_width) ** 2, 0)
-    return face.mouth_height + 0.09 * face.smile * (1 - bend) - 0.03 * face.smile, np.sqrt(bend)
+    return face.mouth_height + 0.11 * face.smile * (1 - bend) - 0.04 * face.smile, np.sqrt(bend)
 
 
 def _face_coordinates(identity: Identity, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +112,7 @@ def face_landmarks(identity: Identity) -> np.ndarray:
     points: list[tuple[float, float]] = _jaw_line(identity)
     eye, half, tall = face.eye_spacing, face.eye_size, 0.52 * face.eye_size
     for sign in (-1, 1):  # brows: the person's right, then left; both run from image left to image right
-        for along in np.linspace(half, -half, 5) * -sign:
+        for along in np.linspace(-half, half, 5):
             along_out = sign * along
             brow = face.brow_height + face.brow_angle * along_out - 0.5 * along_out**2 + face.eye_slant * along_out
             points.append((sign * eye + along, face.eye_height + brow))
@@ -130,20 +130,16 @@ def face_landmarks(identity: Identity) -> np.ndarray:
 
 def _jaw_line(identity: Identity) -> list[tuple[float, float]]:
     """17 points a little inside the frontal outline of cranium and jaw, right ear to left ear."""
-    cranium, jaw = head_shapes(identity)[:2]
-    points = []
-    for angle in np.linspace(-0.5 * np.pi - 0.05, 0.5 * np.pi + 0.05, 17):
-        direction = np.array([[np.sin(angle), -np.cos(angle), 0.0]])
-        start = np.array([0.0, -0.05 * identity.head_ratio * identity.height, 0.0])
-        reach = 0.0
-        for shape in (cranium, jaw):  # widest slice through each shape that faces forward
-            for z in np.linspace(-0.05, 0.10, 4) * identity.head_ratio * identity.height:
-                far = shape.intersect(start + np.array((0.0, 0.0, z)) - 5 * direction[0], direction)[1][0] - 5
-                reach = max(reach, far if np.isfinite(far) else 0.0)
-        spot = start[None] + 0.93 * reach * direction
-        u, v = _face_coordinates(identity, spot)
-        points.append((float(u[0]), float(v[0])))
-    return points
+    size = identity.head_ratio * identity.height
+    angles = np.linspace(-0.5 * np.pi - 0.05, 0.5 * np.pi + 0.05, 17)
+    rays = np.stack([np.sin(angles), -np.cos(angles), np.zeros(17)], axis=1)
+    middle, reach = np.array([0.0, -0.05 * size, 0.0]), np.zeros(17)
+    for shape in head_shapes(identity)[:2]:  # the widest slice through the shapes' front half
+        for z in np.linspace(-0.05, 0.10, 4) * size:
+            out = shape.leave(middle + np.array((0.0, 0.0, z)) - 5 * rays, rays) - 5
+            reach = np.maximum(reach, np.where(np.isfinite(out), out, 0.0))
+    u, v = _face_coordinates(identity, middle + 0.93 * reach[:, None] * rays)
+    return list(zip(u.tolist(), v.tolist(), strict=True))
 
 
 def _mouth_points(face: Face) -> list[tuple[float, float]]:
@@ -164,6 +160,6 @@ def _on_surface(identity: Identity, uv: np.ndarray) -> np.ndarray:
     flat = uv * (HALF_WIDTH * identity.face.head_width * size, 0.5 * size)
     start = np.concatenate([flat, np.full((len(flat), 1), 2.0)], axis=1)
     rays = np.tile([0.0, 0.0, -1.0], (len(flat), 1))
-    near = np.min([shape.intersect(start, rays)[0] for shape in head_shapes(identity)], axis=0)
+    near = np.min([shape.enter(start, rays) for shape in head_shapes(identity)], axis=0)
     start[:, 2] = np.where(np.isfinite(near), 2.0 - near, 0.0)
     return start

@@ -77,11 +77,11 @@ def _in_camera(primitive: Primitive, view: View) -> Primitive:
 
 def cast(primitive: Primitive, rays: np.ndarray) -> np.ndarray:
     """Depth (n,) at which rays (n, 3) from the camera first meet a primitive (camera coordinates); inf where not."""
-    near, far = primitive.shape.intersect(np.zeros(3), rays)
+    shape, eye = primitive.shape, np.zeros(3)
     if primitive.keep is None:
-        return near
+        return shape.enter(eye, rays)
     depth = np.full(len(rays), np.inf)
-    for t in (far, near):  # an open shape shows its inside where the outside is cut away
+    for t in (shape.leave(eye, rays), shape.enter(eye, rays)):  # an open shape shows its inside where it is cut away
         met = np.flatnonzero(np.isfinite(t))
         kept = met[primitive.keep(primitive.local(rays[met] * t[met, None]))]
         depth[kept] = t[kept]
@@ -141,7 +141,8 @@ def _colours(primitives: list[Primitive], view: View, scene: Scene, skeleton: Sk
 def _with_shadow(empty: Backdrop, skeleton: Skeleton) -> np.ndarray:
     """The backdrop darkened on the floor around the feet and under the body."""
     colour = empty.colour.copy()
-    where = np.isfinite(empty.floor[..., 0])
+    gap = empty.floor - skeleton.joints["pelvis"][[0, 2]]
+    where = np.abs(gap).max(axis=-1) < 1.0
     spot = empty.floor[where]
     feet = [0.5 * (skeleton.joints[f"heel_{side}"] + skeleton.joints[f"toe_{side}"]) for side in "lr"]
     dark = 0.45 * np.exp(-((spot - skeleton.joints["pelvis"][[0, 2]]) ** 2).sum(axis=-1) / 0.09)

@@ -5,8 +5,12 @@ it is an ellipsoid, with equal radii a capsule, with a flattening map a torso.
 """
 
 import dataclasses
+import functools
+import itertools
 
 import numpy as np
+
+_CORNERS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,63 +26,70 @@ class Shape:
     r0: float
     r1: float
 
+    @functools.cached_property
+    def _inverse(self) -> np.ndarray:
+        return np.linalg.inv(self.matrix)
+
+    @property
+    def _slope(self) -> float:
+        """Sine of the cone's half opening angle, positive where it narrows upwards."""
+        return (self.r0 - self.r1) / self.length if self.length else 0.0
+
     def moved(self, frame: np.ndarray, origin: np.ndarray) -> "Shape":
         """The shape after p -> origin + frame @ p."""
         return Shape(origin + frame @ self.centre, frame @ self.matrix, self.length, self.r0, self.r1)
 
     def boxes(self) -> np.ndarray:
         """Corners (16, 3) of the boxes about both end spheres; their convex hull holds the shape."""
-        signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
         half = np.linalg.norm(self.matrix, axis=1)
         end = self.centre + self.matrix[:, 1] * self.length
-        return np.concatenate([self.centre + signs * half * self.r0, end + signs * half * self.r1])
+        return np.concatenate([self.centre + _CORNERS * half * self.r0, end + _CORNERS * half * self.r1])
 
-    def intersect(self, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where origin + t rays enters and leaves: t (n,) each, (inf, -inf) where it misses.
+    def enter(self, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
+        """The t (n,) where origin + t rays enters the shape, inf where it misses.
 
-        origin (3,) or (n, 3), outside the shape; rays (n, 3) of any length. Entry and exit are the smallest and the
-        largest root on the parts of the three quadrics that bound the shape (it is convex).
+        origin (3,) or (n, 3), outside the shape; rays (n, 3) of any length.
         """
-        inverse = np.linalg.inv(self.matrix).T
-        start = (origin - self.centre) @ inverse
+        return self._roots(origin, rays, -1)
+
+    def leave(self, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
+        """The t (n,) where origin + t rays leaves the shape, inf where it misses; arguments as for `enter`."""
+        return self._roots(origin, rays, 1)
+
+    def _roots(self, origin: np.ndarray, rays: np.ndarray, sign: int) -> np.ndarray:
+        """Each bounding quadric is a t^2 + 2 b t + c = 0; the shape is convex, so that its root (-b -+ sqrt)/a on the
+        part of the axis that this quadric bounds is the entry (-) or the exit (+)."""
+        start, rays = (origin - self.centre) @ self._inverse.T, rays @ self._inverse.T
         ox, oy, oz = start[..., 0], start[..., 1], start[..., 2]
-        dx, dy, dz = (rays @ inverse).T
-        near, far = np.full(len(rays), np.inf), np.full(len(rays), -np.inf)
-        flat, along = dx * dx + dz * dz, ox * dx + oz * dz
-        flat_start = ox * ox + oz * oz
-        quadrics = []
-        slope = (self.r0 - self.r1) / self.length if self.length else 0.0
+        dx, dy, dz = rays[:, 0], rays[:, 1], rays[:, 2]
+        found = np.full(len(rays), np.inf)
+        flat, along, flat_start = dx * dx + dz * dz, ox * dx + oz * dz, ox * ox + oz * oz
+        square, slope = flat + dy * dy, self._slope
         low, high = slope * self.r0, self.length + slope * self.r1  # where the cone touches the spheres
-        square = flat + dy * dy
+        quadrics = [(square, along + oy * dy, flat_start + oy * oy - self.r0**2, -np.inf, low)]
         if self.length:
-            sharp = 1.0 / (1.0 - slope * slope)
-            k, m = self.r0 - slope * oy, -slope * dy
+            sharp, k, m, top = 1.0 / (1.0 - slope * slope), self.r0 - slope * oy, -slope * dy, oy - self.length
             quadrics.append((flat - sharp * m * m, along - sharp * k * m, flat_start - sharp * k * k, low, high))
-            top = oy - self.length
             quadrics.append((square, along + top * dy, flat_start + top * top - self.r1**2, high, np.inf))
-        bottom = low if self.length else np.inf
-        quadrics.append((square, along + oy * dy, flat_start + oy * oy - self.r0**2, -np.inf, bottom))
+        else:
+            quadrics[0] = (*quadrics[0][:4], np.inf)
         for a, b, c, least, most in quadrics:
             root = b * b - a * c
-            hit = root > 0
-            root = np.sqrt(np.where(hit, root, 0.0))
-            for t in ((-b - root) / a, (-b + root) / a):
-                y = oy + t * dy
-                valid = hit & (y >= least) & (y <= most) & (t > 0)
-                near = np.where(valid & (t < near), t, near)
-                far = np.where(valid & (t > far), t, far)
-        return near, far
+            met = np.flatnonzero(root > 0)
+            t = (sign * np.sqrt(root[met]) - b[met]) / a[met]
+            y = (oy if oy.ndim == 0 else oy[met]) + t * dy[met]
+            valid = (y >= least) & (y <= most)
+            found[met[valid]] = t[valid]
+        return found
 
     def normals(self, points: np.ndarray) -> np.ndarray:
         """Outward unit normals (n, 3) at surface points (n, 3)."""
-        inverse = np.linalg.inv(self.matrix)
-        local = (points - self.centre) @ inverse.T
-        slope = (self.r0 - self.r1) / self.length if self.length else 0.0
+        local, slope = (points - self.centre) @ self._inverse.T, self._slope
         # the surface point is a sphere's: find the sphere's centre on the axis
         radius = np.hypot(local[:, 0], local[:, 2])
         axis = local[:, 1] - radius * slope / np.sqrt(1.0 - slope * slope)
         local[:, 1] -= np.clip(axis, 0.0, self.length)
-        normals = local @ inverse
+        normals = local @ self._inverse
         return normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
 

@@ -64,7 +64,7 @@ def make_camera(seed: int) -> Camera:
     """Draw a framing between half and full body; the face is about a sixth to a fifth of the frame's height."""
     rng = stream(seed, "camera")
     return Camera(
-        head_fraction=rng.uniform(0.185, 0.26),
+        head_fraction=rng.uniform(0.195, 0.275),
         headroom=rng.uniform(0.05, 0.11),
         distance=rng.uniform(2.8, 4.5),
         pitch=rng.uniform(-0.02, 0.10),

@@ -130,7 +130,7 @@ def _colours(primitives: list[Primitive], view: View, scene: Scene, skeleton: Sk
     up = view.frame[1]
     lambert = np.clip(normal @ light, 0, 1)
     sky = 0.5 + 0.5 * normal @ up
-    shade = scene.ambient * (0.72 + 0.38 * sky) + (1.05 - scene.ambient) * lambert
+    shade = scene.ambient * (0.72 + 0.38 * sky) + (1.10 - scene.ambient) * lambert
     colour = _with_shadow(empty, skeleton).reshape(-1, 3)
     met = hits.index >= 0
     colour[met] = albedo[met] * shade[met, None]

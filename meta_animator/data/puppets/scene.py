@@ -89,7 +89,7 @@ def make_scene(seed: int) -> Scene:
     return Scene(
         place=place, indoor=indoor, wall=tuple(wall), wall_top=tuple(top), floor=tuple(floor),
         texture=tuple(rng.uniform(0, 1, 6)), back=back, props=props, light=tuple(light),
-        ambient=rng.uniform(0.42, 0.58),
+        ambient=rng.uniform(0.48, 0.62),
     )  # fmt: skip
 
 

@@ -55,9 +55,9 @@ def _place_trunk(identity: Identity, pose: dict[str, float], joints: dict, frame
     nod = rotation("y", pose["head_yaw"]) @ rotation("x", pose["head_pitch"]) @ rotation("z", pose["head_roll"])
     frames["head"] = frames["chest"] @ nod
     joints["waist"] = joints["pelvis"] + frames["pelvis"] @ (0, 0.085 * height, 0)
-    trunk = height * (1 - identity.leg_ratio - 0.085 - 0.045) - head
+    trunk = height * (1 - identity.leg_ratio - 0.085 - 0.040) - head
     joints["neck"] = joints["waist"] + frames["chest"] @ (0, trunk, 0)
-    joints["head"] = joints["neck"] + frames["head"] @ (0, 0.045 * height + 0.5 * head, 0.008 * height)
+    joints["head"] = joints["neck"] + frames["head"] @ (0, 0.040 * height + 0.5 * head, 0.008 * height)
 
 
 def _place_arm(identity: Identity, pose: dict, side: str, sign: float, joints: dict, frames: dict) -> None:

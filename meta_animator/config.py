@@ -77,7 +77,11 @@ def _check_keys(plain: Any, config: Any, where: str, prefix: str) -> None:
     for key, value in plain.items():
         if key not in names:
             near = difflib.get_close_matches(str(key), _all_keys(RunConfig(), "") + list(names), n=1, cutoff=0.5)
-            hint = f"did you mean '{prefix + near[0] if near[0] in names else near[0]}'?" if near else f"known: {', '.join(names)}"
+            hint = (
+                f"did you mean '{prefix + near[0] if near[0] in names else near[0]}'?"
+                if near
+                else f"known: {', '.join(names)}"
+            )
             raise UserError(f"{where}: unknown key '{prefix}{key}'; {hint}")
         if dataclasses.is_dataclass(names[key]):
             _check_keys(value, names[key], where, f"{prefix}{key}.")

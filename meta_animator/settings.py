@@ -29,7 +29,9 @@ class ModelConfig:
     control_from: str = setting("", "run or checkpoint with Meta ControlNet and LoRAs; empty: from the base UNet")
     motion_from: str = setting("", "run, checkpoint or diffusers MotionAdapter folder; empty: a fresh motion module")
     motion_max_seq_length: int = setting(32, "positions of the motion module, in frames", low=1)
-    beta_schedule: str = setting("", "noise schedule instead of the base's own", choices=("", "linear", "scaled_linear"))
+    beta_schedule: str = setting(
+        "", "noise schedule instead of the base's own", choices=("", "linear", "scaled_linear")
+    )
 
 
 @dataclasses.dataclass(kw_only=True)

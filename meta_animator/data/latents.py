@@ -1,0 +1,68 @@
+"""A cache of latents on disk: each frame and condition image is encoded once."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from meta_animator.data.manifest import Clip
+from meta_animator.weights import save_tensors
+
+# encode(clip, name, frame indices) -> latents (n, c, h, w); name is a task, or "frame" for the frames themselves
+Encode = Callable[[Clip, str, list[int]], Tensor]
+
+
+class LatentCache:
+    """`<folder>/<key>/<clip>.safetensors` with one tensor (num_frames, c, h, w) per name.
+
+    The key is made of everything that the latents depend on beside the clip: base model, size, condition settings.
+    """
+
+    def __init__(self, folder: Path, depends_on: dict):
+        key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
+        self.folder = folder / key
+
+    def path(self, clip: Clip) -> Path:
+        """Clips of one name in two data sets, or changed on disk, have files of their own."""
+        stamp = hashlib.sha256(f"{clip.folder.resolve()}:{clip.stamp()}".encode()).hexdigest()[:8]
+        return self.folder / f"{clip.id}-{stamp}.safetensors"
+
+    def fill(self, clips: Sequence[Clip], tasks: Sequence[str], encode: Encode, batch_size: int, progress=None) -> None:
+        """Encode what is not there yet. `progress(n)` is called after each clip."""
+        for clip in clips:
+            path = self.path(clip)
+            names = ["frame", *(t for t in tasks if t in clip.available_tasks())]
+            have = self._names(path)
+            if missing := [n for n in names if n not in have]:
+                tensors = {n: self._read(path, n) for n in have}
+                for name in missing:
+                    chunks = [
+                        encode(clip, name, list(range(s, min(s + batch_size, clip.num_frames))))
+                        for s in range(0, clip.num_frames, batch_size)
+                    ]
+                    tensors[name] = torch.cat(chunks).float().cpu()
+                save_tensors(tensors, path)
+            if progress is not None:
+                progress(1)
+
+    def read(self, clip: Clip, name: str, frames: Sequence[int]) -> Tensor:
+        """Latents (len(frames), c, h, w)."""
+        with safe_open(self.path(clip), "pt") as file:
+            part = file.get_slice(name)
+            return torch.stack([part[k] for k in frames])
+
+    @staticmethod
+    def _names(path: Path) -> list[str]:
+        if not path.exists():
+            return []
+        with safe_open(path, "pt") as file:
+            return list(file.keys())
+
+    @staticmethod
+    def _read(path: Path, name: str) -> Tensor:
+        with safe_open(path, "pt") as file:
+            return file.get_tensor(name)

@@ -1,0 +1,188 @@
+"""From clips on disk to tensors: crop, draw the condition, find the face, write the prompt.
+
+Letters: f frames of a sample, h w its size in pixels.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from meta_animator.data.conditions import CONDITIONS, draw_condition
+from meta_animator.data.keypoints import five_points
+from meta_animator.data.latents import LatentCache
+from meta_animator.data.layers import Layers
+from meta_animator.data.manifest import Clip, read_manifest
+from meta_animator.data.tasks import Draw
+from meta_animator.data.transforms import crop_and_resize, crop_box, flip_layers
+from meta_animator.diffusion.randomness import rng
+from meta_animator.errors import UserError
+from meta_animator.settings import DataConfig
+
+FRAME = "frame"  # the task of runs without a condition, and the cache's name for the frames themselves
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Frames `first`, `first + step`, ... of clip number `clip`."""
+
+    clip: int
+    first: int
+    step: int = 1
+
+
+def read_clips(folders: Sequence[str], split: str) -> list[Clip]:
+    """Clips of one split of several data sets. UserError where there are none, or two of one name."""
+    clips = [clip for folder in folders for clip in read_manifest(Path(folder)) if clip.split == split]
+    if not clips:
+        raise UserError(f"data {', '.join(folders) or '(data.train is empty)'}: no clip of the split '{split}'")
+    return clips
+
+
+class SampleSet(Dataset):
+    """Frames (`num_frames` None) or clips of `num_frames`; `[Draw]` gives what `batch.collate` stacks.
+
+    identifiers   {identity: identifier}
+    """
+
+    def __init__(
+        self, clips: list[Clip], config: DataConfig, *, seed: int, identifiers: Mapping[str, str],
+        num_frames: int | None = None, cache: LatentCache | None = None,
+    ):  # fmt: skip
+        self.clips, self.config, self.seed, self.cache = clips, config, seed, cache
+        self.identifiers, self.num_frames = dict(identifiers), num_frames
+        self.samples = [s for k, clip in enumerate(clips) for s in clip_samples(k, clip, config, num_frames)]
+        if not self.samples:
+            raise UserError(
+                f"data: no clip is long enough for {num_frames} frames at this fps or stride; "
+                f"the longest has {max(c.num_frames for c in clips)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def by_task(self, tasks: Sequence[str]) -> dict[str, list[int]]:
+        """{task: indices of samples that can show it}; UserError where a task has none."""
+        table = {task: [] for task in tasks}
+        for index, sample in enumerate(self.samples):
+            available = set(self.clips[sample.clip].available_tasks()) | {FRAME}
+            for task in tasks:
+                if task in available:
+                    table[task].append(index)
+        if empty := [task for task, indices in table.items() if not indices]:
+            raise UserError(
+                f"data: no frame can show the task '{empty[0]}' (it needs the layers "
+                f"{', '.join(CONDITIONS[empty[0]].needs)}); add them or take it out of model.tasks"
+            )
+        return table
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        sample = self.samples[draw.sample]
+        clip = self.clips[sample.clip]
+        frames = [sample.first + k * sample.step for k in range(self.num_frames or 1)]
+        shown = [load_shown(clip, k, draw.task, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
+        item = {
+            "task": draw.task,
+            "draws": draw.number,
+            "prompts": self._prompt(clip, draw),
+            "identities": clip.identity,
+            "pixels": torch.stack([s.pixels for s in shown]),
+            "landmarks": torch.stack([s.landmarks for s in shown]),
+            "face_visible": torch.stack([s.face_visible for s in shown]),
+        }
+        if self.cache is not None:
+            item["latents"] = self.cache.read(clip, FRAME, frames)
+            if draw.task != FRAME:
+                item["control_latents"] = self.cache.read(clip, draw.task, frames)
+        elif draw.task != FRAME:
+            item["control_pixels"] = torch.stack([s.control_pixels for s in shown])
+        if self.num_frames is None:
+            item = {k: v[0] if isinstance(v, Tensor) else v for k, v in item.items()}
+        return item
+
+    def _prompt(self, clip: Clip, draw: Draw) -> str:
+        if rng(self.seed, "prompt", draw.number).random() < self.config.prompt_drop:
+            return ""
+        return self.prompt_of(clip)
+
+    def prompt_of(self, clip: Clip) -> str:
+        return fill_prompt(self.config.prompt, self.identifiers.get(clip.identity, ""), clip.prompt)
+
+    def _crop(self, clip: Clip, draw: Draw) -> tuple[float, float, float, float]:
+        box_of = (clip.width, clip.height, self.config.height, self.config.width)
+        if not self.config.random_crop:
+            return crop_box(*box_of)
+        u = rng(self.seed, "crop", draw.number).random(3)
+        zoom = 1 + self.config.random_crop * u[0]
+        return crop_box(*box_of, center=(u[1] * clip.width, u[2] * clip.height), zoom=zoom)
+
+    def _flips(self, draw: Draw) -> bool:
+        return bool(self.config.flip) and rng(self.seed, "flip", draw.number).random() < self.config.flip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One frame ready for a model: pixels and control_pixels (3 h w) in [-1, 1], landmarks (5 2), face_visible ()."""
+
+    pixels: Tensor
+    control_pixels: Tensor | None
+    landmarks: Tensor
+    face_visible: Tensor
+    layers: Layers
+
+
+def load_shown(
+    clip: Clip, index: int, task: str, config: DataConfig, box: tuple[float, float, float, float], flip: bool = False
+) -> Shown:
+    """Frame `index` of a clip with its condition image, both cropped to `box` and resized to the config's size."""
+    size = (config.height, config.width)
+    drawn = task in clip.conditions
+    needs = () if task == FRAME or drawn else CONDITIONS[task].needs
+    layers = crop_and_resize(clip.load(index, tuple({FRAME, "keypoints", *needs})), box, size)
+    if flip:
+        layers = flip_layers(layers)
+    control = None
+    if drawn:
+        image = crop_and_resize(Layers(frame=clip.load_condition(task, index)), box, size).frame
+        control = to_pixels(image[:, ::-1].copy() if flip else image)
+    elif task != FRAME:
+        control = to_pixels(draw_condition(task, layers))
+    points = None if layers.keypoints is None else five_points(layers.keypoints)
+    return Shown(
+        pixels=to_pixels(layers.frame),
+        control_pixels=control,
+        landmarks=torch.zeros(5, 2) if points is None else torch.from_numpy(np.asarray(points, np.float32)),
+        face_visible=torch.tensor(points is not None),
+        layers=layers,
+    )
+
+
+def clip_samples(number: int, clip: Clip, config: DataConfig, num_frames: int | None) -> list[Sample]:
+    """Every frame of a clip, or every whole window of `num_frames` at the wanted fps or stride."""
+    if num_frames is None:
+        return [Sample(number, k) for k in range(clip.num_frames)]
+    if clip.kind == "photo":
+        return []
+    step = max(1, round(clip.fps / config.fps)) if config.fps else config.stride
+    last = clip.num_frames - (num_frames - 1) * step
+    return [Sample(number, k, step) for k in range(max(0, last))]
+
+
+def fill_prompt(template: str, identifier: str, description: str) -> str:
+    return template.replace("{identifier}", identifier).replace("{description}", description).strip()
+
+
+def to_pixels(image: np.ndarray) -> Tensor:
+    """uint8 (h w 3) to float32 (3 h w) in [-1, 1]."""
+    return torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def to_images(pixels: Tensor) -> np.ndarray:
+    """(... 3 h w) in [-1, 1], clipped, to uint8 (... h w 3)."""
+    image = ((pixels.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return image.movedim(-3, -1).contiguous().numpy()

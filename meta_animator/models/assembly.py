@@ -1,0 +1,119 @@
+"""The networks of a run put together: frozen base, Meta ControlNet with its LoRAs, motion module, face embedder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from meta_animator.errors import UserError
+from meta_animator.models.backbones import load_backbone
+from meta_animator.models.face import FaceEmbedder
+from meta_animator.settings import ModelConfig
+from meta_animator.weights import copy_strict, fingerprint
+
+
+
+class Assembly(nn.Module):
+    """Weights are named control.<name>, lora.<task>.<name> and motion.<name>, in this order."""
+
+    def __init__(self, config: ModelConfig, backbone: nn.Module, with_motion: bool = False, face: bool = False):
+        super().__init__()
+        self.config, self.backbone = config, backbone
+        self.control = backbone.make_control(config.tasks, config.lora_rank)
+        self.motion = backbone.with_motion(config.motion_max_seq_length) if with_motion else None
+        self.face = None
+        if face:
+            if not config.face:
+                raise UserError("model.face is empty but loss.face_weight > 0: name the folder of a face embedder")
+            self.face = FaceEmbedder.from_pretrained(config.face).requires_grad_(False).eval()
+        self.identifiers: dict[str, str] = {}
+
+    # weights by name
+
+    def state(self) -> dict[str, Tensor]:
+        state = {f"control.{n}": p for n, p in self.control.base_state().items()}
+        for task in self.control.bank.tasks:
+            state |= {f"lora.{task}.{n}": p for n, p in self.control.bank.state(task).items()}
+        if self.motion is not None:
+            state |= {f"motion.{n}": p for n, p in self.motion.named_parameters()}
+        return state
+
+    def load(self, state: Mapping[str, Tensor], what: str) -> None:
+        """Copy weights in, by name. Whole parts may be absent from `state` (control, one LoRA, motion), single weights
+        may not. Raises UserError otherwise."""
+        own = self.state()
+        present = {_part(name) for name in state}
+        copy_strict({n: p for n, p in own.items() if _part(n) in present}, state, what)
+
+    def load_control(self, manifest: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> None:
+        """Shared weights and the LoRAs of this run's tasks, which may be a subset of the checkpoint's."""
+        self._check_base(manifest, what)
+        if missing := [t for t in self.config.tasks if t not in manifest.get("tasks", [])]:
+            raise UserError(
+                f"{what}: has no LoRA for {', '.join(missing)} (it has {', '.join(manifest.get('tasks', [])) or 'none'}); "
+                "set model.tasks to a subset"
+            )
+        if manifest["lora_rank"] != self.config.lora_rank:
+            raise UserError(f"{what}: LoRA rank {manifest['lora_rank']}, this run's model.lora_rank is {self.config.lora_rank}")
+        wanted = {"control", *(f"lora.{task}" for task in self.config.tasks)}
+        self.load({n: p for n, p in state.items() if _part(n) in wanted}, what)
+        if not any(n.startswith("control.") for n in state):
+            raise UserError(f"{what}: holds no Meta ControlNet; give a stage-0 or stage-2 run")
+        self.identifiers.update(manifest.get("identifiers", {}))
+
+    def load_motion(self, manifest: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> None:
+        self._check_base(manifest, what)
+        motion = {n: p for n, p in state.items() if n.startswith("motion.")}
+        if not motion:
+            raise UserError(f"{what}: holds no motion module; give a stage-1 run")
+        self.load(motion, what)
+
+    def _check_base(self, manifest: Mapping[str, Any], what: str) -> None:
+        own = self.backbone.fingerprint()
+        if manifest.get("base") != own:
+            raise UserError(f"{what}: was trained on base {manifest.get('base')}, {self.config.base} is base {own}")
+
+    def name_people(self, identities: list[str]) -> None:
+        """Give every identity without an identifier one of its own; known ones keep theirs."""
+        new = [name for name in dict.fromkeys(identities) if name not in self.identifiers]
+        taken = set(self.identifiers.values())
+        free = [w for w in self.backbone.identifiers(len(taken) + len(new)) if w not in taken]
+        self.identifiers.update(zip(new, free, strict=False))
+
+    def manifest(self) -> dict[str, Any]:
+        return {
+            "base": self.backbone.fingerprint(),
+            "tasks": list(self.config.tasks),
+            "lora_rank": self.config.lora_rank,
+            "identifiers": dict(self.identifiers),
+        }
+
+    def control_fingerprint(self) -> str:
+        return fingerprint(self.control.base_state())
+
+    # faces
+
+    @property
+    def embed_face(self):
+        return None if self.face is None else self.face.embed_face
+
+    def usable_faces(self, landmarks: Tensor | None, visible: Tensor | None) -> Tensor | None:
+        """Faces that are seen and large enough for the embedder; same shape as `visible`."""
+        if self.face is None or visible is None:
+            return visible
+        return visible & self.face.large_enough(landmarks.flatten(0, -3)).view(visible.shape)
+
+    def enable_gradient_checkpointing(self) -> None:
+        self.control.net.enable_gradient_checkpointing()
+        self.backbone.enable_gradient_checkpointing()
+
+
+def _part(name: str) -> str:
+    """The part that a weight belongs to: control, motion, or lora.<task>."""
+    pieces = name.split(".")
+    return ".".join(pieces[:2]) if pieces[0] == "lora" else pieces[0]
+
+
+def build_assembly(config: ModelConfig, *, with_motion: bool, face: bool, device: torch.device | str = "cpu") -> Assembly:
+    return Assembly(config, load_backbone(config), with_motion, face).to(device)

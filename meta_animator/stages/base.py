@@ -1,0 +1,185 @@
+"""Training the small embedded base model: its VAE, its UNet with text encoder, and its face embedder.
+
+Three stages of the one engine; `conversion/base.py` writes what they learned as a diffusers folder.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+
+from meta_animator.data.batch import Batch
+from meta_animator.data.samples import to_images
+from meta_animator.diffusion.randomness import noise_for, torch_generator
+from meta_animator.diffusion.samplers import ddim
+from meta_animator.diffusion.timesteps import sampling_timesteps, training_timesteps
+from meta_animator.media.images import write_image
+from meta_animator.media.sheets import grid
+from meta_animator.models.backbones.sd import read_process
+from meta_animator.models.face import FaceEmbedder, align_faces
+from meta_animator.settings import RunConfig
+from meta_animator.training.stage import ParamGroup
+from meta_animator.weights import copy_strict
+
+
+class BaseStage(nn.Module):
+    """What the three share: trained networks by name, one learning rate, a checkpoint with all of their weights."""
+
+    def __init__(self, config: RunConfig, networks: dict[str, nn.Module], examples: Batch):
+        super().__init__()
+        self.config, self.examples = config, examples
+        self.networks = nn.ModuleDict(networks)
+
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(name="base", parameters=dict(self.named_parameters()), lr=self.config.train.learning_rate)]
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        return dict(self.named_parameters())
+
+    def load_trainable_state(self, state: dict[str, Tensor], what: str) -> None:
+        copy_strict(dict(self.named_parameters()), state, what)
+
+    def manifest(self) -> dict[str, Any]:
+        return {"stage": self.config.stage, "architecture": self.config.model.architecture}
+
+
+class VAEStage(BaseStage):
+    """A KL autoencoder. Without a perceptual network to download, the error is L1 on pixels and on their differences
+    at three scales, which keeps edges; a small KL term keeps the latents near unit scale."""
+
+    kl_weight = 1e-5
+
+    def __init__(self, config: RunConfig, examples: Batch):
+        folder = Path(config.model.architecture) / "vae"
+        super().__init__(config, {"vae": AutoencoderKL.from_config(AutoencoderKL.load_config(folder))}, examples)
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        vae = self.networks["vae"]
+        posterior = vae.encode(batch.pixels).latent_dist
+        noise = noise_for(self.config.seed, batch.draws, posterior.mean.shape[1:]).to(batch.pixels)
+        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+        reconstruction = F.l1_loss(decoded, batch.pixels)
+        edges = edge_loss(decoded, batch.pixels)
+        kl = posterior.kl().mean()
+        mse = F.mse_loss(decoded.clamp(-1, 1), batch.pixels)
+        psnr = float(10 * torch.log10(4 / mse.detach()))
+        loss = reconstruction + edges + self.kl_weight * kl
+        return loss, {"l1": float(reconstruction.detach()), "kl": float(kl.detach()), "psnr": psnr}
+
+    def preview(self, folder: Path, step: int) -> None:
+        vae, pixels = self.networks["vae"], self.examples.pixels.to(self.networks["vae"].device)
+        decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
+        write_image(folder / f"step-{step:06d}.png", grid([list(to_images(pixels)), list(to_images(decoded))]))
+
+
+def edge_loss(x: Tensor, y: Tensor) -> Tensor:
+    """L1 between horizontal and vertical differences, at full, half and quarter size."""
+    total = x.new_zeros(())
+    for _ in range(3):
+        total = total + F.l1_loss(x.diff(dim=-1), y.diff(dim=-1)) + F.l1_loss(x.diff(dim=-2), y.diff(dim=-2))
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    return total
+
+
+class UNetStage(BaseStage):
+    """The text-to-image model: a UNet and the text encoder it listens to, on the latents of a trained VAE."""
+
+    def __init__(self, config: RunConfig, examples: Batch, vae: AutoencoderKL, tokenizer):
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        folder = Path(config.model.architecture)
+        text_config = CLIPTextConfig.from_pretrained(folder / "text_encoder")
+        text_config.vocab_size = len(tokenizer)
+        text_config.max_position_embeddings = tokenizer.model_max_length
+        networks = {
+            "unet": UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet")),
+            "text_encoder": CLIPTextModel(text_config),
+        }
+        super().__init__(config, networks, examples)
+        self.tokenizer, self.process = tokenizer, read_process(folder)
+        self.vae = vae.requires_grad_(False).eval()
+
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(name="base", parameters=self._trained(), lr=self.config.train.learning_rate)]
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        return self._trained()
+
+    def load_trainable_state(self, state: dict[str, Tensor], what: str) -> None:
+        copy_strict(self._trained(), state, what)
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return dict(self.networks.named_parameters(prefix="networks"))
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        latents = batch.latents if batch.latents is not None else self._encode(batch.pixels)
+        generators = [torch_generator(self.config.seed, "timestep", int(d)) for d in batch.draws]
+        t = training_timesteps(generators, self.process.timestep_bounds).to(latents.device)
+        noise = noise_for(self.config.seed, batch.draws, latents.shape[1:]).to(latents.device)
+        x_t = self.process.add_noise(latents, noise, t)
+        prediction = self.networks["unet"](x_t, t, self._text(batch.prompts)).sample
+        loss = F.mse_loss(prediction, self.process.target(latents, noise, t))
+        return loss, {}
+
+    @torch.no_grad()
+    def _encode(self, pixels: Tensor) -> Tensor:
+        return self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
+
+    def _text(self, prompts: list[str]) -> Tensor:
+        tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return self.networks["text_encoder"](tokens.to(self.vae.device)).last_hidden_state
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Samples for the examples' prompts (25 steps, guidance 4) above the examples themselves."""
+        count, guidance = len(self.examples.prompts), 4.0
+        context = self._text([*self.examples.prompts, *[""] * count])
+        shape = (count, self.networks["unet"].config.in_channels, *_latent_size(self.vae, self.examples.pixels))
+        x = torch.randn(shape, generator=torch_generator(self.config.seed, "preview")).to(self.vae.device)
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            cond, uncond = self.networks["unet"](torch.cat([x_t, x_t]), torch.cat([t, t]), context).sample.chunk(2)
+            return uncond + guidance * (cond - uncond)
+
+        latents = ddim(denoise, x, self.process, sampling_timesteps(25))
+        images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        rows = [list(to_images(images)), list(to_images(self.examples.pixels))]
+        write_image(folder / f"step-{step:06d}.png", grid(rows))
+
+
+class FaceStage(BaseStage):
+    """The face embedder, trained to tell the train set's people apart by an additive angular margin
+    (ArcFace, Deng et al. 2019, eq. 3)."""
+
+    margin, scale = 0.3, 16.0
+
+    def __init__(self, config: RunConfig, examples: Batch, identities: list[str], embedder: FaceEmbedder):
+        super().__init__(config, {"face": embedder}, examples)
+        self.index = {name: k for k, name in enumerate(identities)}
+        self.centres = nn.Parameter(torch.randn(len(identities), embedder.config.embedding_dim))
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        seen = batch.face_visible
+        labels = torch.tensor([self.index[name] for name in batch.identities], device=batch.pixels.device)[seen]
+        if not len(labels):
+            return self.centres.sum() * 0, {"faces": 0.0}
+        embedding = self.networks["face"].embed_face(batch.pixels[seen], batch.landmarks[seen])
+        cosine = (embedding @ F.normalize(self.centres, dim=1).T).clamp(-1 + 1e-6, 1 - 1e-6)
+        chosen = F.one_hot(labels, len(self.index)).bool()
+        logits = self.scale * torch.where(chosen, (cosine.arccos() + self.margin).cos(), cosine)
+        accuracy = float((cosine.argmax(1) == labels).float().mean())
+        return F.cross_entropy(logits, labels), {"accuracy": accuracy, "faces": float(len(labels))}
+
+    def preview(self, folder: Path, step: int) -> None:
+        """The aligned faces that the network sees."""
+        seen = self.examples.face_visible
+        crops = align_faces(self.examples.pixels[seen], self.examples.landmarks[seen], self.networks["face"].config.input_size)
+        write_image(folder / f"step-{step:06d}.png", grid([list(to_images(crops))]))
+
+
+def _latent_size(vae: AutoencoderKL, pixels: Tensor) -> tuple[int, int]:
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    return pixels.shape[-2] // factor, pixels.shape[-1] // factor
+

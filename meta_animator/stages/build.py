@@ -1,0 +1,206 @@
+"""Put a run together: data, models, stage; then hand it to the engine."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from meta_animator.data.batch import Batch, collate
+from meta_animator.data.latents import LatentCache
+from meta_animator.data.manifest import Clip
+from meta_animator.data.puppets.dataset import ensure_puppets
+from meta_animator.data.samples import FRAME, SampleSet, load_shown, read_clips
+from meta_animator.data.tasks import Draw, TaskPlan
+from meta_animator.data.transforms import crop_box
+from meta_animator.diffusion.randomness import rng
+from meta_animator.errors import UserError
+from meta_animator.losses.hybrid import HybridLoss
+from meta_animator.models.assembly import Assembly
+from meta_animator.models.backbones import load_backbone
+from meta_animator.settings import DataConfig, RunConfig
+from meta_animator.stages.control import ControlStage
+from meta_animator.stages.motion import MotionStage
+from meta_animator.stages.reference import ReferenceStage
+from meta_animator.training.checkpoint import read_weights
+from meta_animator.training.engine import Trainer, make_accelerator
+
+STAGES = {"control": ControlStage, "motion": MotionStage, "reference": ReferenceStage}
+
+
+def train(config: RunConfig) -> None:
+    """Run a training stage from its config to its last checkpoint. Raises UserError for what the user can mend."""
+    accelerator = make_accelerator(config)
+    torch.manual_seed(config.seed)  # fresh weights
+    if accelerator.is_main_process:
+        ensure_puppets(config.data.puppets)
+    accelerator.wait_for_everyone()
+    if config.stage.startswith("base_"):
+        from meta_animator.stages.build_base import build_base_stage
+
+        stage, samples, plan = build_base_stage(config, accelerator)
+    elif config.stage in STAGES:
+        stage, samples, plan = build_stage(config, accelerator)
+    else:
+        raise UserError(f"stage '{config.stage}' is not trained; use {', '.join(STAGES)}")
+    Trainer(config, accelerator, stage, functools.partial(load_batches, config.data, samples, plan, accelerator)).run()
+
+
+def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module, SampleSet, TaskPlan]:
+    """Stage 0, 1 or 2 with its data."""
+    clips = read_clips(config.data.train, config.data.split)
+    extra = auxiliary_clips(config) if config.stage == "reference" else []
+    models = build_models(config, [clip.identity for clip in [*clips, *extra]]).to(accelerator.device)
+    check_size(config.data, models.backbone.divisor)
+    num_frames = config.data.num_frames if config.stage == "motion" else None
+    cache = make_cache(config, models, [*clips, *extra], accelerator) if config.data.cache_latents else None
+    samples = SampleSet(
+        [*clips, *extra], config.data, seed=config.seed, identifiers=models.identifiers, num_frames=num_frames,
+        cache=cache,
+    )  # fmt: skip
+    table = samples.by_task(config.model.tasks)
+    main = {t: [k for k in table[t] if samples.samples[k].clip < len(clips)] for t in table}
+    plan = TaskPlan(
+        samples=main, batch_size=config.train.batch_size, seed=config.seed,
+        micro_batches=config.train.gradient_accumulation_steps, world_size=accelerator.num_processes,
+        auxiliary=auxiliary_samples(config, samples, table, len(clips)),
+        auxiliary_fraction=config.data.auxiliary_fraction if extra else 0.0,
+    )  # fmt: skip
+    stage = STAGES[config.stage](config, models, make_loss(config, plan), preview_examples(samples, plan, config))
+    if isinstance(stage, ReferenceStage):
+        stage.person = only_person(clips)
+    return stage, samples, plan
+
+
+def build_models(config: RunConfig, identities: list[str]) -> Assembly:
+    """The networks of a run, started from the checkpoints that the config names."""
+    models = Assembly(
+        config.model, load_backbone(config.model), with_motion=config.stage == "motion",
+        face=config.loss.face_weight > 0 and config.loss.image_weight > 0,
+    )  # fmt: skip
+    if config.model.control_from:
+        models.load_control(*read_weights(config.model.control_from), config.model.control_from)
+    elif config.stage != "control":
+        raise UserError(f"model.control_from is empty: stage '{config.stage}' starts from a stage-0 run; name its folder")
+    if config.stage == "motion" and config.model.motion_from:
+        models.load_motion(*read_weights(config.model.motion_from), config.model.motion_from)
+    models.name_people(identities)
+    return models
+
+
+def make_loss(config: RunConfig, plan: TaskPlan) -> HybridLoss:
+    loss = config.loss
+    start = loss.start_step if loss.start_step >= 0 else int(plan.steps_per_epoch / 2)
+    return HybridLoss(
+        image_weight=loss.image_weight, face_weight=loss.face_weight, pixel_weight=loss.pixel_weight,
+        latent_weight=loss.latent_weight, max_noise_level=loss.max_noise_level, start_step=start,
+    )  # fmt: skip
+
+
+def check_size(data: DataConfig, divisor: int) -> None:
+    for name in ("height", "width"):
+        if getattr(data, name) % divisor:
+            raise UserError(f"data.{name}: {getattr(data, name)} is not divisible by {divisor}, the base's factor")
+
+
+def only_person(clips: list[Clip]) -> str:
+    people = sorted({clip.identity for clip in clips})
+    if len(people) != 1:
+        raise UserError(f"stage 2 learns one person; data.train holds {len(people)}: {', '.join(people[:4])}")
+    return people[0]
+
+
+# auxiliary sets of stage 2
+
+
+def auxiliary_clips(config: RunConfig) -> list[Clip]:
+    if not config.data.auxiliary or not config.data.auxiliary_sets:
+        return []
+    people = {clip.identity for clip in read_clips(config.data.train, config.data.split)}
+    clips = [c for c in read_clips(config.data.auxiliary, config.data.split) if c.identity not in people]
+    order = rng(config.seed, "auxiliary clips").permutation(len(clips))
+    return [clips[k] for k in order[: config.data.auxiliary_sets]]
+
+
+def auxiliary_samples(
+    config: RunConfig, samples: SampleSet, table: dict[str, list[int]], first_clip: int
+) -> dict[str, list[int]] | None:
+    """{task: `auxiliary_sets` frames}, from as many people as there are, the same frames for every task."""
+    pool = [k for k, s in enumerate(samples.samples) if s.clip >= first_clip]
+    if not pool:
+        return None
+    by_clip: dict[int, list[int]] = {}
+    for k in pool:
+        by_clip.setdefault(samples.samples[k].clip, []).append(k)
+    rounds = [frames[turn] for turn in range(max(map(len, by_clip.values()))) for frames in by_clip.values() if turn < len(frames)]
+    chosen = set(rounds[: config.data.auxiliary_sets])
+    return {task: [k for k in table[task] if k in chosen] for task in table}
+
+
+# batches
+
+
+def load_batches(
+    data: DataConfig, samples: SampleSet, plan: TaskPlan, accelerator: Accelerator, first: int, last: int
+) -> Iterator[Batch]:
+    """This rank's micro-batches of the optimizer steps first .. last - 1."""
+    draws = list(plan.batches(first, last, accelerator.process_index))
+    return iter(DataLoader(samples, batch_sampler=draws, collate_fn=collate, num_workers=data.num_workers))
+
+
+def preview_examples(samples: SampleSet, plan: TaskPlan, config: RunConfig, count: int = 4) -> dict[str, Batch]:
+    """A few fixed samples per task (at most four tasks), with condition pixels."""
+    if not config.train.preview_every:
+        return {}
+    bare = SampleSet(
+        samples.clips, config.data, seed=config.seed, identifiers=samples.identifiers, num_frames=samples.num_frames
+    )
+    count = 1 if samples.num_frames else count
+    examples = {}
+    for task in list(plan.samples)[:4]:
+        pool = plan.samples[task]
+        chosen = [pool[k * len(pool) // count] for k in range(count)]
+        examples[task] = collate([bare[Draw(-1 - k, task, index)] for k, index in enumerate(chosen)])
+    return examples
+
+
+# latent cache
+
+
+def make_cache(config: RunConfig, models: Assembly, clips: list[Clip], accelerator: Accelerator) -> LatentCache:
+    """The cache, filled: by the main process, while the others wait."""
+    if config.data.random_crop or config.data.flip or config.model.condition_posterior == "sample":
+        raise UserError(
+            "data.cache_latents: cannot hold random crops, flips or sampled posteriors; set it to false, "
+            "or data.random_crop and data.flip to 0 and model.condition_posterior to mode"
+        )
+    cache = LatentCache(Path(config.data.cache_dir or Path(config.output_dir) / "cache"), cache_key(config, models))
+    if accelerator.is_main_process:
+        tasks = [t for t in config.model.tasks if t != FRAME]
+        with tqdm(total=len(clips), desc="encoding latents", unit="clip", dynamic_ncols=True) as bar:
+            cache.fill(clips, tasks, functools.partial(encode_frames, config, models), batch_size=8, progress=bar.update)
+    accelerator.wait_for_everyone()
+    return cache
+
+
+def cache_key(config: RunConfig, models: Assembly) -> dict:
+    return {
+        "base": models.backbone.vae_fingerprint(),
+        "size": [config.data.height, config.data.width],
+        "condition": [config.model.condition_range, config.model.condition_posterior],
+        "version": 1,
+    }
+
+
+def encode_frames(config: RunConfig, models: Assembly, clip: Clip, name: str, frames: list[int]) -> torch.Tensor:
+    """Latents (n c h w) of frames, or of their condition images."""
+    box = crop_box(clip.width, clip.height, config.data.height, config.data.width)
+    shown = [load_shown(clip, k, name, config.data, box) for k in frames]
+    device = next(models.parameters()).device
+    if name == FRAME:
+        return models.backbone.encode(torch.stack([s.pixels for s in shown]).to(device))
+    return models.backbone.encode_condition(torch.stack([s.control_pixels for s in shown]).to(device))

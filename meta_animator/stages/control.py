@@ -1,0 +1,125 @@
+"""Stage 0: the Meta ControlNet and one LoRA per task. Stages 1 and 2 differ in what is trained and on what.
+
+Shapes: images `b c h w`, clips `b f c h w`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from meta_animator.data.batch import Batch
+from meta_animator.data.samples import to_images
+from meta_animator.diffusion.randomness import noise_for, torch_generator
+from meta_animator.diffusion.samplers import ddim
+from meta_animator.diffusion.timesteps import sampling_timesteps, training_timesteps
+from meta_animator.losses.hybrid import HybridLoss
+from meta_animator.media.images import write_image
+from meta_animator.media.sheets import grid
+from meta_animator.models.assembly import Assembly
+from meta_animator.pipelines.guidance import Guide
+from meta_animator.settings import RunConfig
+from meta_animator.training.stage import ParamGroup
+
+
+class ControlStage(nn.Module):
+    """(noise prediction of the base under control) against the Dual Space Hybrid Loss.
+
+    models     the frozen base with the trained networks
+    examples   {task: batch} that previews show
+    """
+
+    def __init__(self, config: RunConfig, models: Assembly, loss: HybridLoss, examples: dict[str, Batch]):
+        super().__init__()
+        self.config, self.models, self.loss, self.examples = config, models, loss, examples
+        self.contexts: dict[str, Tensor] = {}
+        models.requires_grad_(False)
+        for group in self.param_groups():
+            for parameter in group.parameters.values():
+                parameter.requires_grad_(True)
+        if config.train.gradient_checkpointing:
+            models.enable_gradient_checkpointing()
+
+    # what is trained and stored
+
+    def param_groups(self) -> list[ParamGroup]:
+        train, state = self.config.train, self.models.state()
+        shared = {n: p for n, p in state.items() if n.startswith("control.")}
+        loras = {n: p for n, p in state.items() if n.startswith("lora.")}
+        groups = [ParamGroup(name="lora", parameters=loras, lr=train.lora_learning_rate or train.learning_rate)]
+        if train.trainable == "all":
+            groups.insert(0, ParamGroup(name="control", parameters=shared, lr=train.learning_rate))
+        return groups
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        return {n: p for n, p in self.models.state().items() if not n.startswith("motion.")}
+
+    def load_trainable_state(self, state: dict[str, Tensor], what: str) -> None:
+        self.models.load(state, what)
+
+    def manifest(self) -> dict[str, Any]:
+        return {"stage": self.config.stage, "prompt": self.config.data.prompt, **self.models.manifest()}
+
+    # one training step
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Any]]:
+        backbone = self.models.backbone
+        latents = batch.latents if batch.latents is not None else backbone.encode(batch.pixels)
+        control_latents = batch.control_latents
+        if control_latents is None:
+            control_latents = backbone.encode_condition(batch.control_pixels)
+        t, noise = self._noise(batch, latents)
+        x_t = backbone.process.add_noise(latents, noise, t).to(latents.dtype)
+        context = self.context(batch.prompts)
+        self.models.control.bank.use(batch.task)
+        prediction = backbone.predict(x_t, t, context, self.models.control(control_latents, t, context))
+        loss, logs = self.loss(
+            process=backbone.process, prediction=prediction, x_t=x_t, t=t,
+            target=backbone.process.target(latents, noise, t), latents=latents, pixels=batch.pixels,
+            landmarks=batch.landmarks, face_visible=self.models.usable_faces(batch.landmarks, batch.face_visible),
+            step=step, decode=backbone.decode, embed_face=self.models.embed_face,
+        )  # fmt: skip
+        return loss, {"task": batch.task, **{k: float(v) for k, v in logs.items() if k != "loss"}}
+
+    def _noise(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Timestep and noise of each draw; functions of (seed, draw) alone."""
+        generators = [torch_generator(self.config.seed, "timestep", int(d)) for d in batch.draws]
+        t = training_timesteps(generators, self.models.backbone.process.timestep_bounds)
+        noise = noise_for(self.config.seed, batch.draws, tuple(latents.shape[1:]))
+        return t.to(latents.device), noise.to(latents)
+
+    def context(self, prompts: list[str]) -> Tensor:
+        """Text embeddings (b n d); each distinct prompt is embedded once."""
+        for prompt in set(prompts) - set(self.contexts):
+            self.contexts[prompt] = self.models.backbone.embed_text([prompt])
+        return torch.cat([self.contexts[prompt] for prompt in prompts])
+
+    # previews
+
+    def preview(self, folder: Path, step: int) -> None:
+        """A row per task: condition | generated (20 DDIM steps, no guidance) | truth."""
+        rows = []
+        for task, batch in self.examples.items():
+            batch = batch.to(next(self.parameters()).device)
+            generated = to_images(self.generate(task, batch))
+            condition, truth = to_images(batch.control_pixels), to_images(batch.pixels)
+            rows.append([image for trio in zip(condition, generated, truth, strict=True) for image in trio])
+        titles = ["condition", "generated", "truth"] * (len(rows[0]) // 3)
+        sheet = grid(rows, column_titles=titles, row_titles=list(self.examples))
+        write_image(folder / f"step-{step:06d}.png", sheet)
+
+    def generate(self, task: str, batch: Batch) -> Tensor:
+        """Pixels sampled under the batch's conditions and prompts, from fixed noise."""
+        backbone = self.models.backbone
+        guide = Guide(backbone=backbone, control=self.models.control, tasks={task: 1.0})
+        control_latents = {task: backbone.encode_condition(batch.control_pixels)}
+        context = self.context(batch.prompts)
+        shape = tuple(backbone.encode(batch.pixels[:1]).shape[1:])
+        x = noise_for(self.config.seed, torch.arange(len(batch.prompts)), shape, stream="preview").to(context)
+        latents = ddim(
+            lambda x_t, t: guide.predict(x_t, t, context, context, control_latents), x, backbone.process,
+            sampling_timesteps(20, backbone.process.num_train_timesteps),
+        )  # fmt: skip
+        with torch.no_grad():
+            return backbone.decode(latents)

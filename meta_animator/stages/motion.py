@@ -1,0 +1,39 @@
+"""Stage 1: the motion module, on clips. The Meta ControlNet stays as it is, or its task's LoRA learns along."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from meta_animator.data.samples import to_images
+from meta_animator.media.video import write_video
+from meta_animator.stages.control import ControlStage
+from meta_animator.training.stage import ParamGroup
+
+
+class MotionStage(ControlStage):
+    """Trains what lies between the frames; needs `models.motion`."""
+
+    def param_groups(self) -> list[ParamGroup]:
+        train, state = self.config.train, self.models.state()
+        motion = {n: p for n, p in state.items() if n.startswith("motion.")}
+        groups = [ParamGroup(name="motion", parameters=motion, lr=train.learning_rate)]
+        if train.train_lora_in_motion:
+            loras = {n: p for n, p in state.items() if n.startswith("lora.")}
+            groups.append(ParamGroup(name="lora", parameters=loras, lr=train.lora_learning_rate or train.learning_rate))
+        return groups
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """The motion module; with `train_lora_in_motion` also the Meta ControlNet, so that stage 2 can start from it."""
+        state = self.models.state()
+        keep_control = self.config.train.train_lora_in_motion
+        return {n: p for n, p in state.items() if keep_control or n.startswith("motion.")}
+
+    def preview(self, folder: Path, step: int) -> None:
+        """One short video per task: condition | generated | truth."""
+        import numpy as np
+
+        for task, batch in self.examples.items():
+            batch = batch.to(next(self.parameters()).device)
+            generated = self.generate(task, batch)
+            columns = [to_images(x[0]) for x in (batch.control_pixels, generated, batch.pixels)]
+            write_video(folder / f"step-{step:06d}-{task}.mp4", np.concatenate(columns, axis=2), fps=8)

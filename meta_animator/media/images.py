@@ -60,7 +60,8 @@ def write_image(path: str | Path, image: np.ndarray, *, quality: int = 95) -> Pa
     if not flat and not (image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8):
         raise ValueError(f"expected uint8 (h, w, 3) or uint8, uint16, bool (h, w); got {image.dtype} {image.shape}")
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    options = {"quality": quality} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
+    lossy = path.suffix.lower() in (".jpg", ".jpeg", ".webp")
+    options = {"quality": quality} if lossy else {"compress_level": 3}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.ascontiguousarray(image)).save(part, **options)

@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 
 from meta_animator.data import keypoints as kp
-from meta_animator.data.flip import flip_layers
-from meta_animator.data.layers import PARTS
-from tests.data.people import layers_of_person, standing_person
+from tests.data.people import standing_person
 
 
 def test_five_points_are_in_arcface_order():
@@ -58,15 +56,3 @@ def test_flipping_a_symmetric_person_gives_the_same_person():
     person = standing_person(401, 301)
     person[:, 0] -= 0.5  # the middle of 301 pixels, counted from pixel centres, is 150
     assert np.allclose(kp.flip_keypoints(person, 301), person, atol=1e-3)
-
-
-def test_flip_layers_twice_is_nothing_and_once_moves_everything():
-    layers = layers_of_person(60, 41)
-    layers.keypoints[kp.LEFT_WRIST, :2] = (3, 50)
-    once, twice = flip_layers(layers), flip_layers(flip_layers(layers))
-    for name in ("frame", "mask", "keypoints", "depth", "normal", "parts"):
-        assert np.allclose(getattr(twice, name), getattr(layers, name), atol=1e-4)
-    assert np.array_equal(once.frame[:, 0], layers.frame[:, -1])
-    assert once.keypoints[kp.RIGHT_WRIST, :2] == pytest.approx([41 - 1 - 3, 50])
-    assert once.normal[30, 20] == pytest.approx([-0.6, 0, 0.8])
-    assert PARTS[once.parts[30, 22]] == "left_upper_arm" and PARTS[layers.parts[30, 18]] == "right_upper_arm"

@@ -1,0 +1,176 @@
+"""One clip or photo of a data set on disk, and how its layers are stored.
+
+frame, mask, normal, parts, depth   a folder with one picture per frame, 000000.png, 000001.png, ...; frames and
+                                    drawn conditions may also be .jpg, or one video file instead of a folder
+keypoints                           an .npz with `keypoints` float32 (num_frames, 133, 3)
+mask 0 or 255 · depth 16 bits, 65535 nearest · normal (n + 1) / 2 in 8 bits, black: no surface · parts: label
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from meta_animator.data.conditions import CONDITIONS, draw_condition, find_condition
+from meta_animator.data.keypoints import NUM_KEYPOINTS
+from meta_animator.data.layers import LAYER_NAMES, PARTS, Layers
+from meta_animator.errors import UserError
+from meta_animator.media.images import IMAGE_SUFFIXES, read_image, read_map
+from meta_animator.media.video import VideoSource
+
+
+@dataclasses.dataclass(kw_only=True)
+class Clip:
+    """A clip or photo; `layers` and `conditions` map names to paths inside `folder`.
+
+    Conditions that were drawn beforehand take the place of those drawn from layers. A clip without the frame layer
+    ("driving only") can still be driven from, if it has keypoints or drawn conditions.
+    """
+
+    folder: Path
+    id: str
+    identity: str
+    fps: float
+    num_frames: int
+    width: int
+    height: int
+    layers: dict[str, str]
+    conditions: dict[str, str] = dataclasses.field(default_factory=dict)
+    prompt: str = ""
+    kind: Literal["clip", "photo"] = "clip"
+    split: Literal["train", "heldout"] = "train"
+    _memory: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def has_frames(self) -> bool:
+        """False for a clip to drive from that comes without its RGB frames."""
+        return "frame" in self.layers
+
+    def available_tasks(self) -> list[str]:
+        """Tasks whose condition image can be shown, drawn beforehand or from the layers; in the registry's order."""
+        have = set(self.layers)
+        return [name for name, task in CONDITIONS.items() if name in self.conditions or have.issuperset(task.needs)]
+
+    def load(self, index: int, names: tuple[str, ...] = LAYER_NAMES) -> Layers:
+        """Frame `index` with the layers of `names` that the clip has. Without "frame" in `names` it is black.
+
+        Raises UserError for frames that are asked for and not there, or files that do not fit the manifest.
+        """
+        self._check(index)
+        if "frame" in names and not self.has_frames:
+            raise UserError(f"clip {self.id!r} has no frames, only {', '.join([*self.layers, *self.conditions])}")
+        wanted = [name for name in LAYER_NAMES if name in names and name in self.layers]
+        loaded = {name: self._load_layer(name, index) for name in wanted}
+        loaded.setdefault("frame", np.zeros((self.height, self.width, 3), np.uint8))
+        return Layers(**loaded)
+
+    def load_condition(self, task: str, index: int) -> np.ndarray:
+        """The condition image of frame `index`: uint8 (height, width, 3) RGB."""
+        if task in self.conditions:
+            self._check(index)
+            return self._fitting(self._picture(self.conditions[task], index), task, index)
+        return draw_condition(task, self.load(index, find_condition(task).needs))
+
+    def stamp(self) -> str:
+        """A fingerprint of the clip's entry and of its files' names, sizes and times; read once per process."""
+        if "stamp" not in self._memory:
+            entry = [self.id, self.num_frames, self.width, self.height, self.layers, self.conditions]
+            digest = hashlib.sha256(json.dumps(entry, sort_keys=True).encode())
+            for relative in sorted({*self.layers.values(), *self.conditions.values()}):
+                path = self.folder / relative
+                for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                    facts = file.stat()
+                    digest.update(f"{relative}/{file.name}:{facts.st_size}:{facts.st_mtime_ns};".encode())
+            self._memory["stamp"] = digest.hexdigest()[:16]
+        return self._memory["stamp"]
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self.num_frames:
+            raise IndexError(f"clip {self.id!r}: frame {index} of {self.num_frames}")
+
+    def _load_layer(self, name: str, index: int) -> np.ndarray:
+        relative = self.layers[name]
+        if name == "keypoints":
+            if "keypoints" not in self._memory:
+                self._memory["keypoints"] = read_keypoints(self.folder / relative)
+            return self._memory["keypoints"][index].copy()
+        if name == "frame":
+            return self._fitting(self._picture(relative, index), name, index)
+        stored = self._fitting(read_map(picture_path(self.folder / relative, index)), name, index)
+        return _decode_map(name, stored, f"clip {self.id!r}, {name} of frame {index}")
+
+    def _picture(self, relative: str, index: int) -> np.ndarray:
+        path = self.folder / relative
+        if path.is_dir():
+            return read_image(picture_path(path, index))
+        return VideoSource(path, verify=False).read([index])[0]
+
+    def _fitting(self, image: np.ndarray, name: str, index: int) -> np.ndarray:
+        if image.shape[:2] != (self.height, self.width):
+            raise UserError(
+                f"clip {self.id!r}: {name} of frame {index} is {image.shape[1]}x{image.shape[0]}, "
+                f"the manifest says {self.width}x{self.height}"
+            )
+        return image
+
+
+def driving_clip(path: str | Path, task: str = "dwpose") -> Clip:
+    """A video of drawn condition images, such as a DWPose video, as a clip to drive from; it has no frames."""
+    path = Path(path)
+    source = VideoSource(path)
+    return Clip(
+        folder=path.parent,
+        id=re.sub(r"[^A-Za-z0-9._-]", "_", path.stem),
+        identity="",
+        fps=source.fps,
+        num_frames=source.num_frames,
+        width=source.width,
+        height=source.height,
+        layers={},
+        conditions={find_condition(task).name: path.name},
+    )
+
+
+def read_keypoints(path: Path) -> np.ndarray:
+    """float32 (frames, 133, 3) from an .npz; UserError where it is not one or has another shape."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            keypoints = np.asarray(stored["keypoints"], np.float32)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected an .npz with 'keypoints' (frames, 133, 3)") from None
+    except Exception as error:  # zip, npy and pickle errors have no common type
+        raise UserError(f"{path}: cannot be read; expected an .npz with 'keypoints' (frames, 133, 3)") from error
+    if keypoints.ndim != 3 or keypoints.shape[1:] != (NUM_KEYPOINTS, 3):
+        raise UserError(f"{path}: keypoints have shape {keypoints.shape}; expected (frames, 133, 3)")
+    return np.nan_to_num(keypoints, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def picture_path(folder: Path, index: int) -> Path:
+    """The file of frame `index` in a folder of pictures; UserError where there is none."""
+    for suffix in IMAGE_SUFFIXES:
+        path = folder / f"{index:06d}{suffix}"
+        if path.exists():
+            return path
+    raise UserError(f"{folder / f'{index:06d}.png'}: no such file; the manifest counts on it")
+
+
+def _decode_map(name: str, stored: np.ndarray, where: str) -> np.ndarray:
+    if name == "normal":
+        if stored.ndim != 3 or stored.dtype != np.uint8:
+            raise UserError(f"{where}: expected an 8-bit RGB PNG")
+        vectors = stored.astype(np.float32) / 127.5 - 1
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
+        return vectors * (stored.max(-1, keepdims=True) > 0)
+    if stored.ndim != 2:
+        raise UserError(f"{where}: expected a PNG with one channel, got {stored.shape[2]}")
+    if name == "mask":
+        return stored > (0 if stored.max() <= 1 else np.iinfo(stored.dtype).max // 2)
+    if name == "depth":
+        return stored.astype(np.float32) / np.iinfo(stored.dtype).max
+    if stored.max() >= len(PARTS):
+        raise UserError(f"{where}: has label {stored.max()}; labels go from 0 to {len(PARTS) - 1}")
+    return stored.astype(np.uint8)

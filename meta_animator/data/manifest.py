@@ -1,0 +1,148 @@
+"""Reading `manifest.jsonl`, the table of contents of a data set: one JSON object per line and clip.
+
+{"id", "identity", "prompt", "fps", "num_frames", "width", "height", "kind": "clip"|"photo",
+ "layers": {"frame": "clips/<id>/frame", ...}, "conditions": {"<task>": ...}, "split": "train"|"heldout"}
+Paths are relative to the manifest's folder and stay inside it. `clips.py` says how each layer is stored.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from meta_animator.data.clips import Clip, driving_clip, picture_path, read_keypoints
+from meta_animator.data.conditions import find_condition
+from meta_animator.data.layers import LAYER_NAMES
+from meta_animator.data.writer import MANIFEST, DatasetWriter
+from meta_animator.errors import UserError
+from meta_animator.media.images import IMAGE_SUFFIXES
+from meta_animator.media.probe import probe_video
+
+__all__ = ["MANIFEST", "Clip", "DatasetWriter", "driving_clip", "read_manifest"]
+
+REQUIRED: dict[str, type | tuple[type, ...]] = {
+    "id": str, "identity": str, "fps": (int, float), "num_frames": int, "width": int, "height": int, "kind": str,
+    "layers": dict,
+}  # fmt: skip
+OPTIONAL: dict[str, type | tuple[type, ...]] = {"prompt": str, "conditions": dict, "split": str}
+CHOICES = {"kind": ("clip", "photo"), "split": ("train", "heldout")}
+PICTURE_LAYERS = ("frame", "mask", "depth", "normal", "parts")
+
+
+def read_manifest(folder: str | Path) -> list[Clip]:
+    """All clips of a data set, checked: files are there, as many and as large as the manifest says.
+
+    Raises UserError that names the manifest's line for anything else.
+    """
+    folder = Path(folder)
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise UserError(f"{manifest}: no such file; expected a data-set folder made by scripts/prepare_data.py")
+    try:
+        lines = manifest.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{manifest}: cannot be read as UTF-8 text") from error
+    clips: dict[str, Clip] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            clip = _parse(folder, line)
+            if clip.id in clips:
+                raise UserError(f"id {clip.id!r} is used twice; every clip needs its own")
+            _check_files(clip)
+        except UserError as error:
+            raise UserError(f"{manifest}, line {number}: {error}") from error
+        clips[clip.id] = clip
+    if not clips:
+        raise UserError(f"{manifest}: is empty; expected one JSON object per line")
+    return list(clips.values())
+
+
+def _parse(folder: Path, line: str) -> Clip:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"is not JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(entry, dict):
+        raise UserError(f"is a JSON {type(entry).__name__}, expected an object {{...}}")
+    if missing := [key for key in REQUIRED if key not in entry]:
+        raise UserError(f"key {missing[0]!r} is missing")
+    known = REQUIRED | OPTIONAL
+    for key, value in entry.items():
+        if key not in known:
+            raise UserError(f"unknown key {key!r}; known keys: {', '.join(known)}")
+        if not isinstance(value, known[key]) or isinstance(value, bool):
+            raise UserError(f"{key!r} is {json.dumps(value)[:60]}, of the wrong type")
+        if key in CHOICES and value not in CHOICES[key]:
+            raise UserError(f"{key!r} is {value!r}, expected one of {', '.join(CHOICES[key])}")
+    _check_values(entry)
+    return Clip(folder=folder, **entry)
+
+
+def _check_values(entry: dict[str, Any]) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", entry["id"]):
+        raise UserError(f"id {entry['id']!r} may hold only letters, digits, '.', '_' and '-'")
+    if not entry["identity"].strip():
+        raise UserError("'identity' is empty; expected the person's name")
+    for key in ("fps", "num_frames", "width", "height"):
+        if not 0 < entry[key] < 1e6:
+            raise UserError(f"{key!r} is {entry[key]}, expected a positive number")
+    if entry["kind"] == "photo" and entry["num_frames"] != 1:
+        raise UserError(f"a photo has 1 frame, not {entry['num_frames']}; write one line per photo")
+    for layer in entry["layers"]:
+        if layer not in LAYER_NAMES:
+            raise UserError(f"unknown layer {layer!r}; layers are {', '.join(LAYER_NAMES)}")
+    for task in entry.get("conditions", {}):
+        find_condition(task)
+    if "frame" not in entry["layers"] and "keypoints" not in entry["layers"] and not entry.get("conditions"):
+        raise UserError("has no 'frame' layer, and neither keypoints nor conditions to drive from")
+
+
+def _check_files(clip: Clip) -> None:
+    root = clip.folder.resolve()
+    for name, relative in [*clip.layers.items(), *clip.conditions.items()]:
+        if not isinstance(relative, str) or not relative:
+            raise UserError(f"the path of {name!r} is {relative!r}, expected a text")
+        path = clip.folder / relative
+        if Path(relative).is_absolute() or ".." in Path(relative).parts or not path.resolve().is_relative_to(root):
+            raise UserError(f"the path of {name!r}, {relative!r}, leaves the data-set folder")
+        if not path.exists():
+            raise UserError(f"{name!r} points to {relative!r}, which does not exist")
+        if name == "keypoints":
+            _expect(name, "frames", len(read_keypoints(path)), clip.num_frames)
+        elif path.is_dir():
+            _check_pictures(clip, name, path, root)
+        elif name in ("frame", *clip.conditions):
+            facts = probe_video(path, verify=False)
+            _expect(name, "frames", facts.num_frames, clip.num_frames)
+            _expect(name, "size", f"{facts.width}x{facts.height}", f"{clip.width}x{clip.height}")
+        else:
+            raise UserError(f"{name!r} points to {relative!r}, expected a folder of PNG files")
+
+
+def _check_pictures(clip: Clip, name: str, path: Path, root: Path) -> None:
+    files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+    for file in files:
+        if file.is_symlink() and not file.resolve().is_relative_to(root):
+            raise UserError(f"{name!r}: {file.name} is a link that leaves the data-set folder")
+    _expect(name, "frames", len(files), clip.num_frames)
+    numbers = {file.stem for file in files}
+    for index in range(clip.num_frames):
+        if f"{index:06d}" not in numbers:
+            raise UserError(f"{name!r}: {path.name}/{index:06d}.png is missing")
+    first = picture_path(path, 0)
+    try:
+        with Image.open(first) as picture:
+            turned = picture.getexif().get(0x0112, 1) >= 5
+            size = picture.size[::-1] if turned else picture.size
+    except OSError as error:
+        raise UserError(f"{first}: cannot be read as a picture") from error
+    _expect(name, "size", f"{size[0]}x{size[1]}", f"{clip.width}x{clip.height}")
+
+
+def _expect(name: str, what: str, found: Any, expected: Any) -> None:
+    if found != expected:
+        raise UserError(f"{name!r} has {what} {found}, the manifest says {expected}")

@@ -13,7 +13,6 @@ from meta_animator.settings import ModelConfig
 from meta_animator.weights import copy_strict, fingerprint
 
 
-
 class Assembly(nn.Module):
     """Weights are named control.<name>, lora.<task>.<name> and motion.<name>, in this order."""
 

@@ -36,3 +36,8 @@ def make_tokenizer(corpus: Iterable[str], identifiers: int, max_length: int) -> 
     )
     tokenizer.add_tokens([f"<id{k:03d}>" for k in range(identifiers)])
     return tokenizer
+
+
+def base_tokenizer(descriptions: Iterable[str]) -> CLIPTokenizer:
+    """The embedded base model's tokenizer, for the descriptions of its train set: 256 identifiers, 48 tokens a prompt."""
+    return make_tokenizer([*descriptions, "person looks like"], identifiers=256, max_length=48)

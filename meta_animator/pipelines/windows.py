@@ -18,7 +18,7 @@ def temporal_windows(num_frames: int, window: int, overlap: int) -> list[tuple[i
         raise UserError(f"sample.overlap: {overlap} must be at least 0 and less than sample.window ({window})")
     if num_frames <= window:
         return [(0, num_frames)]
-    starts = list(range(0, num_frames - window, window - overlap)) + [num_frames - window]
+    starts = [*range(0, num_frames - window, window - overlap), num_frames - window]
     return [(start, start + window) for start in starts]
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
+from meta_animator.conversion.base_model import text_config
 from meta_animator.data.batch import Batch
 from meta_animator.data.samples import to_images
 from meta_animator.diffusion.randomness import noise_for, torch_generator
@@ -88,15 +89,12 @@ class UNetStage(BaseStage):
     """The text-to-image model: a UNet and the text encoder it listens to, on the latents of a trained VAE."""
 
     def __init__(self, config: RunConfig, examples: Batch, vae: AutoencoderKL, tokenizer):
-        from transformers import CLIPTextConfig, CLIPTextModel
+        from transformers import CLIPTextModel
 
         folder = Path(config.model.architecture)
-        text_config = CLIPTextConfig.from_pretrained(folder / "text_encoder")
-        text_config.vocab_size = len(tokenizer)
-        text_config.max_position_embeddings = tokenizer.model_max_length
         networks = {
             "unet": UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet")),
-            "text_encoder": CLIPTextModel(text_config),
+            "text_encoder": CLIPTextModel(text_config(folder, tokenizer)),
         }
         super().__init__(config, networks, examples)
         self.tokenizer, self.process = tokenizer, read_process(folder)

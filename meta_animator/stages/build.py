@@ -1,5 +1,6 @@
 """Put a run together: data, models, stage; then hand it to the engine."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from meta_animator.stages.reference import ReferenceStage
 from meta_animator.training.checkpoint import read_weights
 from meta_animator.training.engine import Trainer, make_accelerator
 
+PREVIEW_DRAWS = 10**9  # numbers of preview draws, beyond those of training
 STAGES = {"control": ControlStage, "motion": MotionStage, "reference": ReferenceStage}
 
 
@@ -157,14 +159,15 @@ def preview_examples(samples: SampleSet, plan: TaskPlan, config: RunConfig, coun
     if not config.train.preview_every:
         return {}
     bare = SampleSet(
-        samples.clips, config.data, seed=config.seed, identifiers=samples.identifiers, num_frames=samples.num_frames
-    )
+        samples.clips, dataclasses.replace(config.data, prompt_drop=0.0), seed=config.seed,
+        identifiers=samples.identifiers, num_frames=samples.num_frames,
+    )  # fmt: skip
     count = 1 if samples.num_frames else count
     examples = {}
     for task in list(plan.samples)[:4]:
         pool = plan.samples[task]
         chosen = [pool[k * len(pool) // count] for k in range(count)]
-        examples[task] = collate([bare[Draw(-1 - k, task, index)] for k, index in enumerate(chosen)])
+        examples[task] = collate([bare[Draw(PREVIEW_DRAWS + k, task, index)] for k, index in enumerate(chosen)])
     return examples
 
 

@@ -41,3 +41,6 @@ class Backbone(Protocol):
 
     def fingerprint(self) -> str:
         """Names these base weights in checkpoints."""
+
+    def vae_fingerprint(self) -> str:
+        """Names the weights that `encode` depends on, for caches of latents."""

@@ -12,8 +12,8 @@ from meta_animator.diffusion.process import DDPM
 from meta_animator.errors import UserError
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.motion import join_motion, new_motion_adapter
-from meta_animator.weights import fingerprint, read_json
 from meta_animator.settings import ModelConfig
+from meta_animator.weights import fingerprint, read_json
 
 
 class StableDiffusion(nn.Module):
@@ -116,6 +116,9 @@ class StableDiffusion(nn.Module):
 
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    def vae_fingerprint(self) -> str:
+        return fingerprint(self.vae.state_dict())
 
 
 def read_process(folder: Path, beta_schedule: str = "") -> DDPM:

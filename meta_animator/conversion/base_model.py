@@ -1,0 +1,85 @@
+"""Write a trained part of the embedded base model as diffusers and transformers load it, in half precision."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+
+from meta_animator.config import load_config
+from meta_animator.data.samples import read_clips, to_pixels
+from meta_animator.errors import UserError
+from meta_animator.models.face import FaceConfig, FaceEmbedder
+from meta_animator.models.tokenizer import base_tokenizer
+from meta_animator.settings import RunConfig
+from meta_animator.training.checkpoint import read_weights
+from meta_animator.weights import copy_strict, read_json
+
+
+def load_part(kind: type, folder: Path) -> nn.Module:
+    """A part in float32. Raises UserError where the folder is missing."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no such part of a base model; train and export it first (scripts/train_base.sh)")
+    return kind.from_pretrained(folder, torch_dtype=torch.float32)
+
+
+def export_base(run: Path, output: Path) -> list[Path]:
+    """Turn a base_vae, base_unet or base_face run into folders of the base model at `output`; returns the folders."""
+    config = load_config(run / "config.yaml")
+    _, weights = read_weights(run)
+    export = {"base_vae": _export_vae, "base_unet": _export_unet, "base_face": _export_face}
+    if config.stage not in export:
+        raise UserError(f"{run}: is a '{config.stage}' run; expected one of {', '.join(export)}")
+    return export[config.stage](config, weights, output)
+
+
+def _export_vae(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:
+    """The scaling factor is 1 / standard deviation of the latents of 256 frames, as in Rombach et al. 2022, D.1."""
+    vae = AutoencoderKL.from_config(AutoencoderKL.load_config(Path(config.model.architecture) / "vae"))
+    _fill(vae, weights, "vae")
+    frames = [clip.load(0, ("frame",)).frame for clip in read_clips(config.data.train, config.data.split)[:256]]
+    with torch.no_grad():
+        latents = torch.cat([vae.encode(to_pixels(frame)[None]).latent_dist.mode() for frame in frames])
+    vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
+    vae.half().save_pretrained(output / "vae")
+    scheduler = output / "scheduler"
+    shutil.copytree(Path(config.model.architecture) / "scheduler", scheduler, dirs_exist_ok=True)
+    return [output / "vae", scheduler]
+
+
+def _export_unet(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:
+    from transformers import CLIPTextModel
+
+    folder = Path(config.model.architecture)
+    unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
+    _fill(unet, weights, "unet")
+    unet.half().save_pretrained(output / "unet")
+    tokenizer = base_tokenizer([clip.prompt for clip in read_clips(config.data.train, config.data.split)])
+    tokenizer.save_pretrained(output / "tokenizer")
+    text_encoder = CLIPTextModel(text_config(folder, tokenizer))
+    _fill(text_encoder, weights, "text_encoder")
+    text_encoder.half().save_pretrained(output / "text_encoder")
+    return [output / "unet", output / "text_encoder", output / "tokenizer"]
+
+
+def _export_face(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:
+    face = FaceEmbedder(FaceConfig(**read_json(Path(config.model.architecture) / "face" / "config.json")))
+    _fill(face, weights, "face")
+    face.save_pretrained(output / "face", dtype=torch.float16)
+    return [output / "face"]
+
+
+def text_config(architecture: Path, tokenizer):
+    """The text encoder's config, sized for the tokenizer."""
+    from transformers import CLIPTextConfig
+
+    config = CLIPTextConfig.from_pretrained(architecture / "text_encoder")
+    config.vocab_size, config.max_position_embeddings = len(tokenizer), tokenizer.model_max_length
+    return config
+
+
+def _fill(network: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    prefix = f"networks.{name}."
+    state = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+    copy_strict(dict(network.named_parameters()), state, f"base model, {name}")

@@ -1,0 +1,45 @@
+"""The data and networks of the three runs that train the embedded base model."""
+
+from pathlib import Path
+
+from accelerate import Accelerator
+from diffusers import AutoencoderKL
+from torch import nn
+
+from meta_animator.conversion.base_model import load_part
+from meta_animator.data.batch import collate
+from meta_animator.data.samples import FRAME, SampleSet, read_clips
+from meta_animator.data.tasks import Draw, TaskPlan
+from meta_animator.errors import UserError
+from meta_animator.models.face import FaceConfig, FaceEmbedder
+from meta_animator.models.tokenizer import base_tokenizer
+from meta_animator.settings import RunConfig
+from meta_animator.stages.base import BaseStage, FaceStage, UNetStage, VAEStage
+from meta_animator.weights import read_json
+
+
+def build_base_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module, SampleSet, TaskPlan]:
+    """base_vae, base_unet or base_face with frames of many people, no conditions."""
+    if not config.model.architecture:
+        raise UserError(f"model.architecture is empty: stage '{config.stage}' needs the folder with the config files")
+    clips = read_clips(config.data.train, config.data.split)
+    samples = SampleSet(clips, config.data, seed=config.seed, identifiers={})
+    plan = TaskPlan(
+        samples={FRAME: list(range(len(samples)))}, batch_size=config.train.batch_size, seed=config.seed,
+        micro_batches=config.train.gradient_accumulation_steps, world_size=accelerator.num_processes,
+    )  # fmt: skip
+    chosen = [k * len(samples) // 8 for k in range(8)]
+    examples = collate([samples[Draw(10**9 + k, FRAME, index)] for k, index in enumerate(chosen)])
+    stage = _make_stage(config, examples, samples)
+    return stage, samples, plan
+
+
+def _make_stage(config: RunConfig, examples, samples: SampleSet) -> BaseStage:
+    if config.stage == "base_vae":
+        return VAEStage(config, examples)
+    if config.stage == "base_unet":
+        vae = load_part(AutoencoderKL, Path(config.model.base) / "vae")
+        return UNetStage(config, examples, vae, base_tokenizer([clip.prompt for clip in samples.clips]))
+    shape = read_json(Path(config.model.architecture) / "face" / "config.json")
+    people = sorted({clip.identity for clip in samples.clips})
+    return FaceStage(config, examples, people, FaceEmbedder(FaceConfig(**shape)))

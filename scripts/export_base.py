@@ -1,0 +1,22 @@
+"""Write a finished base_* run into a base-model folder: python scripts/export_base.py RUN OUTPUT"""
+
+import argparse
+from pathlib import Path
+
+from meta_animator.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="run folder of base_vae, base_unet or base_face")
+    parser.add_argument("output", type=Path, help="base-model folder, such as assets/base")
+    args = parser.parse_args()
+
+    from meta_animator.conversion.base_model import export_base
+
+    for folder in export_base(args.run, args.output):
+        print(f"wrote {folder}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,166 @@
+"""Where frames to prepare come from: a film or photos, with keypoints and masks from an .npz."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from meta_animator.data.clips import read_keypoints
+from meta_animator.data.keypoints import VISIBLE, person_box
+from meta_animator.data.layers import Layers
+from meta_animator.data.transforms import Box, crop_box
+from meta_animator.errors import UserError
+from meta_animator.media.images import IMAGE_SUFFIXES, read_alpha, read_image
+from meta_animator.media.video import VideoSource
+
+CHUNK = 16  # frames decoded at once
+
+
+class Source:
+    """Frames with what is known of them. Subclasses set these, and `read`."""
+
+    num_frames: int
+    fps = 1.0
+    keypoints: np.ndarray | None
+    masks: np.ndarray | None
+
+    def __init__(self) -> None:
+        self.skipped: list[str] = []
+        self.empty = 0
+
+    def select(self, fps: float | None) -> list[int]:
+        """Numbers of the frames to keep."""
+        raise NotImplementedError
+
+    def title(self, index: int) -> str:
+        """A short name of the frame for sheets."""
+        return str(index)
+
+    def shows_person(self, index: int) -> bool:
+        """Whether at least three points are seen; True where there are no keypoints to tell."""
+        return self.keypoints is None or int((self.keypoints[index, :, 2] >= VISIBLE).sum()) >= 3
+
+    def read(self, indices: list[int]) -> Iterator[Layers]:
+        """Layers of these frames, in order."""
+        raise NotImplementedError
+
+    def box(self, index: int, have: tuple[int, int], size: tuple[int, int]) -> Box:
+        """The box of the shape of `size` in a frame of size `have`, around the person; one for a whole film."""
+        indices = self._same_camera(index)
+        boxes = [] if self.keypoints is None else [person_box(self.keypoints[i]) for i in indices]
+        boxes = [box for box in boxes if box is not None]
+        if not boxes:
+            return crop_box(have[1], have[0], *size)
+        x0, y0, x1, y1 = np.median(np.array(boxes), axis=0)
+        return crop_box(have[1], have[0], *size, center=((x0 + x1) / 2, (y0 + y1) / 2))
+
+    def _same_camera(self, index: int) -> Sequence[int]:
+        """Numbers of the frames that are cut like this one."""
+        raise NotImplementedError
+
+    def _layers(self, frame: np.ndarray, index: int, mask: np.ndarray | None = None) -> Layers:
+        height, width = frame.shape[:2]
+        if self.masks is not None:
+            mask = np.unpackbits(self.masks[index], axis=-1)[:, :width].astype(bool)
+            if mask.shape != (height, width):
+                raise UserError(f"the mask of {self.title(index)} is {mask.shape[::-1]}, the frame {(width, height)}")
+        return Layers(frame=frame, mask=mask, keypoints=None if self.keypoints is None else self.keypoints[index])
+
+
+class Film(Source):
+    """The frames of a video."""
+
+    def __init__(self, path: Path, keypoints: Path | None) -> None:
+        super().__init__()
+        self.video = VideoSource(path)
+        self.num_frames, self.fps = self.video.num_frames, self.video.fps
+        size = (self.video.height, self.video.width)
+        self.keypoints, self.masks = _read_annotations(keypoints, self.num_frames, f"{path} has", size)
+        self.empty = sum(not self.shows_person(index) for index in range(self.num_frames))
+        if self.empty == self.num_frames:
+            raise UserError(f"{keypoints}: no person in any of the {self.num_frames} frames (all scores below 0.3)")
+
+    def select(self, fps: float | None) -> list[int]:
+        if fps is None:
+            return list(range(self.num_frames))
+        if not 0 < fps <= self.fps * 1.01:
+            raise UserError(f"--fps {fps:g}: the video has {self.fps:g} frames per second; give at most that")
+        step = max(1.0, self.fps / fps)
+        return [round(k * step) for k in range(int((self.num_frames - 1) / step) + 1)]
+
+    def read(self, indices: list[int]) -> Iterator[Layers]:
+        for start in range(0, len(indices), CHUNK):
+            part = indices[start : start + CHUNK]
+            for index, frame in zip(part, self.video.read(part), strict=True):
+                yield self._layers(frame, index)
+
+    def _same_camera(self, index: int) -> Sequence[int]:
+        return range(self.num_frames)
+
+
+class Photos(Source):
+    """Photos in the order of their names; those without a person are left out."""
+
+    def __init__(self, paths: list[Path], keypoints: Path | None) -> None:
+        super().__init__()
+        self.paths, self.num_frames = paths, len(paths)
+        self.keypoints, self.masks = _read_annotations(keypoints, len(paths), "there are", None)
+        self.skipped = [path.name for i, path in enumerate(paths) if not self.shows_person(i)]
+        if len(self.skipped) == len(paths):
+            raise UserError(f"{keypoints}: no person in any of the {len(paths)} photos (all scores below 0.3)")
+
+    def select(self, fps: float | None) -> list[int]:
+        if fps is not None:
+            raise UserError("--fps is for videos; photos have no frame rate")
+        return [index for index in range(self.num_frames) if self.shows_person(index)]
+
+    def title(self, index: int) -> str:
+        return self.paths[index].name
+
+    def read(self, indices: list[int]) -> Iterator[Layers]:
+        for index in indices:
+            path = self.paths[index]
+            yield self._layers(read_image(path), index, read_alpha(path))
+
+    def _same_camera(self, index: int) -> Sequence[int]:
+        return [index]
+
+
+def find_photos(inputs: Sequence[Path]) -> list[Path]:
+    """The photos among the inputs in the order of their names; none if the input is a video."""
+    if not inputs:
+        raise UserError("no input; give a video, a folder of photos, or photos")
+    if len(inputs) == 1 and inputs[0].is_dir():
+        photos = sorted(path for path in inputs[0].iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not photos:
+            raise UserError(f"{inputs[0]}: holds no photos ({', '.join(IMAGE_SUFFIXES)})")
+        return photos
+    photos = [path for path in inputs if path.suffix.lower() in IMAGE_SUFFIXES]
+    if len(inputs) > 1 and len(photos) < len(inputs):
+        raise UserError(f"{len(inputs)} inputs, {len(photos)} of them photos; give one video, or photos only")
+    for path in inputs:
+        if not path.exists():
+            raise UserError(f"{path}: no such file; check the path")
+    return sorted(photos, key=lambda path: path.name)
+
+
+def _read_annotations(
+    path: Path | None, count: int, whose: str, size: tuple[int, int] | None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """(keypoints, packed masks), each None where it is not given."""
+    if path is None:
+        return None, None
+    keypoints = read_keypoints(path)
+    if len(keypoints) != count:
+        raise UserError(f"{path}: keypoints for {len(keypoints)} frames, but {whose} {count}; they must be as many")
+    with np.load(path, allow_pickle=False) as stored:
+        masks = stored.get("mask")
+        made_for = tuple(int(stored[key]) for key in ("height", "width") if key in stored)
+    if size is not None and len(made_for) == 2 and made_for != size:
+        raise UserError(f"{path}: was made for {made_for[1]}x{made_for[0]}, but the video is {size[1]}x{size[0]}")
+    if masks is None:
+        return keypoints, None
+    expected = (count, *masks.shape[1:]) if size is None else (count, size[0], -(-size[1] // 8))
+    if masks.dtype != np.uint8 or masks.ndim != 3 or masks.shape != expected:
+        raise UserError(f"{path}: mask is {masks.dtype} {masks.shape}; expected uint8 {expected}, bits packed by row")
+    return keypoints, masks

@@ -1,6 +1,9 @@
 """What a video file really holds, learnt by walking through its packets with PyAV."""
 
+import contextlib
 import dataclasses
+import re
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -40,8 +43,7 @@ def probe_video(path: Path, *, verify: bool = True) -> VideoFacts:
     import av
 
     try:
-        with av.open(str(path)) as container:
-            return _probe(container, path, verify)
+        return _probe(path, verify)
     except (av.error.FFmpegError, av.error.EOFError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -58,56 +60,72 @@ def check_file(path: Path) -> None:
         raise UserError(f"{path}: is empty (0 bytes); copy or export it again")
 
 
-def _probe(container: Any, path: Path, verify: bool) -> VideoFacts:
-    formats = set(container.format.name.split(","))
-    if formats & NOT_A_CLIP or container.format.name.endswith("_pipe"):
-        raise UserError(f"{path}: is a picture, a text or a playlist, not a video; {EXPECTED}")
-    if not container.streams.video:
-        raise UserError(f"{path}: holds no video stream; {EXPECTED}")
-    stream = container.streams.video[0]
-    stream.codec_context.thread_count = 1
-    first = next(iter(container.decode(stream)), None)
-    if first is None:
-        raise UserError(f"{path}: no frame of it can be decoded; {EXPECTED}")
-    declared = stream.frames
-    container.seek(0)
-    timestamps, packets = _timestamps(container, stream)
-    duration = None if stream.duration is None else float(stream.duration * stream.time_base)
-    facts = VideoFacts(
-        width=first.height if abs(first.rotation) == 90 else first.width,
-        height=first.width if abs(first.rotation) == 90 else first.height,
-        fps=float(stream.average_rate or stream.guessed_rate or 0),
-        rotation=int(first.rotation),
-        timestamps=tuple(timestamps),
-        time_base=stream.time_base,
-    )
-    if not timestamps or facts.fps <= 0:
+def _probe(path: Path, verify: bool) -> VideoFacts:
+    with open_stream(path) as (container, stream):
+        first = next(iter(container.decode(stream)), None)
+        if first is None:
+            raise UserError(f"{path}: no frame of it can be decoded; {EXPECTED}")
+        fps, time_base = float(stream.average_rate or stream.guessed_rate or 0), stream.time_base
+        declared, duration_s = stream.frames, _declared_duration_s(stream)
+        rotation, size = int(first.rotation), (first.width, first.height)
+    timestamps, packets = _timestamps(path)
+    if not timestamps or fps <= 0:
         raise UserError(f"{path}: has no usable time stamps or frame rate; re-encode it as MP4/H.264")
-    shown_s = float((timestamps[-1] - timestamps[0]) * stream.time_base) + 1 / facts.fps
-    missing = packets < declared and duration is not None and shown_s < duration - 1.5 / facts.fps
-    if missing or (verify and not _decodes(container, stream, timestamps[-1])):
+    width, height = size[::-1] if abs(rotation) == 90 else size
+    facts = VideoFacts(
+        width=width, height=height, fps=fps, rotation=rotation, timestamps=tuple(timestamps), time_base=time_base
+    )
+    shown_s = float((timestamps[-1] - timestamps[0]) * time_base) + 1 / fps
+    tolerance_s = 1.5 / fps if declared else max(0.5, 1.5 / fps)
+    missing = (not declared or packets < declared) and shown_s < duration_s - tolerance_s
+    if missing or (verify and not _last_decodes(path, timestamps[-1])):
         raise UserError(f"{path}: is cut off or damaged: its last frames do not decode; {EXPECTED}")
     return facts
 
 
-def _timestamps(container: Any, stream: Any) -> tuple[list[int], int]:
+@contextlib.contextmanager
+def open_stream(path: Path) -> Iterator[tuple[Any, Any]]:
+    """(container, its first video stream); each pass opens the file anew, since not all formats can be rewound."""
+    import av
+
+    with av.open(str(path)) as container:
+        if set(container.format.name.split(",")) & NOT_A_CLIP or container.format.name.endswith("_pipe"):
+            raise UserError(f"{path}: is a picture, a text or a playlist, not a video; {EXPECTED}")
+        if not container.streams.video:
+            raise UserError(f"{path}: holds no video stream; {EXPECTED}")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def _declared_duration_s(stream: Any) -> float:
+    """Length of the stream as its headers have it; 0 where they do not say."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska, WebM
+    return sum(float(part) * unit for part, unit in zip(clock.groups(), (3600, 60, 1), strict=True)) if clock else 0.0
+
+
+def _timestamps(path: Path) -> tuple[list[int], int]:
     """(sorted time stamps of the shown frames, number of packets)."""
-    if stream.codec_context.name not in ONE_PACKET_PER_FRAME:
-        found = [frame.pts for frame in container.decode(stream) if frame.pts is not None]
-        return sorted(set(found)), len(found)
-    packets = [packet for packet in container.demux(stream) if packet.size > 0]
-    shown = [packet.dts if packet.pts is None else packet.pts for packet in packets if not packet.is_discard]
-    return sorted({pts for pts in shown if pts is not None}), len(packets)
+    with open_stream(path) as (container, stream):
+        packets = [packet for packet in container.demux(stream) if packet.size > 0]
+        codec = stream.codec_context.name
+        if codec in ONE_PACKET_PER_FRAME and all(packet.pts is not None for packet in packets):
+            return sorted({packet.pts for packet in packets if not packet.is_discard}), len(packets)
+    with open_stream(path) as (container, stream):
+        return sorted({frame.pts for frame in container.decode(stream) if frame.pts is not None}), len(packets)
 
 
-def _decodes(container: Any, stream: Any, last: int) -> bool:
-    container.seek(last, stream=stream)
-    seen = None
-    for frame in container.decode(stream):
-        if frame.is_corrupt:
-            return False
-        seen = frame.pts if seen is None or (frame.pts or 0) > seen else seen
-    return seen == last
+def _last_decodes(path: Path, last: int) -> bool:
+    for seek in (True, False):  # where seeking misses the frame, everything is decoded
+        with open_stream(path) as (container, stream):
+            if seek:
+                container.seek(last, stream=stream)
+            seen = [frame.pts for frame in container.decode(stream) if frame.pts is not None and not frame.is_corrupt]
+        if seen and max(seen) == last:
+            return True
+    return False
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from meta_animator.errors import UserError
-from meta_animator.media.probe import EXPECTED, VideoFacts, probe_video
+from meta_animator.media.probe import EXPECTED, VideoFacts, open_stream, probe_video
 
 
 class VideoSource:
@@ -145,40 +145,41 @@ def _open_decord(path: Path, facts: VideoFacts) -> Any | None:
 def _read_with_pyav(path: Path, facts: VideoFacts, wanted: Sequence[int]) -> np.ndarray:
     import av
 
-    place = {pts: index for index, pts in enumerate(facts.timestamps)}
     missing = set(wanted)
     found: dict[int, np.ndarray] = {}
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            while missing:
-                first = min(missing)
-                got = _decode_run(container, stream, facts, place, missing)
-                found.update(got)
-                missing -= got.keys()
-                if first in missing:
-                    raise UserError(f"{path}: frame {first} does not decode; {EXPECTED}")
+        while missing:
+            first = min(missing)
+            # Some files cannot be sought in, or seeking lands behind the frame: then everything is decoded.
+            got = _decode_run(path, facts, missing, seek=True)
+            if first not in got:
+                got = _decode_run(path, facts, missing, seek=False)
+            if first not in got:
+                raise UserError(f"{path}: frame {first} does not decode; {EXPECTED}")
+            found.update(got)
+            missing -= got.keys()
     except (av.error.FFmpegError, av.error.EOFError) as error:
         raise UserError(f"{path}: frame {min(missing)} does not decode; {EXPECTED}") from error
     return np.stack([found[index] for index in wanted])
 
 
-def _decode_run(
-    container: Any, stream: Any, facts: VideoFacts, place: dict[int, int], missing: set[int]
-) -> dict[int, np.ndarray]:
-    """Decodes from the key frame before the first missing frame until a gap of a second; keeps what is missing."""
+def _decode_run(path: Path, facts: VideoFacts, missing: set[int], *, seek: bool) -> dict[int, np.ndarray]:
+    """What is missing, from the first such frame on, until a gap of a second in which nothing is."""
+    place = {pts: index for index, pts in enumerate(facts.timestamps)}
     first = min(missing)
     found: dict[int, np.ndarray] = {}
-    for start in (facts.timestamps[first], facts.timestamps[0]):  # some files seek past an open group: then from 0
-        container.seek(start, stream=stream, any_frame=False, backward=True)
+    with open_stream(path) as (container, stream):
+        if seek:
+            container.seek(facts.timestamps[first], stream=stream)
         for frame in container.decode(stream):
             index = place.get(frame.pts)
-            if index is not None and index in missing:
+            if index is None:
+                continue
+            if index in missing:
                 found[index] = np.rot90(frame.to_ndarray(format="rgb24"), round(facts.rotation / 90))
-            ahead = [wanted for wanted in missing if wanted not in found]
-            if not ahead or (index is not None and first in found and min(ahead) > index + facts.fps):
-                return found
-        if first in found:
-            return found
+            ahead = min(missing - found.keys(), default=None)
+            if ahead is None or (seek and index > first and first not in found):
+                break
+            if first in found and ahead > index + facts.fps:
+                break
     return found

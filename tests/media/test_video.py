@@ -175,3 +175,25 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["v.mp4"]
     with pytest.raises(UserError, match=r"\.mp4"):
         write_video(tmp_path / "v.avi", [numbered(0)], fps=25)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.webm", "libvpx", {"auto-alt-ref": "1", "lag-in-frames": "16"}),
+        ("b.mkv", "libx264", {"bf": "3"}),
+        ("c.avi", "mpeg4", {"bf": "2"}),
+        ("d.ts", "libx264", {"bf": "2"}),
+    ],
+)
+def test_frame_numbers_in_other_containers(tmp_path, backend, name, codec, options):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    source = VideoSource(encode(tmp_path / name, 50, codec=codec, **options))
+    assert source.num_frames == 50
+    assert [number_of(frame) for frame in source.read([49, 0, 1, 30, 12])] == [49, 0, 1, 30, 12]
+    if name != "d.ts":  # a transport stream does not say how long it is
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / f"cut_{name}").write_bytes(whole[: len(whole) * 2 // 3])
+        with pytest.raises(UserError, match=r"cut_.*(cut off|cannot be read)"):
+            VideoSource(tmp_path / f"cut_{name}")

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Stage 3: the person of stage 2, moved by the motion module of stage 1 along a driving pose sequence (run both first).
+#
+#   bash Step3_sample.sh [CONFIG.yaml] [key=value ...] [--dry-run]
+#
+# Without CONFIG: configs/demo/step3.yaml, the embedded base model and a held-out puppet motion (2 CPU cores, no GPU);
+# configs/sd15/step3.yaml is the real scale. Each YAML's head says what it costs. Writes the video into its output_dir.
+
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/env.sh"
+once scripts/sample.py configs/demo/step3.yaml "$@"

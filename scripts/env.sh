@@ -1,0 +1,98 @@
+# Sourced by every .sh: strict mode, the repository root as working folder, an environment that holds the packages.
+# An active virtual or conda environment is used as it is; without one, .venv is made. A second run installs nothing.
+
+set -euo pipefail
+started_in=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+# use_environment [EXTRA]: sets $PYTHON; installs requirements.txt (and the extra of pyproject.toml) when they changed
+use_environment() {
+    local extra=${1:-} folder=${VIRTUAL_ENV:-${CONDA_PREFIX:-$PWD/.venv}} own wanted stamp
+    own=$([ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && echo no || echo yes)
+    wanted="$PWD $extra $(cat requirements.txt pyproject.toml | cksum)"
+    stamp="$folder/.meta-animator${extra:+-$extra}.installed"
+    PYTHON="$folder/bin/python"
+    if [ -x "$PYTHON" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
+    if [ "$own" = yes ]; then
+        make_environment "$folder"
+    fi
+    [ -x "$PYTHON" ] || fail "the active environment $folder has no bin/python; deactivate it, or activate a whole one"
+    check_version "$PYTHON"
+    install_packages "$folder" "$extra"
+    echo "$wanted" >"$stamp" || fail "$stamp: cannot be written; activate an environment of your own"
+}
+
+make_environment() {
+    local base
+    base=$(command -v python3) || fail "python3 is not on the PATH; install Python 3.10 or newer"
+    check_version "$base"
+    "$base" -m venv "$1" >/dev/null 2>&1 || fail "$base -m venv $1 failed; install the venv module (Debian, Ubuntu: apt install python3-venv)"
+}
+
+check_version() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
+        fail "$1 is $("$1" --version 2>&1); Python 3.10 or newer is needed"
+}
+
+install_packages() {
+    local folder=$1 extra=$2 log="$1/meta-animator-install.log"
+    echo "[setup] installing requirements.txt${extra:+ and the extra '$extra'} into $folder (minutes the first time; log: $log)" >&2
+    : >"$log" || fail "$log: cannot be written; activate an environment of your own"
+    "$PYTHON" -m pip --version >>"$log" 2>&1 || "$PYTHON" -m ensurepip >>"$log" 2>&1 ||
+        fail "$PYTHON has no pip; use an environment with pip"
+    pip_install "$log" -r requirements.txt
+    if [ -n "$extra" ]; then
+        pip_install "$log" -e ".[$extra]"
+    fi
+    if ! "$PYTHON" -c 'import cv2' >>"$log" 2>&1; then
+        echo "[setup] opencv-python does not load on this machine; taking opencv-python-headless instead" >&2
+        "$PYTHON" -m pip uninstall -y opencv-python >>"$log" 2>&1 || true
+        pip_install "$log" --force-reinstall --no-deps opencv-python-headless
+    fi
+}
+
+pip_install() {
+    local log=$1 reason
+    shift
+    if ! "$PYTHON" -m pip install --disable-pip-version-check "$@" >>"$log" 2>&1; then
+        reason=$(grep -i 'error' "$log" | tail -n 1 || true)
+        fail "pip install $* failed: ${reason:-no reason given}; all of it in $log"
+    fi
+}
+
+# launch SCRIPT DEFAULT_CONFIG ARGUMENTS...: one process per device. once: the same in a single process.
+launch() {
+    use_environment
+    place_config "${@:2}"
+    exec "$PYTHON" scripts/launch.py "$1" "${placed[@]}"
+}
+
+once() {
+    use_environment
+    place_config "${@:2}"
+    exec "$PYTHON" "$1" "${placed[@]}"
+}
+
+# place_config DEFAULT ARGUMENTS...: `placed` gets the config first, the default where no argument is one
+place_config() {
+    local config=$1 argument found=no rest=()
+    shift
+    for argument in "$@"; do
+        if [ $found = no ] && [[ $argument != *=* && $argument != -* ]]; then
+            config=$argument found=yes
+        else
+            rest+=("$argument")
+        fi
+    done
+    if [[ $config != /* && ! -e $config && -e $started_in/$config ]]; then
+        config=$started_in/$config
+    fi
+    placed=("$config" ${rest[@]+"${rest[@]}"})
+}

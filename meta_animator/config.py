@@ -44,10 +44,11 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def _merge(config: RunConfig, update: Any, where: str) -> RunConfig:
-    plain = OmegaConf.to_container(update, resolve=True)
-    _check_keys(plain, config, where, prefix="")
     try:
-        merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), _replacing(plain, config)))
+        plain = OmegaConf.to_container(update, resolve=True)
+        _check_keys(plain, config, where, prefix="")
+        new = _replacing(plain, config)
+        merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), new))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise UserError(f"{where}: {key}: {_first_line(error)}") from error
@@ -56,15 +57,17 @@ def _merge(config: RunConfig, update: Any, where: str) -> RunConfig:
 
 
 def _replacing(plain: dict, config: Any) -> Any:
-    """Dictionaries of free keys (sample.tasks) are replaced, not merged: empty the old one first."""
+    """Dictionaries of free keys (sample.tasks) are replaced, not merged: empty the old one first. `key=` is an empty text."""
     for field in dataclasses.fields(config):
         if field.name not in plain:
             continue
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            _replacing(plain[field.name] or {}, value)
+            plain[field.name] = _replacing(plain[field.name] or {}, value)
         elif isinstance(value, dict):
             value.clear()
+        elif isinstance(value, str) and plain[field.name] is None:
+            plain[field.name] = ""
     return OmegaConf.create(plain)
 
 

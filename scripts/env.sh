@@ -10,22 +10,29 @@ fail() {
     exit 2
 }
 
-# use_environment [EXTRA]: sets $PYTHON; installs requirements.txt (and the extra of pyproject.toml) when they changed
+# use_environment [EXTRA]: sets $PYTHON; installs requirements.txt, then the extra of pyproject.toml, when they changed
 use_environment() {
-    local extra=${1:-} folder=${VIRTUAL_ENV:-${CONDA_PREFIX:-$PWD/.venv}} own wanted stamp
-    own=$([ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && echo no || echo yes)
-    wanted="$PWD $extra $(cat requirements.txt pyproject.toml | cksum)"
-    stamp="$folder/.meta-animator${extra:+-$extra}.installed"
-    PYTHON="$folder/bin/python"
+    local folder=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
+    PYTHON="${folder:-$PWD/.venv}/bin/python"
+    install_once "${folder:-$PWD/.venv}" packages
+    if [ $# -gt 0 ]; then
+        install_once "${folder:-$PWD/.venv}" "$1"
+    fi
+}
+
+# install_once FOLDER WHAT: a stamp in the environment's folder tells that nothing is left to do
+install_once() {
+    local folder=$1 what=$2 stamp="$1/.meta-animator-$2" wanted
+    wanted="$PWD $(cat requirements.txt pyproject.toml | cksum)"
     if [ -x "$PYTHON" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         return
     fi
-    if [ "$own" = yes ]; then
+    if [ "$folder" = "$PWD/.venv" ]; then
         make_environment "$folder"
     fi
     [ -x "$PYTHON" ] || fail "the active environment $folder has no bin/python; deactivate it, or activate a whole one"
     check_version "$PYTHON"
-    install_packages "$folder" "$extra"
+    install "$folder" "$what"
     echo "$wanted" >"$stamp" || fail "$stamp: cannot be written; activate an environment of your own"
 }
 
@@ -41,16 +48,18 @@ check_version() {
         fail "$1 is $("$1" --version 2>&1); Python 3.10 or newer is needed"
 }
 
-install_packages() {
-    local folder=$1 extra=$2 log="$1/meta-animator-install.log"
-    echo "[setup] installing requirements.txt${extra:+ and the extra '$extra'} into $folder (minutes the first time; log: $log)" >&2
+install() {
+    local what=$2 log="$1/meta-animator-install.log"
     : >"$log" || fail "$log: cannot be written; activate an environment of your own"
     "$PYTHON" -m pip --version >>"$log" 2>&1 || "$PYTHON" -m ensurepip >>"$log" 2>&1 ||
         fail "$PYTHON has no pip; use an environment with pip"
-    pip_install "$log" -r requirements.txt
-    if [ -n "$extra" ]; then
-        pip_install "$log" -e ".[$extra]"
+    if [ "$what" != packages ]; then
+        echo "[setup] installing the extra '$what' into $1 (log: $log)" >&2
+        pip_install "$log" -e ".[$what]"
+        return
     fi
+    echo "[setup] installing requirements.txt into $1 (minutes the first time; log: $log)" >&2
+    pip_install "$log" -r requirements.txt
     if ! "$PYTHON" -c 'import cv2' >>"$log" 2>&1; then
         echo "[setup] opencv-python does not load on this machine; taking opencv-python-headless instead" >&2
         "$PYTHON" -m pip uninstall -y opencv-python >>"$log" 2>&1 || true

@@ -1,0 +1,114 @@
+"""YAML and overrides to a RunConfig, and the one line that each mistake earns."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from meta_animator.config import load_config, save_config, to_yaml
+from meta_animator.errors import UserError
+from meta_animator.settings import RunConfig
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("stage: control\ntrain:\n  max_steps: 7\nsample:\n  tasks: {canny: 0.5}\n")
+    return path
+
+
+def message(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_then_file_then_overrides(config_file):
+    config = load_config(config_file, ["train.max_steps=8", "model.tasks=[dwpose,canny]", "train.max_steps=9"])
+    assert (config.train.max_steps, config.model.tasks) == (9, ["dwpose", "canny"])
+    assert config.train.batch_size == RunConfig().train.batch_size
+    assert load_config(config_file).train.max_steps == 7
+
+
+def test_a_dictionary_is_replaced_not_merged(config_file):
+    assert load_config(config_file).sample.tasks == {"canny": 0.5}
+    assert load_config(config_file, ["sample.tasks={depth: 2}"]).sample.tasks == {"depth": 2.0}
+
+
+def test_a_dictionary_may_be_filled_through_dots(config_file):
+    assert load_config(config_file, ["sample.tasks.depth=2"]).sample.tasks["depth"] == 2.0
+
+
+def test_nothing_after_the_equals_sign_is_an_empty_text(config_file):
+    assert load_config(config_file, ["model.base="]).model.base == ""
+
+
+def test_loading_changes_no_defaults(config_file):
+    load_config(config_file, ["sample.tasks={depth: 2}"])
+    assert RunConfig().sample.tasks == {"dwpose": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("train.max_step=1", ["unknown key 'train.max_step'", "did you mean 'train.max_steps'"]),
+        ("trian.max_steps=1", ["unknown key 'trian'", "did you mean 'train'"]),
+        ("max_steps=1", ["unknown key 'max_steps'", "train.max_steps"]),
+        ("train.zzzzzz=1", ["unknown key 'train.zzzzzz'", "max_steps"]),
+        ("train.max_steps=many", ["train.max_steps", "many"]),
+        ("train.max_steps=0", ["train.max_steps", "0", "below", "1"]),
+        ("train.mixed_precision=fp8", ["train.mixed_precision", "'fp8'", "'no', 'fp16', 'bf16'"]),
+        ("train=5", ["train", "section"]),
+        ("train.max_steps", ["'train.max_steps'", "key=value"]),
+    ],
+)
+def test_a_wrong_override_is_named(config_file, override, parts):
+    text = message(config_file, override)
+    assert override in text
+    assert [part for part in parts if part not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("trian:\n  max_steps: 1\n", ["unknown key 'trian'", "'train'"]),
+        ("train: 5\n", ["train", "section"]),
+        ("train: [1\n", ["not valid YAML"]),
+        ("- 1\n- 2\n", ["expected sections"]),
+        ("just words\n", ["unknown key 'just words'"]),
+        ("train:\n  learning_rate: fast\n", ["train.learning_rate", "fast"]),
+        ("train:\n  learning_rate: ${nothing}\n", ["nothing"]),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path, text, parts):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    said = message(path)
+    assert str(path) in said
+    assert [part for part in parts if part not in said] == []
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    assert f"{tmp_path}/none.yaml: no such file" in message(tmp_path / "none.yaml")
+    assert str(tmp_path) in message(tmp_path)
+
+
+def test_empty_sections_mean_defaults(tmp_path):
+    path = tmp_path / "empty.yaml"
+    path.write_text("train:\n")
+    assert load_config(path) == RunConfig()
+
+
+def test_what_is_saved_loads_to_an_equal_config(config_file, tmp_path):
+    config = load_config(config_file, ["train.learning_rate=3e-6", "data.train=[a, 'b c']", "sample.loras={x/y: 0.3}"])
+    save_config(config, tmp_path / "saved.yaml")
+    again = load_config(tmp_path / "saved.yaml")
+    assert again == config and to_yaml(again) == to_yaml(config)
+
+
+def test_loading_needs_no_torch(config_file):
+    code = f"import sys, meta_animator.config as c; c.load_config({str(config_file)!r}); print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"

@@ -1,0 +1,146 @@
+"""The shell scripts without an installation: syntax, which config they take, --dry-run, one-line errors."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHELL_SCRIPTS = [*sorted(ROOT.glob("*.sh")), *sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"]
+STAGES = {
+    "Step0_train_BaseCtrl_LoRA.sh": "launch scripts/train.py configs/demo/step0.yaml",
+    "Step1_train_Motion_Module.sh": "launch scripts/train.py configs/demo/step1.yaml",
+    "Step2_finetune_BaseCtrl_LoRA.sh": "launch scripts/train.py configs/demo/step2.yaml",
+    "Step3_sample.sh": "once scripts/sample.py configs/demo/step3.yaml",
+    "extract_LoRA_weights.sh": "once scripts/extract_lora.py configs/demo/extract.yaml",
+}
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def bash(code: str, folder: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+    kept = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "CONDA_PREFIX", "NUM_PROCESSES")}
+    return subprocess.run(
+        [shutil.which("bash"), "-c", code], cwd=folder, env=kept | variables, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("script", SHELL_SCRIPTS, ids=lambda path: path.name)
+def test_syntax(script):
+    assert bash(f"bash -n '{script}'").stderr == ""
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_is_a_short_script_with_existing_parts(name):
+    lines = (ROOT / name).read_text().splitlines()
+    assert len(lines) <= 15 and lines[-1] == f'{STAGES[name]} "$@"'
+    _, script, config = STAGES[name].split()
+    assert (ROOT / script).is_file() and (ROOT / config).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "placed"),
+    [
+        ("", "default.yaml"),
+        ("mine.yaml", "mine.yaml"),
+        ("train.max_steps=3 --dry-run", "default.yaml train.max_steps=3 --dry-run"),
+        ("mine.yaml a=1 b=2", "mine.yaml a=1 b=2"),
+        ("--dry-run mine.yaml a=1", "mine.yaml --dry-run a=1"),
+        ("--help", "default.yaml --help"),
+    ],
+)
+def test_the_config_is_the_argument_that_is_no_option(arguments, placed):
+    answer = bash(f"source scripts/env.sh; place_config default.yaml {arguments}; echo ${{placed[@]}}")
+    assert (answer.stdout.strip(), answer.stderr) == (placed, "")
+
+
+def test_a_config_is_also_found_from_the_callers_folder(tmp_path):
+    (tmp_path / "mine.yaml").touch()
+    answer = bash(f"source '{ROOT}/scripts/env.sh'; place_config default.yaml mine.yaml; echo ${{placed[@]}}", tmp_path)
+    assert answer.stdout.strip() == str(tmp_path / "mine.yaml")
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """A pretended environment: its python notes how pip is called, and pip fails on request."""
+    python = tmp_path / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f"#!/bin/bash\necho \"$@\" >>'{tmp_path}/calls'\n"
+        'if [ "$3" = install ] && [ -n "${FAIL:-}" ]; then echo "ERROR: no such package"; exit 1; fi\nexit 0\n'
+    )
+    python.chmod(0o755)
+    return tmp_path
+
+
+def use(environment: Path, extra: str = "", **variables: str) -> tuple[subprocess.CompletedProcess, list[str]]:
+    (environment / "calls").write_text("")
+    answer = bash(f"source scripts/env.sh; use_environment {extra}", VIRTUAL_ENV=str(environment / "env"), **variables)
+    return answer, [line for line in (environment / "calls").read_text().splitlines() if "pip install" in line]
+
+
+def test_a_second_run_installs_nothing(environment):
+    answer, calls = use(environment)
+    assert answer.returncode == 0 and len(calls) == 1 and "-r requirements.txt" in calls[0]
+    assert answer.stderr.count("\n") == 1 and answer.stderr.startswith("[setup] installing")
+    answer, calls = use(environment)
+    assert (answer.returncode, answer.stderr, calls) == (0, "", [])
+    assert (environment / "calls").read_text() == ""
+    answer, calls = use(environment, "dev")
+    assert len(calls) == 1 and ".[dev]" in calls[0]
+    assert use(environment, "dev")[1] == []
+
+
+def test_a_failing_pip_is_one_line_and_tried_again(environment):
+    answer, _ = use(environment, FAIL="1")
+    assert answer.returncode == 2
+    error = answer.stderr.splitlines()[-1]
+    assert error.startswith("error: pip install -r requirements.txt failed: ERROR: no such package")
+    assert len(use(environment)[1]) == 1
+
+
+def test_a_broken_active_environment_is_one_line(tmp_path):
+    answer = bash("source scripts/env.sh; use_environment", VIRTUAL_ENV=str(tmp_path))
+    assert answer.returncode == 2 and answer.stderr.count("\n") == 1 and str(tmp_path) in answer.stderr
+
+
+def test_a_machine_without_python_is_one_line(tmp_path):
+    """On a copy: the checkout may well have its own .venv."""
+    (tmp_path / "scripts").mkdir()
+    for name in ("scripts/env.sh", "requirements.txt", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("cat", "cksum", "dirname"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    answer = bash("source scripts/env.sh; use_environment", tmp_path, PATH=str(tools))
+    assert (answer.returncode, answer.stderr) == (
+        2, "error: python3 is not on the PATH; install Python 3.10 or newer\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "trainable"), [("step0", "588,970,624"), ("step1", "417,137,600")])
+def test_dry_run_counts_the_trainable_parameters_without_weights(stage, trainable):
+    answer = python("scripts/train.py", f"configs/sd15/{stage}.yaml", "--dry-run")
+    assert answer.returncode == 0, answer.stderr
+    assert trainable in answer.stdout
+
+
+def test_an_unknown_key_is_one_quick_line():
+    begin = time.monotonic()
+    answer = python("scripts/train.py", "configs/demo/base_vae.yaml", "train.max_step=3")
+    assert answer.returncode == 2 and answer.stdout == ""
+    assert answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1 and "train.max_steps" in answer.stderr
+    assert time.monotonic() - begin < 5.0  # a second on a quiet machine: torch alone takes longer than that
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
+def test_help_answers(script):
+    answer = python(str(script), "--help")
+    assert "usage" in answer.stdout or "python scripts/launch.py" in answer.stderr

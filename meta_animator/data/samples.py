@@ -179,7 +179,7 @@ def fill_prompt(template: str, identifier: str, description: str) -> str:
 
 def to_pixels(image: np.ndarray) -> Tensor:
     """uint8 (h w 3) to float32 (3 h w) in [-1, 1]."""
-    return torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1
+    return torch.tensor(image).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def to_images(pixels: Tensor) -> np.ndarray:

@@ -217,4 +217,3 @@ class FaceStage(BaseStage):
 def _latent_size(vae: AutoencoderKL, pixels: Tensor) -> tuple[int, int]:
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     return pixels.shape[-2] // factor, pixels.shape[-1] // factor
-

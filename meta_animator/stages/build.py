@@ -138,7 +138,9 @@ def auxiliary_samples(
     by_clip: dict[int, list[int]] = {}
     for k in pool:
         by_clip.setdefault(samples.samples[k].clip, []).append(k)
-    rounds = [frames[turn] for turn in range(max(map(len, by_clip.values()))) for frames in by_clip.values() if turn < len(frames)]
+    rounds = [
+        frames[turn] for turn in range(max(map(len, by_clip.values()))) for frames in by_clip.values() if turn < len(frames)
+    ]
     chosen = set(rounds[: config.data.auxiliary_sets])
     return {task: [k for k in table[task] if k in chosen] for task in table}
 

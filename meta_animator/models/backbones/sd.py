@@ -1,5 +1,6 @@
 """The SD1.5 family: KL-VAE, CLIP text encoder, UNet2DConditionModel; from a folder in diffusers format."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,11 +79,11 @@ class StableDiffusion(nn.Module):
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
 
     def identifiers(self, count: int) -> list[str]:
-        """Reserved tokens of the tokenizer ("<id007>") where it has them, else pairs of rare four-letter tokens."""
-        added = sorted(t for t in self.tokenizer.get_added_vocab() if t.startswith("<id"))
-        if len(added) >= count:
-            return added[:count]
-        return rare_words(self.tokenizer.get_vocab(), count)
+        """Reserved tokens of the tokenizer ("<id007>"), pairs of them, or pairs of rare four-letter tokens."""
+        reserved = sorted(t for t in self.tokenizer.get_added_vocab() if t.startswith("<id"))
+        if len(reserved) >= count:
+            return reserved[:count]
+        return pairs(reserved or rare_words(self.tokenizer.get_vocab()), count)
 
     # networks
 
@@ -134,14 +135,18 @@ def read_process(folder: Path, beta_schedule: str = "") -> DDPM:
     )
 
 
-def rare_words(vocabulary: dict[str, int], count: int) -> list[str]:
-    """`count` two-token words made of the rarest four-letter word tokens of a BPE vocabulary (high index = rare)."""
+def rare_words(vocabulary: dict[str, int]) -> list[str]:
+    """The whole-word, four-letter tokens of a BPE vocabulary, rarest (highest index) first."""
     ranked = sorted(vocabulary, key=vocabulary.get, reverse=True)
-    words = [w[:-4] for w in ranked if w.endswith("</w>") and len(w) == 8 and w[:-4].isascii() and w[:-4].isalpha()]
-    side = next((n for n in range(1, len(words) + 1) if n * (n - 1) // 2 >= count), None)
-    if side is None:
-        raise UserError(f"{count} people need more identifiers than this tokenizer has rare words for ({len(words)})")
-    return [f"{words[i]} {words[j]}" for j in range(side) for i in range(j)][:count]
+    return [w[:-4] for w in ranked if w.endswith("</w>") and len(w) == 8 and w[:-4].isascii() and w[:-4].isalpha()]
+
+
+def pairs(words: Sequence[str], count: int) -> list[str]:
+    """`count` different pairs of words, those of the first words first. Raises UserError where there are too few."""
+    found = list(itertools.islice((f"{words[i]} {words[j]}" for j in range(len(words)) for i in range(j)), count))
+    if len(found) < count:
+        raise UserError(f"{count} people need more identifiers than this tokenizer's {len(words)} rare words can make")
+    return found
 
 
 def _fold(x: Tensor) -> tuple[Tensor, int | None]:

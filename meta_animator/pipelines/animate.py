@@ -1,0 +1,173 @@
+"""Stage 3: reference photo + driving motion -> frames of that person in that motion.
+
+Shapes: clips `1 f c h w` with all f frames of the output; a window sees a few of them.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meta_animator.data.conditions import draw_condition
+from meta_animator.data.layers import Layers
+from meta_animator.data.samples import fill_prompt, to_images, to_pixels
+from meta_animator.diffusion.inversion import ddim_inversion
+from meta_animator.diffusion.randomness import noise_for
+from meta_animator.diffusion.samplers import ddim
+from meta_animator.diffusion.timesteps import sampling_timesteps
+from meta_animator.errors import UserError
+from meta_animator.models.assembly import Assembly
+from meta_animator.pipelines.driving import Driving, fit_to_reference, open_driving, open_reference
+from meta_animator.pipelines.guidance import Guide
+from meta_animator.pipelines.windows import predict_in_windows, temporal_windows, window_weights
+from meta_animator.settings import RunConfig, SampleConfig
+
+
+@dataclasses.dataclass(kw_only=True)
+class Animation:
+    """frames: an iterator of uint8 (h, w, 3); conditions: what drove them; fps: of the driving video unless set."""
+
+    frames: Iterator[np.ndarray]
+    driving: Driving
+    reference: Layers
+    prompt: str
+    fps: float
+
+
+class Animator:
+    """Sampling with one set of networks."""
+
+    def __init__(self, config: RunConfig, models: Assembly, template: str, person: str):
+        """template: the prompt of the fine-tuned checkpoint; person: whom it was tuned on."""
+        self.config, self.sample, self.models = config, config.sample, models
+        self.prompt = prompt_for(config.sample, models.identifiers, template, person)
+        self.device = next(models.parameters()).device
+        loras = dict(self.sample.loras) or None
+        self.guide = Guide(
+            backbone=models.backbone, control=models.control, tasks=dict(self.sample.tasks), loras=loras,
+            controlnet_conditioning_scale=self.sample.controlnet_conditioning_scale,
+            guidance_scale=self.sample.guidance_scale,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def animate(self, progress=None) -> Animation:
+        """Sample all frames. `progress(step, x_t)` is called after each denoising step."""
+        sample, size = self.sample, (self.config.data.height, self.config.data.width)
+        driving = open_driving(
+            sample.driving, sample.driving_clip, list(sample.tasks), size, max_frames=sample.max_frames,
+            shuffle_seed=self.config.seed if sample.shuffle_driving else None,
+        )  # fmt: skip
+        reference = open_reference(sample.reference, size) if sample.reference else None
+        if sample.fit_pose:
+            if reference is None:
+                raise UserError("sample.fit_pose needs sample.reference, the person to fit to")
+            fit_to_reference(driving, reference)
+        context, null = (self.models.backbone.embed_text([text]) for text in (self.prompt, sample.negative_prompt))
+        control_latents = {task: self._encode_conditions(driving, task) for task in sample.tasks}
+        x_T = self._first_latents(reference, context, len(driving), control_latents)
+        latents = self._denoise(x_T, context, null, control_latents, progress)
+        return Animation(
+            frames=self._decode(latents), driving=driving, reference=reference, prompt=self.prompt,
+            fps=sample.fps or driving.clip.fps,
+        )  # fmt: skip
+
+    # parts
+
+    def _encode_conditions(self, driving: Driving, task: str) -> Tensor:
+        """Latents (1 f c h w) of every frame's condition, each encoded once, `frame_batch_size` at a time."""
+        fitted = driving.fitted_drawn(task) if driving.fit_box is not None and task in driving.clip.conditions else None
+        chunks = []
+        for start in range(0, len(driving), self.sample.frame_batch_size):
+            places = range(start, min(start + self.sample.frame_batch_size, len(driving)))
+            images = [fitted[k] if fitted is not None else driving.condition(task, k) for k in places]
+            pixels = torch.stack([to_pixels(image) for image in images]).to(self.device)
+            chunks.append(self.models.backbone.encode_condition(pixels))
+        return torch.cat(chunks)[None]
+
+    def _first_latents(
+        self, reference: Layers | None, context: Tensor, frames: int, control_latents: dict[str, Tensor]
+    ) -> Tensor:
+        """x_T (1 f c h w): shared by all frames, with the share `frame_noise` of its variance drawn per frame."""
+        shape = tuple(next(iter(control_latents.values())).shape[2:])
+        seed, share = self.config.seed, self.sample.frame_noise
+        if self.sample.init_noise == "inversion":
+            if reference is None:
+                raise UserError("sample.reference is empty: init_noise 'inversion' starts from a photo of the person")
+            shared = self._invert(reference, context)
+        else:
+            shared = noise_for(seed, torch.zeros(1, dtype=torch.int64), shape, stream="first noise").to(context)
+        if not share:
+            return shared[:, None].expand(-1, frames, -1, -1, -1).contiguous()
+        own = noise_for(seed, torch.arange(frames), shape, stream="frame noise").to(context)
+        return math.sqrt(1 - share) * shared[:, None] + math.sqrt(share) * own[None]
+
+    def _invert(self, reference: Layers, context: Tensor) -> Tensor:
+        """DDIM inversion (1 c h w) of the reference photo under its own pose, where its keypoints are known, and without
+        control otherwise; guidance 1."""
+        backbone, sample = self.models.backbone, self.sample
+        latents = backbone.encode(to_pixels(reference.frame)[None].to(self.device))
+        posed = {task: draw_condition(task, reference) for task in sample.tasks if _can_draw(task, reference)}
+        if len(posed) == len(sample.tasks):
+            guide = dataclasses.replace(self.guide, guidance_scale=1.0)
+            control = {t: backbone.encode_condition(to_pixels(i)[None].to(self.device)) for t, i in posed.items()}
+
+            def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+                return guide.predict(x_t, t, context, context, control)
+        else:
+
+            def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+                return backbone.predict(x_t, t, context)
+
+        return ddim_inversion(
+            denoise, latents, backbone.process, self._timesteps(),
+            fixed_point_iterations=sample.inversion_fixed_point_iterations,
+        )  # fmt: skip
+
+    def _denoise(self, x_T: Tensor, context: Tensor, null: Tensor, control_latents: dict[str, Tensor], progress) -> Tensor:
+        """Latents (1 f c h w). With a motion module in overlapping windows; without one, frames in batches."""
+        sample, moving = self.sample, self.models.motion is not None
+        overlap = sample.overlap if moving else 0
+        windows = temporal_windows(x_T.shape[1], sample.window if moving else sample.frame_batch_size, overlap)
+        weights = window_weights(x_T.shape[1], windows, overlap)
+
+        def predict(x_t: Tensor, t: Tensor, frames: slice) -> Tensor:
+            part = {task: latents[:, frames] for task, latents in control_latents.items()}
+            if moving:
+                return self.guide.predict(x_t, t, context, null, part)
+            count = x_t.shape[1]
+            flat = {task: latents[0] for task, latents in part.items()}
+            t, texts = t.expand(count), (context.expand(count, -1, -1), null.expand(count, -1, -1))
+            return self.guide.predict(x_t[0], t, *texts, flat)[None]
+
+        return ddim(
+            lambda x_t, t: predict_in_windows(lambda x, frames: predict(x, t, frames), x_t, windows, weights),
+            x_T, self.models.backbone.process, self._timesteps(), eta=sample.eta,
+            generator=torch.Generator().manual_seed(self.config.seed), callback=progress,
+        )  # fmt: skip
+
+    def _decode(self, latents: Tensor) -> Iterator[np.ndarray]:
+        for chunk in latents[0].split(self.sample.frame_batch_size):
+            with torch.no_grad():
+                yield from to_images(self.models.backbone.decode(chunk))
+
+    def _timesteps(self) -> Tensor:
+        return sampling_timesteps(self.sample.num_inference_steps, self.models.backbone.process.num_train_timesteps)
+
+
+def prompt_for(sample: SampleConfig, identifiers: dict[str, str], template: str, person: str) -> str:
+    """The prompt with the person's identifier. Raises UserError for an unknown identity, naming the known ones."""
+    name = sample.identity or person
+    prompt = sample.prompt or template
+    if "{identifier}" in prompt and name not in identifiers:
+        known = ", ".join(list(identifiers)[:6]) + (" ..." if len(identifiers) > 6 else "")
+        raise UserError(f"sample.identity: '{name}' is not in the checkpoint; it knows: {known or 'nobody'}")
+    return fill_prompt(prompt, identifiers.get(name, ""), "")
+
+
+def _can_draw(task: str, layers: Layers) -> bool:
+    from meta_animator.data.conditions import find_condition
+
+    return all(getattr(layers, need) is not None for need in find_condition(task).needs)

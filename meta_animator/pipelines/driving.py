@@ -1,0 +1,165 @@
+"""What drives an animation and whom it shows: condition images of every frame, and the reference photo."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from meta_animator.data import retarget
+from meta_animator.data.clips import Clip, driving_clip, read_keypoints
+from meta_animator.data.conditions import draw_condition, find_condition
+from meta_animator.data.conditions.colour_order import recognise_colour_order
+from meta_animator.data.keypoints import person_box
+from meta_animator.data.layers import Layers
+from meta_animator.data.manifest import MANIFEST, read_manifest
+from meta_animator.data.transforms import crop_and_resize, crop_box
+from meta_animator.diffusion.randomness import rng
+from meta_animator.errors import UserError
+from meta_animator.media.images import IMAGE_SUFFIXES, read_image
+
+COLOUR_FRAMES = 12  # looked at to tell red from blue
+
+
+@dataclasses.dataclass(kw_only=True)
+class Driving:
+    """The motion: condition images (h w 3) of any frame, at the output's size.
+
+    clip        where it comes from
+    size        (height, width) of the output
+    order       frame numbers of the clip in the order in which they drive
+    keypoints   (num_frames, 133, 3) in output pixels, fitted to the reference person; None: the clip's own layers
+    swap_colours   the drawn pose video has red and blue swapped
+    """
+
+    clip: Clip
+    size: tuple[int, int]
+    order: list[int]
+    keypoints: np.ndarray | None = None
+    fit_box: tuple[float, float, float, float] | None = None
+    swap_colours: bool = False
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        return crop_box(self.clip.width, self.clip.height, *self.size)
+
+    def condition(self, task: str, place: int) -> np.ndarray:
+        """The condition image of the `place`-th output frame: uint8 (h, w, 3)."""
+        index = self.order[place]
+        if task not in self.clip.conditions:
+            needs = find_condition(task).needs
+            layers = crop_and_resize(self.clip.load(index, needs), self.box, self.size)
+            if self.keypoints is not None:
+                layers = dataclasses.replace(layers, keypoints=self.keypoints[index])
+            return draw_condition(task, layers)
+        image = self._drawn(task, index)
+        if self.fit_box is not None:
+            return image
+        return crop_and_resize(Layers(frame=image), self.box, self.size).frame
+
+    def _drawn(self, task: str, index: int) -> np.ndarray:
+        image = self.clip.load_condition(task, index)
+        return np.ascontiguousarray(image[..., ::-1]) if self.swap_colours else image
+
+    def fitted_drawn(self, task: str) -> np.ndarray:
+        """All frames of a drawn pose video, moved into `fit_box`: uint8 (n, h, w, 3)."""
+        frames = np.stack([self._drawn(task, k) for k in self.order])
+        return retarget.fit_drawn_pose(frames, self.fit_box, self.size)
+
+    def layers(self, place: int) -> Layers:
+        """The driving clip's own frame and layers at the output's size (the truth, where it shows the same person)."""
+        return crop_and_resize(self.clip.load(self.order[place]), self.box, self.size)
+
+
+def open_driving(
+    path: str, clip_id: str, tasks: Sequence[str], size: tuple[int, int], *, max_frames: int = 0,
+    shuffle_seed: int | None = None,
+) -> Driving:  # fmt: skip
+    """The driving motion that a config names: a data set's clip, a drawn pose video, or a keypoint .npz.
+
+    Raises UserError where it is missing or cannot show one of `tasks`.
+    """
+    clip = _open_clip(Path(path), clip_id)
+    for task in tasks:
+        if task not in clip.available_tasks():
+            have = ", ".join(clip.available_tasks()) or "none"
+            raise UserError(f"driving {path}: cannot show the task '{task}'; it can show: {have}")
+    order = list(range(min(clip.num_frames, max_frames or clip.num_frames)))
+    if shuffle_seed is not None:
+        order = _derange(order, shuffle_seed)
+    swap = False
+    if "dwpose" in clip.conditions:
+        some = np.linspace(0, clip.num_frames - 1, min(COLOUR_FRAMES, clip.num_frames)).round().astype(int)
+        swap = recognise_colour_order([clip.load_condition("dwpose", int(k)) for k in some]) == "bgr"
+        if swap:
+            warnings.warn(f"driving {path}: red and blue are swapped in these poses; they are swapped back", stacklevel=2)
+    return Driving(clip=clip, size=size, order=order, swap_colours=swap)
+
+
+def _open_clip(path: Path, clip_id: str) -> Clip:
+    if (path / MANIFEST).is_file():
+        clips = {clip.id: clip for clip in read_manifest(path)}
+        if clip_id and clip_id not in clips:
+            raise UserError(f"sample.driving_clip: {path} has no clip '{clip_id}'; it has: {', '.join(clips)}")
+        return clips[clip_id] if clip_id else next(iter(clips.values()))
+    if path.suffix == ".npz":
+        return _keypoint_clip(path)
+    if path.is_dir():
+        raise UserError(f"driving {path}: a folder without {MANIFEST}; give a data set, a pose video or a keypoint .npz")
+    return driving_clip(path)
+
+
+def _keypoint_clip(path: Path) -> Clip:
+    keypoints = read_keypoints(path)
+    with np.load(path, allow_pickle=False) as stored:
+        facts = {name: stored[name].item() for name in ("width", "height", "fps") if name in stored}
+    if len(facts) < 3:
+        raise UserError(f"driving {path}: lacks width, height or fps; make a data set with scripts/prepare_data.py")
+    return Clip(
+        folder=path.parent, id=path.stem, identity="", fps=float(facts["fps"]), num_frames=len(keypoints),
+        width=int(facts["width"]), height=int(facts["height"]), layers={"keypoints": path.name},
+    )  # fmt: skip
+
+
+def _derange(order: list[int], seed: int) -> list[int]:
+    """A shuffled order in which no frame that can move keeps its place: a rotation of a random permutation's cycle."""
+    cycle = rng(seed, "shuffled driving").permutation(len(order)).tolist()
+    moved = list(order)
+    for place, following in zip(cycle, cycle[1:] + cycle[:1], strict=True):
+        moved[place] = order[following]
+    return moved
+
+
+def open_reference(path: str, size: tuple[int, int]) -> Layers:
+    """The first reference photo at the output's size, with the layers that are known of it.
+
+    Raises UserError where there is none.
+    """
+    place = Path(path)
+    if (place / MANIFEST).is_file():
+        clip = read_manifest(place)[0]
+        layers = clip.load(0)
+        return crop_and_resize(layers, crop_box(clip.width, clip.height, *size), size)
+    if place.suffix.lower() not in IMAGE_SUFFIXES or not place.is_file():
+        raise UserError(f"reference '{path}': expected a photo ({', '.join(IMAGE_SUFFIXES)}) or a data-set folder")
+    image = read_image(place)
+    return crop_and_resize(Layers(frame=image), crop_box(image.shape[1], image.shape[0], *size), size)
+
+
+def fit_to_reference(driving: Driving, reference: Layers) -> None:
+    """Scale and move the driving skeleton onto the reference person. Raises UserError without keypoints of that person."""
+    if reference.keypoints is None:
+        raise UserError("sample.fit_pose: the reference has no keypoints; prepare it with scripts/prepare_data.py")
+    if "keypoints" in driving.clip.layers:
+        own = [
+            crop_and_resize(driving.clip.load(k, ("keypoints",)), driving.box, driving.size).keypoints
+            for k in range(driving.clip.num_frames)
+        ]
+        driving.keypoints = retarget.fit_keypoints(np.stack(own), reference.keypoints)
+        return
+    drawn = retarget.drawn_box(draw_condition("dwpose", reference))
+    driving.fit_box = drawn or person_box(reference.keypoints)

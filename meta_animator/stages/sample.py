@@ -1,0 +1,67 @@
+"""Stage 3 from a config: load the checkpoints of stages 2 and 1, animate, write the video and its frames."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from meta_animator.config import save_config
+from meta_animator.conversion.lora import load_extracted
+from meta_animator.errors import UserError
+from meta_animator.media.images import write_image
+from meta_animator.media.video import write_video
+from meta_animator.models.assembly import Assembly
+from meta_animator.models.backbones import load_backbone
+from meta_animator.pipelines.animate import Animator
+from meta_animator.settings import RunConfig
+from meta_animator.stages.build import check_size
+from meta_animator.training.checkpoint import read_weights
+
+
+def sample(config: RunConfig) -> Path:
+    """Writes <output_dir>/{<output>.mp4, frames/, driving/, config.yaml} and returns the video's path."""
+    animator = load_animator(config)
+    with tqdm(total=config.sample.num_inference_steps, desc="sampling", unit="step", dynamic_ncols=True) as bar:
+        animation = animator.animate(progress=lambda step, x_t: bar.update())
+    folder = Path(config.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = _write_frames(folder / "frames", animation.frames)
+    task = next(iter(config.sample.tasks))
+    places = range(len(animation.driving))
+    _write_frames(folder / "driving", (animation.driving.condition(task, k) for k in places))
+    video = write_video(folder / config.sample.output, frames, animation.fps)
+    save_config(config, folder / "config.yaml")
+    return video
+
+
+def load_animator(config: RunConfig) -> Animator:
+    """The networks of sampling, on the GPU if there is one."""
+    if not config.model.control_from:
+        raise UserError("model.control_from is empty: name the run of stage 2 (or stage 0) to sample from")
+    if not config.sample.driving:
+        raise UserError("sample.driving is empty: name a data set, a drawn pose video or a keypoint .npz")
+    if not config.sample.tasks:
+        raise UserError("sample.tasks is empty: name at least one, such as {dwpose: 1.0}")
+    config.model.tasks = list(config.sample.tasks)
+    manifest, weights = read_weights(config.model.control_from)
+    models = Assembly(config.model, load_backbone(config.model), with_motion=bool(config.model.motion_from))
+    check_size(config.data, models.backbone.divisor)
+    models.load_control(manifest, weights, config.model.control_from)
+    if config.model.motion_from:
+        models.load_motion(*read_weights(config.model.motion_from), config.model.motion_from)
+    if config.sample.loras:
+        config.sample.loras = {load_extracted(models, Path(f)): w for f, w in config.sample.loras.items()}
+    models.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return Animator(config, models, template=manifest.get("prompt", ""), person=manifest.get("person", ""))
+
+
+def _write_frames(folder: Path, frames) -> list[np.ndarray]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    kept = []
+    for index, frame in enumerate(frames):
+        write_image(folder / f"{index:06d}.png", frame)
+        kept.append(frame)
+    return kept

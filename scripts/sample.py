@@ -1,0 +1,16 @@
+"""Stage 3: sample an animation: python scripts/sample.py CONFIG.yaml [key=value ...] [--dry-run]"""
+
+from meta_animator.cli import config_from_arguments, run
+
+
+def main() -> None:
+    config = config_from_arguments(__doc__)
+    if config is None:
+        return
+    from meta_animator.stages.sample import sample
+
+    print(f"wrote {sample(config)}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
-from meta_animator.weights import copy_strict
+from meta_animator.weights import check_names, copy_strict
 
 
 class LoRALinear(nn.Module):
@@ -83,12 +83,14 @@ class LoRABank:
 
     def load(self, task: str, state: Mapping[str, Tensor], what: str) -> None:
         """Copy a LoRA in; it is added if its name is new. Raises UserError unless names and shapes match exactly."""
-        rank = next(iter(state.values())).shape[0] if state else self.rank
+        what = f"{what}: LoRA '{task}'"
+        check_names([f"{name}.lora_{half}.weight" for name in self.layers for half in "AB"], state, what)
+        rank = next(iter(state.values())).shape[0]
         if task not in self.tasks:
-            self.tasks.append(task)
             for layer in self.layers.values():
                 layer.add(task, rank)
-        copy_strict(self.state(task), state, f"{what}: LoRA '{task}' (rank {rank}; the model's is {self.rank})")
+            self.tasks.append(task)
+        copy_strict(self.state(task), state, f"{what} (rank {rank}; the model's is {self.rank})")
 
     @torch.no_grad()
     def merge(self, task: str, weight: float = 1.0) -> None:

@@ -1,0 +1,188 @@
+"""LoRAs as files: out of a training checkpoint into one PEFT folder per task, and back into a Meta ControlNet.
+
+<output>/controlnet/{config.json, diffusion_pytorch_model.safetensors, metadata.json}   the shared weights, no hint block
+<output>/<task>/{adapter_config.json, adapter_model.safetensors, metadata.json}         what `peft` alone can load
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from meta_animator.errors import UserError
+from meta_animator.models.assembly import Assembly
+from meta_animator.models.control import MetaControlNet
+from meta_animator.settings import RunConfig
+from meta_animator.training.checkpoint import find_checkpoint, read_weights
+from meta_animator.weights import check_names, copy_strict, fingerprint, load_tensors, read_json, save_tensors, write_json
+
+CONTROLNET = "controlnet"
+PREFIX = "base_model.model."  # how PEFT names the wrapped network
+CONTROLNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+METADATA = "metadata.json"
+
+
+# out of a checkpoint
+
+
+def extract(config: RunConfig) -> list[Path]:
+    """Write `config.extract.tasks` (all, where empty) of a checkpoint and their ControlNet below `output_dir`.
+
+    Returns the folders. All are written under temporary names before the first takes its place.
+    Raises UserError where the checkpoint lacks a task or does not fit the base.
+    """
+    if not config.extract.checkpoint:
+        raise UserError("extract.checkpoint is empty; name a run of stage 0 or 2, or one of its checkpoints")
+    where = find_checkpoint(config.extract.checkpoint)
+    manifest, weights = read_weights(where)
+    tasks = _wanted_tasks(config.extract.tasks, manifest, weights, where)
+    shared = _part(weights, "control.")
+    network = _architecture(config, tasks, manifest["lora_rank"])
+    _check_fit(network.base_state(), shared, f"{where}, for base {config.model.base}")
+    metadata = describe_checkpoint(manifest, shared)
+    output = Path(config.output_dir)
+    names = [CONTROLNET, *tasks]
+    temporary = {name: _fresh(output / f".{name}.tmp") for name in names}
+    try:
+        _write_controlnet(temporary[CONTROLNET], network, shared, metadata)
+        for task in tasks:
+            lora = _part(weights, f"lora.{task}.")
+            _check_fit(network.bank.state(task), lora, f"{where}, LoRA '{task}'")
+            _write_adapter(temporary[task], lora, metadata | {"task": task})
+        for name in names:
+            shutil.rmtree(output / name, ignore_errors=True)
+            os.replace(temporary[name], output / name)
+    finally:
+        for folder in temporary.values():
+            shutil.rmtree(folder, ignore_errors=True)
+    return [output / name for name in names]
+
+
+def describe_checkpoint(manifest: Mapping[str, Any], shared: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What every extracted folder says of its origin: which base and which ControlNet it belongs to, and whose it is."""
+    people = dict(manifest.get("identifiers", {}))
+    person = manifest.get("person", "")
+    return {
+        "base": manifest["base"],
+        "control": fingerprint(shared),
+        "lora_rank": manifest["lora_rank"],
+        "stage": manifest["stage"],
+        "step": manifest["step"],
+        "person": person,
+        "identifier": people.get(person, ""),
+        "identifiers": people,
+        "prompt": manifest.get("prompt", ""),
+        "versions": {name: version(name) for name in ("torch", "diffusers", "peft")},
+    }
+
+
+def _wanted_tasks(wanted: list[str], manifest: Mapping[str, Any], weights: Mapping[str, Tensor], where: Path) -> list[str]:
+    have = [t for t in manifest.get("tasks", []) if any(name.startswith(f"lora.{t}.") for name in weights)]
+    if not have or not any(name.startswith("control.") for name in weights):
+        raise UserError(f"{where}: holds no Meta ControlNet with LoRAs; give a stage-0 or stage-2 run")
+    for task in wanted:
+        if task not in have:
+            raise UserError(f"extract.tasks: {where} has no LoRA '{task}'; it has: {', '.join(have)}")
+    return list(dict.fromkeys(wanted)) or have
+
+
+def _architecture(config: RunConfig, tasks: list[str], rank: int) -> MetaControlNet:
+    """The Meta ControlNet of the configured base without its weights."""
+    folder = Path(config.model.architecture or config.model.base) / "unet"
+    read_json(folder / "config.json")
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
+    return MetaControlNet(unet, tasks, rank)
+
+
+def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
+    check_names(own, state, what)
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            raise UserError(f"{what}: {name} has shape {tuple(tensor.shape)}, the base asks for {tuple(own[name].shape)}")
+
+
+def _write_controlnet(folder: Path, network: MetaControlNet, shared: Mapping[str, Tensor], metadata: dict) -> None:
+    network.net.save_config(folder)
+    save_tensors(shared, folder / CONTROLNET_WEIGHTS, {"format": "pt"})
+    write_json(folder / METADATA, metadata)
+
+
+def _write_adapter(folder: Path, lora: Mapping[str, Tensor], metadata: dict) -> None:
+    rank = metadata["lora_rank"]
+    adapter = {
+        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True,
+        "r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
+        "use_rslora": False, "target_modules": sorted({n.rsplit(".lora_", 1)[0] for n in lora}),
+    }  # fmt: skip
+    write_json(folder / "adapter_config.json", adapter)
+    save_tensors({PREFIX + n: w for n, w in lora.items()}, folder / ADAPTER_WEIGHTS, {"format": "pt"})
+    write_json(folder / METADATA, metadata)
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): w for n, w in state.items() if n.startswith(prefix)}
+
+
+# and back
+
+
+def load_control_folder(models: Assembly, folder: str | Path) -> dict[str, Any]:
+    """Fill the Meta ControlNet's shared weights from an extracted `controlnet` folder; returns its metadata.
+
+    Raises UserError for another base.
+    """
+    folder = Path(folder)
+    metadata = read_metadata(folder)
+    _expect(folder, "base", metadata["base"], models.backbone.fingerprint())
+    copy_strict(models.control.base_state(), load_tensors(folder / CONTROLNET_WEIGHTS), str(folder))
+    models.identifiers.update(metadata["identifiers"])
+    return metadata
+
+
+def load_extracted(models: Assembly, folder: str | Path, name: str = "") -> str:
+    """Add an extracted LoRA to the bank; returns the name that `bank.use` knows it by.
+
+    A LoRA that the bank has under `name` (default: one of its own) is overwritten.
+    Raises UserError for a LoRA of another base, ControlNet or rank: what it belongs to, and what is there.
+    """
+    folder, bank = Path(folder), models.control.bank
+    metadata = read_metadata(folder)
+    if "task" not in metadata:
+        raise UserError(f"{folder}: is not the folder of a LoRA; expected one of its neighbours, such as 'dwpose'")
+    _expect(folder, "base", metadata["base"], models.backbone.fingerprint())
+    _expect(folder, "ControlNet", metadata["control"], models.control_fingerprint())
+    _expect(folder, "LoRA rank", metadata["lora_rank"], bank.rank)
+    state = _part(load_tensors(folder / ADAPTER_WEIGHTS), PREFIX)
+    name = name or f"{metadata['task']}_extracted{len(bank.tasks)}"
+    bank.load(name, state, str(folder))
+    return name
+
+
+def read_metadata(folder: str | Path) -> dict[str, Any]:
+    """Raises UserError where `folder` was not written by `extract`."""
+    folder = Path(folder)
+    if not (folder / METADATA).is_file():
+        raise UserError(f"LoRA {folder}: no {METADATA}; expected a folder written by extract_LoRA_weights.sh")
+    metadata = read_json(folder / METADATA)
+    if missing := [key for key in ("base", "control", "lora_rank", "identifiers") if key not in metadata]:
+        raise UserError(f"{folder / METADATA}: '{missing[0]}' is missing")
+    return metadata
+
+
+def _expect(folder: Path, what: str, found: Any, own: Any) -> None:
+    if found != own:
+        raise UserError(f"{folder}: belongs to {what} {found}, this run has {what} {own}")

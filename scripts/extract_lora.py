@@ -1,0 +1,17 @@
+"""Take LoRAs out of a checkpoint, as PEFT folders: python scripts/extract_lora.py CONFIG.yaml [key=value ...] [--dry-run]"""
+
+from meta_animator.cli import config_from_arguments, run
+
+
+def main() -> None:
+    config = config_from_arguments(__doc__)
+    if config is None:
+        return
+    from meta_animator.conversion.lora import extract
+
+    for folder in extract(config):
+        print(f"wrote {folder}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,29 @@
+"""The tiny base model and data set, made once per session, and configs that use them."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory):
+    from tests.tiny import make_base
+
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def puppet_data(tmp_path_factory):
+    from tests.tiny import make_data
+
+    return make_data(tmp_path_factory.mktemp("puppets"))
+
+
+@pytest.fixture
+def make_config(tmp_path, tiny_base, puppet_data):
+    """make_config(stage, name="run", **overrides) -> RunConfig of a run in tmp_path / name."""
+    from tests import tiny
+
+    def make(stage="control", name="run", **overrides):
+        return tiny.make_config(tmp_path / name, tiny_base, puppet_data, stage, **overrides)
+
+    return make
+

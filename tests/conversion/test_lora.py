@@ -1,0 +1,207 @@
+"""Extraction: a checkpoint's LoRAs as PEFT folders, read by PEFT alone and by a fresh Meta ControlNet."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import ControlNetModel
+from peft import PeftModel
+
+from meta_animator.conversion.lora import extract, load_control_folder, load_extracted
+from meta_animator.errors import UserError
+from meta_animator.models.assembly import build_assembly
+from meta_animator.models.control import NoHint
+from meta_animator.training.checkpoint import Checkpoint, save_checkpoint
+from meta_animator.weights import load_tensors
+from tests import tiny
+
+PERSON = {"p0": "<id000>", "held-out": "<id001>"}
+
+
+def save_run(config, seed=0, drop=()):
+    """A run folder with one checkpoint of random weights; returns the models that it holds."""
+    torch.manual_seed(seed)
+    models = build_assembly(config.model, with_motion=False, face=False)
+    tiny.randomise_zeros(models.control, seed=seed)
+    models.identifiers = dict(PERSON)
+    manifest = {"stage": "reference", "prompt": "Person looks like {identifier}", "person": "held-out"}
+    state = {n: p for n, p in models.state().items() if not n.startswith(tuple(drop))}
+    checkpoint = Checkpoint(step=7, manifest=manifest | models.manifest(), model=state)
+    save_checkpoint(tiny.Path(config.output_dir), checkpoint, keep=1)
+    return models
+
+
+@pytest.fixture
+def extracted(make_config):
+    """(models of the checkpoint, fresh models of the same base, extracted folder, config)"""
+    run = make_config(name="run")
+    models = save_run(run)
+    config = make_config("extract", name="loras", extract__checkpoint=run.output_dir)
+    folders = extract(config)
+    assert [f.name for f in folders] == ["controlnet", *tiny.TASKS]
+    torch.manual_seed(99)
+    fresh = build_assembly(config.model, with_motion=False, face=False)
+    return models, fresh, folders[0].parent, config
+
+
+def same_outputs(one, two, exact=True):
+    tolerance = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-5, "atol": 1e-6}
+    for a, b in zip([*one.down, one.mid], [*two.down, two.mid], strict=True):
+        assert a.abs().max() > 1e-3
+        torch.testing.assert_close(a, b, **tolerance)
+
+
+@pytest.mark.parametrize("task", tiny.TASKS)
+def test_back_in_a_fresh_meta_controlnet_outputs_are_equal_bit_for_bit(extracted, task):
+    models, fresh, folder, _ = extracted
+    load_control_folder(fresh, folder / "controlnet")
+    name = load_extracted(fresh, folder / task)
+    models.control.bank.use(task)
+    fresh.control.bank.use(name)
+    with torch.no_grad():
+        same_outputs(models.control(*tiny.control_inputs()), fresh.control(*tiny.control_inputs()))
+    assert fresh.identifiers == PERSON
+
+
+@pytest.mark.parametrize("task", tiny.TASKS)
+def test_peft_alone_loads_a_task(extracted, task):
+    models, _, folder, _ = extracted
+    plain = ControlNetModel.from_config(ControlNetModel.load_config(folder / "controlnet"))
+    plain.controlnet_cond_embedding = NoHint()
+    plain.load_state_dict(load_tensors(folder / "controlnet" / "diffusion_pytorch_model.safetensors"), strict=True)
+    network = PeftModel.from_pretrained(plain.eval(), folder / task)
+    assert sum("lora_" in n for n, _ in network.named_parameters()) == 2 * len(models.control.bank.layers)
+    latents, t, context = tiny.control_inputs()
+    with torch.no_grad():
+        down, mid = network(latents, t, context, controlnet_cond=latents, return_dict=False)
+        models.control.bank.use(task)
+        same_outputs(models.control(latents, t, context), type(models.control(latents, t, context))(tuple(down), mid), False)
+
+
+def test_metadata_says_where_a_lora_belongs(extracted):
+    models, _, folder, _ = extracted
+    metadata = json.loads((folder / "seg" / "metadata.json").read_text())
+    assert metadata["base"] == models.backbone.fingerprint() and metadata["control"] == models.control_fingerprint()
+    assert (metadata["lora_rank"], metadata["task"], metadata["step"], metadata["stage"]) == (4, "seg", 7, "reference")
+    assert (metadata["person"], metadata["identifier"], metadata["identifiers"]) == ("held-out", "<id001>", PERSON)
+    adapter = json.loads((folder / "seg" / "adapter_config.json").read_text())
+    assert adapter["r"] == adapter["lora_alpha"] == 4
+    assert adapter["target_modules"] == sorted(models.control.bank.layers)
+
+
+def test_a_chosen_task_replaces_its_old_folder_and_no_other(extracted, make_config):
+    _, _, folder, config = extracted
+    (folder / "seg" / "old").touch()
+    (folder / "blurred" / "kept").touch()
+    config.extract.tasks = ["seg"]
+    extract(config)
+    assert not (folder / "seg" / "old").exists() and (folder / "blurred" / "kept").exists()
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_two_loras_of_one_task_live_side_by_side(extracted):
+    _, fresh, folder, _ = extracted
+    load_control_folder(fresh, folder / "controlnet")
+    one, two = (load_extracted(fresh, folder / "seg") for _ in range(2))
+    assert one != two
+    with torch.no_grad():
+        fresh.control.bank.use({one: 0.25, two: 0.75})
+        mixed = fresh.control(*tiny.control_inputs())
+        fresh.control.bank.use(one)
+        same_outputs(mixed, fresh.control(*tiny.control_inputs()), exact=False)
+
+
+# bad input
+
+
+def one_line(error) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_lora_of_another_base_is_refused(extracted, tmp_path):
+    models, _, folder, config = extracted
+    config.model.base = str(tiny.make_base(tmp_path / "other", seed=1))
+    other = build_assembly(config.model, with_motion=False, face=False)
+    for load, name in ((load_extracted, "seg"), (load_control_folder, "controlnet")):
+        with pytest.raises(UserError) as error:
+            load(other, folder / name)
+        message = one_line(error)
+        assert models.backbone.fingerprint() in message and other.backbone.fingerprint() in message
+
+
+def test_a_lora_of_another_controlnet_is_refused(extracted):
+    models, fresh, folder, _ = extracted
+    with pytest.raises(UserError) as error:
+        load_extracted(fresh, folder / "seg")
+    assert models.control_fingerprint() in one_line(error) and fresh.control_fingerprint() in one_line(error)
+    assert fresh.control.bank.tasks == tiny.TASKS
+
+
+def test_a_lora_of_another_rank_is_refused(extracted):
+    _, _, folder, config = extracted
+    config.model.lora_rank = 2
+    other = build_assembly(config.model, with_motion=False, face=False)
+    load_control_folder(other, folder / "controlnet")
+    with pytest.raises(UserError, match="LoRA rank 4, this run has LoRA rank 2") as error:
+        load_extracted(other, folder / "seg")
+    one_line(error)
+
+
+def test_a_lora_with_a_missing_layer_leaves_the_bank_as_it_was(extracted):
+    from safetensors.torch import save_file
+
+    _, fresh, folder, _ = extracted
+    load_control_folder(fresh, folder / "controlnet")
+    weights = load_tensors(folder / "seg" / "adapter_model.safetensors")
+    lost = sorted(weights)[3]
+    save_file({n: w for n, w in weights.items() if n != lost}, folder / "seg" / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="1 weights are missing") as error:
+        load_extracted(fresh, folder / "seg")
+    assert lost.removeprefix("base_model.model.") in one_line(error)
+    assert fresh.control.bank.tasks == tiny.TASKS
+    assert list(next(iter(fresh.control.bank.layers.values())).down) == tiny.TASKS
+
+
+def test_folders_that_are_no_lora(extracted, tmp_path):
+    _, fresh, folder, _ = extracted
+    with pytest.raises(UserError, match="expected a folder written by extract_LoRA_weights"):
+        load_extracted(fresh, tmp_path)
+    with pytest.raises(UserError, match="not the folder of a LoRA"):
+        load_extracted(fresh, folder / "controlnet")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extract__checkpoint": ""}, "extract.checkpoint is empty"),
+        ({"extract__checkpoint": "nowhere"}, "train that stage first"),
+        ({"extract__tasks": "[seg,depth]"}, "no LoRA 'depth'; it has: dwpose, seg, blurred"),
+    ],
+)
+def test_extraction_that_cannot_be_writes_nothing(make_config, tmp_path, change, message):
+    run = make_config(name="run")
+    save_run(run)
+    config = make_config("extract", name="loras", **({"extract__checkpoint": run.output_dir} | change))
+    with pytest.raises(UserError, match=message) as error:
+        extract(config)
+    one_line(error)
+    assert list((tmp_path / "loras").iterdir()) == []
+
+
+def test_checkpoints_that_hold_no_controlnet_or_another_base(make_config, tmp_path):
+    run = make_config(name="run")
+    save_run(run, drop=["control.", "lora."])
+    config = make_config("extract", name="loras", extract__checkpoint=run.output_dir)
+    with pytest.raises(UserError, match="holds no Meta ControlNet with LoRAs"):
+        extract(config)
+    shutil.rmtree(run.output_dir)
+    save_run(run)
+    tiny.tiny_unet(block_out_channels=(16, 24)).save_pretrained(tmp_path / "narrow" / "unet")
+    config.model.base = str(tmp_path / "narrow")
+    with pytest.raises(UserError, match="the base asks for") as error:
+        extract(config)
+    assert str(tmp_path / "narrow") in one_line(error)
+    assert list((tmp_path / "loras").iterdir()) == []

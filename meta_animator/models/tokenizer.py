@@ -1,5 +1,6 @@
 """A small CLIP tokenizer of our own for the embedded base model."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -15,7 +16,7 @@ def make_tokenizer(corpus: Iterable[str], identifiers: int, max_length: int) -> 
 
     It is an ordinary CLIP tokenizer (byte-pair merges, lower case), so that the base loads like any other.
     """
-    words = Counter(word for text in corpus for word in text.lower().replace(",", " ").split() if word.isalpha())
+    words = Counter(word for text in corpus for word in re.findall("[a-z]+", text.lower()))  # as CLIP splits "two-tone"
     if not words:
         raise UserError("the tokenizer's corpus is empty")
     letters = [chr(c) for c in range(33, 127)]

@@ -1,0 +1,102 @@
+"""The Meta ControlNet and the motion module: sizes, and that fresh ones leave the base unchanged."""
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from meta_animator.models.backbones import load_backbone
+from meta_animator.models.control import MetaControlNet
+from meta_animator.models.motion import join_motion, new_motion_adapter
+from meta_animator.settings import TASKS
+from tests import tiny
+
+
+def count(parameters) -> int:
+    return sum(p.numel() for p in parameters)
+
+
+@pytest.fixture(scope="module")
+def sd15():
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(tiny.SD15 / "unet"))
+    return unet, MetaControlNet(unet, list(TASKS), 128)
+
+
+def test_sd15_sizes(sd15):
+    unet, control = sd15
+    assert len(control.bank.layers) == 82
+    assert count(control.base_state().values()) == 360_192_640
+    assert {count(control.bank.parameters(task)) for task in TASKS} == {25_419_776}
+    assert count(control.parameters()) == 588_970_624
+    assert count(new_motion_adapter(unet, 32).parameters()) == 417_137_600
+
+
+def test_shared_weights_have_the_names_of_a_controlnet_without_hint_block(sd15):
+    from diffusers import ControlNetModel
+
+    unet, control = sd15
+    with torch.device("meta"):
+        plain = ControlNetModel.from_unet(unet)
+    names = {n for n, _ in plain.named_parameters() if not n.startswith("controlnet_cond_embedding")}
+    assert set(control.base_state()) == names
+
+
+@pytest.fixture
+def backbone(make_config):
+    return load_backbone(make_config().model)
+
+
+def test_a_fresh_control_leaves_the_base_unchanged_and_a_random_one_does_not(backbone):
+    control = backbone.make_control(tiny.TASKS, 4)
+    for task in tiny.TASKS:
+        tiny.randomise_zeros(control.bank.layers["time_embedding.linear_1"])
+        control.bank.use(task)
+        latents, t, context = tiny.control_inputs()
+        x_t = torch.randn_like(latents)
+        with torch.no_grad():
+            alone = backbone.predict(x_t, t, context)
+            assert torch.equal(alone, backbone.predict(x_t, t, context, control(latents, t, context)))
+    tiny.randomise_zeros(control)
+    with torch.no_grad():
+        assert not torch.allclose(alone, backbone.predict(x_t, t, context, control(latents, t, context)), atol=1e-3)
+
+
+def test_control_starts_as_a_copy_of_the_bases_encoder(backbone):
+    own = backbone.make_control(["dwpose"], 4).base_state()
+    copied = [name for name in backbone.unet.state_dict() if name in own]
+    assert len(copied) == sum(not name.startswith("controlnet_") for name in own)
+    for name in copied:
+        weight = backbone.unet.state_dict()[name]
+        assert torch.equal(own[name], weight) and own[name].data_ptr() != weight.data_ptr()
+
+
+def test_a_fresh_motion_module_leaves_every_frame_unchanged(backbone):
+    adapter = backbone.with_motion(8)
+    control = tiny.randomise_zeros(backbone.make_control(["dwpose"], 4))
+    control.bank.use("dwpose")
+    (x_t, t, context), conditions = tiny.control_inputs(batch=6), torch.randn(2, 3, 4, 8, 8)
+    x_t, t, context = x_t.unflatten(0, (2, 3)), t[:2], context[:2]
+    with torch.no_grad():
+        clip = backbone.predict(x_t, t, context, control(conditions, t, context))
+        for k in range(3):
+            frame = backbone.predict(x_t[:, k], t, context, control(conditions[:, k], t, context))
+            torch.testing.assert_close(clip[:, k], frame, rtol=0, atol=1e-5)
+        tiny.randomise_zeros(adapter, std=0.5)
+        assert not torch.allclose(clip, backbone.predict(x_t, t, context, control(conditions, t, context)), atol=1e-3)
+
+
+def test_image_and_motion_unet_share_their_storage(backbone):
+    adapter = backbone.with_motion(8)
+    joined = dict(backbone.motion_unet.named_parameters())
+    sources = {**dict(backbone.unet.named_parameters()), **dict(adapter.named_parameters())}
+    assert set(joined) == set(sources)
+    for name, parameter in sources.items():
+        assert joined[name].data_ptr() == parameter.data_ptr() and joined[name] is parameter
+    assert not any(b.is_meta for b in backbone.motion_unet.buffers())
+
+
+def test_no_mid_block_in_the_motion_module():
+    adapter = new_motion_adapter(tiny.tiny_unet(), 8)
+    assert not any("mid_block" in name for name, _ in adapter.named_parameters())
+    assert any("attn2" in name for name, _ in adapter.named_parameters())
+    assert join_motion(tiny.tiny_unet(), adapter).config.use_motion_mid_block in (False, 0)

@@ -1,0 +1,77 @@
+"""An animation against the truth: the metrics file and the overview picture."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meta_animator.data.clips import Clip
+from meta_animator.data.keypoints import face_box
+from meta_animator.data.layers import Layers
+from meta_animator.data.manifest import read_manifest
+from meta_animator.data.transforms import crop_and_resize, crop_box
+from meta_animator.errors import UserError
+from meta_animator.evaluation.baselines import first_photo, nearest_photo
+from meta_animator.evaluation.frames import frame_metrics
+from meta_animator.evaluation.report import overview
+from meta_animator.media.images import IMAGE_SUFFIXES, read_image
+
+
+def evaluate_animation(
+    generated: Path, truth: Path, reference: Path, *, shuffled: Path | None = None, seconds: Mapping[str, float] | None = None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """(metrics, overview picture) of a sampled run.
+
+    generated   folder of stage 3, with frames/ and driving/
+    truth       data set whose first clip shows the same person in the driving motion
+    reference   data set of the reference photos
+    shuffled    folder of stage 3 driven by the poses in a wrong order: a control that must score worse
+    seconds     wall-clock seconds per stage, for the record
+
+    Raises UserError where folders are missing or lengths differ.
+    """
+    frames = read_frames(generated / "frames")
+    size = frames.shape[1:3]
+    truths = load_layers(read_manifest(truth)[:1], size)[: len(frames)]
+    if len(truths) < len(frames):
+        raise UserError(f"{generated}: has {len(frames)} frames, the truth {truth} only {len(truths)}")
+    photos = load_layers(read_manifest(reference), size)
+    pictures, poses = _stack(photos, "frame"), [photo.keypoints for photo in photos]
+    target_poses = [layers.keypoints for layers in truths]
+
+    def score(candidate: np.ndarray) -> dict[str, Any]:
+        masks = None if truths[0].mask is None else _stack(truths, "mask")
+        boxes = [None if k is None else face_box(k) for k in target_poses]
+        return frame_metrics(candidate, _stack(truths, "frame"), masks, boxes)
+
+    metrics: dict[str, Any] = {**score(frames), "seconds": dict(seconds or {})}
+    metrics["baselines"] = {"first_photo": score(first_photo(pictures, len(frames)))}
+    if all(pose is not None for pose in [*poses, *target_poses]):
+        metrics["baselines"]["nearest_photo"] = score(nearest_photo(pictures, np.stack(poses), np.stack(target_poses)))
+    metrics["controls"] = {}
+    if shuffled is not None:
+        metrics["controls"]["shuffled_pose"] = score(read_frames(shuffled / "frames")[: len(frames)])
+    driving = read_frames(generated / "driving")
+    return metrics, overview(list(pictures), list(driving), list(frames), list(_stack(truths, "frame")))
+
+
+def read_frames(folder: Path) -> np.ndarray:
+    """uint8 (n, h, w, 3) of a folder of numbered pictures. Raises UserError where there are none."""
+    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise UserError(f"{folder}: no frames; run stage 3 first")
+    return np.stack([read_image(file) for file in files])
+
+
+def load_layers(clips: list[Clip], size: tuple[int, int]) -> list[Layers]:
+    """All frames of the clips with what is known of them, at size (height, width)."""
+    shown = []
+    for clip in clips:
+        box = crop_box(clip.width, clip.height, *size)
+        shown += [crop_and_resize(clip.load(k), box, size) for k in range(clip.num_frames)]
+    return shown
+
+
+def _stack(layers: list[Layers], name: str) -> np.ndarray:
+    return np.stack([getattr(frame, name) for frame in layers])

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The whole pipeline on puppets with the embedded base model: about 10 minutes on 2 CPU cores, no GPU, no network.
+#
+#   bash scripts/demo.sh [key=value ...]      extra settings go to every training stage
+#
+# Environment: DEMO_DIR (outputs/demo), DEMO_DATA (data/puppets). Writes DEMO_DIR/{animation.mp4, overview.png, metrics.json}.
+
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+use_environment
+out=${DEMO_DIR:-outputs/demo}
+data=${DEMO_DATA:-data/puppets}
+seconds=()
+
+# stage NAME SENTENCE COMMAND...: tell what comes, run it, keep its wall-clock seconds
+stage() {
+    local name=$1 from=$SECONDS
+    echo
+    echo "== $name: $2"
+    shift 2
+    "$@"
+    seconds+=("$name=$((SECONDS - from))")
+}
+
+rm -rf "$out"/step0 "$out"/step1 "$out"/step2 "$out"/step3 "$out"/step3_shuffled "$out"/loras
+here=("data.puppets.root=$data" "data.train=[$data/train]")
+stage step0 "Meta ControlNet and nine LoRAs learn from many people" \
+    bash Step0_train_BaseCtrl_LoRA.sh "${here[@]}" output_dir="$out/step0" "$@"
+stage step1 "the motion module learns from clips" \
+    bash Step1_train_Motion_Module.sh "${here[@]}" output_dir="$out/step1" model.control_from="$out/step0" "$@"
+stage step2 "eight photos of one person" \
+    bash Step2_finetune_BaseCtrl_LoRA.sh "${here[@]}" output_dir="$out/step2" model.control_from="$out/step0" \
+    "data.train=[$data/person]" "data.auxiliary=[$data/train]" "$@"
+stage extract "each task's LoRA as a folder of its own" \
+    bash extract_LoRA_weights.sh output_dir="$out/loras" extract.checkpoint="$out/step2"
+sampling=(model.control_from="$out/step2" model.motion_from="$out/step1" sample.reference="$data/person" sample.driving="$data/driving")
+stage step3 "that person in a motion nobody has seen" bash Step3_sample.sh "${sampling[@]}" output_dir="$out/step3"
+stage control "the same with the poses in a wrong order: it must score worse" \
+    bash Step3_sample.sh "${sampling[@]}" output_dir="$out/step3_shuffled" sample.shuffle_driving=true
+
+echo
+"$PYTHON" scripts/evaluate.py "$out/step3" --truth "$data/driving" --reference "$data/person" \
+    --shuffled "$out/step3_shuffled" --seconds "${seconds[@]}" --output "$out"
+cp "$out/step3/animation.mp4" "$out/animation.mp4"
+echo
+echo "the animation:            $out/animation.mp4"
+echo "beside truth and photos:  $out/overview.png"
+echo "numbers:                  $out/metrics.json"

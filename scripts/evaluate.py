@@ -1,0 +1,40 @@
+"""Compare a sampled animation with the truth: metrics.json and overview.png.
+
+python scripts/evaluate.py outputs/demo/step3 --truth data/puppets/driving --reference data/puppets/person \\
+    [--shuffled outputs/demo/step3_shuffled] [--seconds step0=200 step1=90] --output outputs/demo
+"""
+
+import argparse
+from pathlib import Path
+
+from meta_animator.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("generated", type=Path, help="output folder of stage 3")
+    parser.add_argument("--truth", type=Path, required=True, help="data set with the true frames")
+    parser.add_argument("--reference", type=Path, required=True, help="data set of the reference photos")
+    parser.add_argument("--shuffled", type=Path, help="stage 3 with sample.shuffle_driving=true")
+    parser.add_argument("--seconds", nargs="*", default=[], metavar="STAGE=S", help="wall-clock times to record")
+    parser.add_argument("--output", type=Path, required=True, help="folder for metrics.json and overview.png")
+    args = parser.parse_args()
+
+    from meta_animator.evaluation.animation import evaluate_animation
+    from meta_animator.evaluation.report import write_metrics
+    from meta_animator.media.images import write_image
+
+    seconds = {stage: float(value) for stage, value in (pair.split("=") for pair in args.seconds)}
+    metrics, picture = evaluate_animation(
+        args.generated, args.truth, args.reference, shuffled=args.shuffled, seconds=seconds
+    )
+    write_metrics(args.output / "metrics.json", metrics)
+    write_image(args.output / "overview.png", picture)
+    rows = {"ours": metrics, **metrics["baselines"], **metrics["controls"]}
+    for name, row in rows.items():
+        values = " ".join(f"{key} {row[key]:6.2f}" for key in ("psnr", "person_psnr", "face_psnr") if row[key] is not None)
+        print(f"{name:<16} {values}")
+
+
+if __name__ == "__main__":
+    run(main)

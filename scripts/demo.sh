@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole pipeline on puppets with the embedded base model: about 10 minutes on 2 CPU cores, no GPU, no network.
 #
-#   bash scripts/demo.sh [key=value ...]      extra settings go to every training stage
+#   bash scripts/demo.sh [key=value ...]      extra settings go to every stage
 #
 # Environment: DEMO_DIR (outputs/demo), DEMO_DATA (data/puppets). Writes DEMO_DIR/{animation.mp4, overview.png, metrics.json}.
 
@@ -31,11 +31,11 @@ stage step2 "eight photos of one person" \
     bash Step2_finetune_BaseCtrl_LoRA.sh "${here[@]}" output_dir="$out/step2" model.control_from="$out/step0" \
     "data.train=[$data/person]" "data.auxiliary=[$data/train]" "$@"
 stage extract "each task's LoRA as a folder of its own" \
-    bash extract_LoRA_weights.sh output_dir="$out/loras" extract.checkpoint="$out/step2"
+    bash extract_LoRA_weights.sh output_dir="$out/loras" extract.checkpoint="$out/step2" "$@"
 sampling=(model.control_from="$out/step2" model.motion_from="$out/step1" sample.reference="$data/person" sample.driving="$data/driving")
-stage step3 "that person in a motion nobody has seen" bash Step3_sample.sh "${sampling[@]}" output_dir="$out/step3"
+stage step3 "that person in a motion nobody has seen" bash Step3_sample.sh "${sampling[@]}" output_dir="$out/step3" "$@"
 stage control "the same with the poses in a wrong order: it must score worse" \
-    bash Step3_sample.sh "${sampling[@]}" output_dir="$out/step3_shuffled" sample.shuffle_driving=true
+    bash Step3_sample.sh "${sampling[@]}" output_dir="$out/step3_shuffled" sample.shuffle_driving=true "$@"
 
 echo
 "$PYTHON" scripts/evaluate.py "$out/step3" --truth "$data/driving" --reference "$data/person" \

@@ -27,3 +27,14 @@ def make_config(tmp_path, tiny_base, puppet_data):
 
     return make
 
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory, tiny_base, puppet_data):
+    """The folder of a stage-0 run of two steps."""
+    from meta_animator.stages.build import train
+    from tests import tiny
+
+    config = tiny.make_config(tmp_path_factory.mktemp("prepared"), tiny_base, puppet_data, train__max_steps=2)
+    train(config)
+    return config.output_dir

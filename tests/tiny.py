@@ -1,5 +1,6 @@
 """A base model small enough to build in a second, a puppet data set beside it, and run configs that fit both."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from meta_animator.data.puppets.dataset import HELDOUT, describe
 from meta_animator.data.puppets.motion import MOTIONS
 from meta_animator.data.puppets.render import render_clip
 from meta_animator.data.samples import SampleSet
-from meta_animator.data.tasks import Draw
+from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.models.tokenizer import make_tokenizer
 from meta_animator.settings import RunConfig
-from meta_animator.stages.build import build_stage
+from meta_animator.stages.build import build_stage, load_batches
 from meta_animator.weights import write_json
 
 SD15 = Path(__file__).parents[1] / "configs" / "sd15" / "architecture"
@@ -139,3 +140,8 @@ def control_inputs(batch: int = 2, size: int = 8, seed: int = 0) -> tuple[torch.
     g = torch.Generator().manual_seed(seed)
     latents = torch.randn(batch, 4, size, size, generator=g)
     return latents, torch.arange(batch) * 300 + 50, torch.randn(batch, 5, 16, generator=g)
+
+
+def batches(config: RunConfig, samples: SampleSet, plan: TaskPlan):
+    """What the engine draws its micro-batches from."""
+    return functools.partial(load_batches, config.data, samples, plan, Accelerator(cpu=True))

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ class Trainer:
             config.train.lr_scheduler, self.optimizer, num_warmup_steps=config.train.lr_warmup_steps,
             num_training_steps=config.train.max_steps,
         )  # fmt: skip
-        with contextlib.suppress(UserWarning):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "scheduler before optimizer"
             for _ in range(self.step):
                 self.scheduler.step()
 

@@ -1,0 +1,68 @@
+"""The plan of draws: balanced, deterministic, one task per batch, the same for any number of ranks."""
+
+from collections import Counter
+
+import pytest
+
+from meta_animator.data.tasks import TaskPlan
+from meta_animator.settings import TASKS
+
+POOLS = {task: list(range(10 * k, 10 * k + 3 + 5 * k)) for k, task in enumerate(TASKS)}
+
+
+def plan(**changes) -> TaskPlan:
+    return TaskPlan(**({"samples": POOLS, "batch_size": 4, "seed": 3} | changes))
+
+
+def test_every_task_gets_its_share_of_steps_whatever_its_number_of_samples():
+    assert Counter(plan().task_at(step) for step in range(45)) == dict.fromkeys(TASKS, 5)
+    orders = [tuple(plan().task_at(9 * cycle + k) for k in range(9)) for cycle in range(5)]
+    assert all(set(order) == set(TASKS) for order in orders) and len(set(orders)) > 1
+
+
+def test_one_task_per_step_with_samples_of_its_own():
+    for step in range(30):
+        draws = plan(micro_batches=2, world_size=2).step_draws(step)
+        assert {draw.task for draw in draws} == {plan().task_at(step)} and len(draws) == 16
+        assert {draw.sample for draw in draws} <= set(POOLS[draws[0].task])
+
+
+def test_samples_of_a_task_are_all_drawn_before_one_comes_again():
+    for task, pool in POOLS.items():
+        drawn = [draw.sample for step in range(9 * 60) for draw in plan().step_draws(step) if draw.task == task]
+        epochs = [drawn[k : k + len(pool)] for k in range(0, len(drawn) - len(pool) + 1, len(pool))]
+        assert all(sorted(epoch) == pool for epoch in epochs)
+        assert len(epochs) > 1 and any(epoch != epochs[0] for epoch in epochs)
+
+
+def test_a_plan_is_a_function_of_seed_and_step():
+    whole = list(plan(micro_batches=2).batches(0, 20))
+    assert list(plan(micro_batches=2).batches(7, 20)) == whole[14:]
+    assert list(plan(micro_batches=2, seed=4).batches(0, 20)) != whole
+    numbers = [draw.number for batch in whole for draw in batch]
+    assert numbers == list(range(20 * 8))
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_two_ranks_draw_what_one_rank_with_the_double_batch_draws(micro_batches, auxiliary):
+    more = {"auxiliary": {task: [900, 901, 902] for task in TASKS}, "auxiliary_fraction": 0.5} if auxiliary else {}
+    single = plan(batch_size=8, micro_batches=micro_batches, **more)
+    double = plan(batch_size=4, micro_batches=micro_batches, world_size=2, **more)
+    ranks = zip(*(double.batches(0, 20, rank) for rank in range(2)), strict=True)
+    assert [one + two for one, two in ranks] == list(single.batches(0, 20))
+    assert single.steps_per_epoch == double.steps_per_epoch
+
+
+def test_auxiliary_samples_take_their_fraction():
+    pools = {task: [900, 901, 902] for task in TASKS}
+    for fraction in (0.0, 0.25, 1.0):
+        mixed = plan(auxiliary=pools, auxiliary_fraction=fraction)
+        draws = [draw for step in range(300) for draw in mixed.step_draws(step)]
+        share = sum(draw.sample >= 900 for draw in draws) / len(draws)
+        assert share == pytest.approx(fraction, abs=0.05 if 0 < fraction < 1 else 0)
+
+
+def test_an_epoch_is_as_many_draws_as_there_are_pairs():
+    assert plan().steps_per_epoch == sum(map(len, POOLS.values())) / 4
+    assert plan(samples={"dwpose": [1]}).steps_per_epoch == 1

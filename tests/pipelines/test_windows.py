@@ -1,0 +1,150 @@
+"""Overlapping windows, and frames in batches."""
+
+import itertools
+
+import pytest
+import torch
+
+from meta_animator.errors import UserError
+from meta_animator.models.backbones import load_backbone
+from meta_animator.pipelines.guidance import Guide
+from meta_animator.pipelines.windows import predict_in_windows, temporal_windows, window_weights
+from tests import tiny
+
+CASES = [(5, 8, 2), (8, 8, 2), (9, 8, 2), (40, 8, 4), (41, 8, 0), (23, 6, 5), (100, 16, 4), (17, 16, 15), (7, 1, 0)]
+
+
+@pytest.mark.parametrize(("frames", "window", "overlap"), CASES)
+def test_windows_cover_the_clip_and_weights_sum_to_1(frames, window, overlap):
+    windows = temporal_windows(frames, window, overlap)
+    assert windows[0][0] == 0 and windows[-1][1] == frames
+    assert {stop - start for start, stop in windows} == {min(window, frames)}
+    for (start, stop), (next_start, next_stop) in itertools.pairwise(windows):
+        assert start < next_start <= stop - overlap and stop < next_stop
+    weights = window_weights(frames, windows, overlap)
+    assert weights.shape == (len(windows), frames) and (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(0), torch.ones(frames, dtype=torch.float64), rtol=0, atol=1e-12)
+    for (start, stop), row in zip(windows, weights, strict=True):
+        assert not row[:start].any() and not row[stop:].any() and (row[start:stop] > 0).all()
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(4, 4), (4, 5), (4, -1)])
+def test_an_overlap_that_does_not_fit_is_refused(window, overlap):
+    with pytest.raises(UserError, match=r"sample.overlap: .* less than sample.window \(4\)"):
+        temporal_windows(10, window, overlap)
+
+
+@pytest.mark.parametrize("frames", [1, 5, 8])
+def test_a_clip_that_fits_one_window_is_exact(frames):
+    x_t, seen = torch.randn(2, frames, 3, 2, 2), []
+
+    def predict(x, part):
+        seen.append((x, part))
+        return x.sin()
+
+    windows = temporal_windows(frames, 8, 2)
+    answer = predict_in_windows(predict, x_t, windows, window_weights(frames, windows, 2))
+    assert torch.equal(answer, x_t.sin())
+    assert len(seen) == 1 and torch.equal(seen[0][0], x_t) and seen[0][1] == slice(0, frames)
+
+
+@pytest.mark.parametrize(("frames", "window", "overlap"), CASES)
+def test_windows_that_agree_change_nothing(frames, window, overlap):
+    x_t = torch.randn(1, frames, 2, 2, 2)
+    windows = temporal_windows(frames, window, overlap)
+    answer = predict_in_windows(lambda x, _: 3 * x, x_t, windows, window_weights(frames, windows, overlap))
+    torch.testing.assert_close(answer, 3 * x_t, rtol=0, atol=1e-5)
+
+
+def test_the_seam_of_windows_that_disagree_is_a_slope():
+    """Windows that predict their own number: no step is larger than 1 / (overlap + 1)."""
+    windows = temporal_windows(28, 12, 4)
+    x_t, numbers = torch.zeros(1, 28, 1, 1, 1, dtype=torch.float64), {start: float(k) for k, (start, _) in enumerate(windows)}
+    answer = predict_in_windows(
+        lambda x, part: torch.full_like(x, numbers[part.start]), x_t, windows, window_weights(28, windows, 4)
+    )  # fmt: skip
+    steps = answer.flatten().diff()
+    assert answer[0, 0] == 0 and answer[0, -1] == len(windows) - 1 > 1
+    assert steps.min() > -1e-12 and steps.max() <= 1 / 5 + 1e-12
+
+
+@pytest.fixture(scope="module")
+def scene(tiny_base):
+    """A backbone with motion, a control network of random weights, and inputs of two clips of five frames."""
+    from meta_animator.settings import ModelConfig
+
+    torch.manual_seed(0)
+    backbone = load_backbone(ModelConfig(base=str(tiny_base)))
+    control = tiny.randomise_zeros(backbone.make_control(tiny.TASKS, 4))
+    tiny.randomise_zeros(backbone.with_motion(8))
+    x_t = torch.randn(2, 5, 4, 8, 8)
+    conditions = {task: torch.randn_like(x_t) for task in tiny.TASKS}
+    return backbone, control, x_t, torch.tensor([40, 700]), torch.randn(2, 2, 6, 16), conditions
+
+
+GUIDES = {
+    "one task": {"tasks": {"dwpose": 1.0}},
+    "guided": {"tasks": {"dwpose": 1.0}, "guidance_scale": 7.5},
+    "two tasks": {"tasks": {"dwpose": 0.5, "seg": 1.5}, "guidance_scale": 2.0, "controlnet_conditioning_scale": 0.8},
+    "weighted LoRAs": {"tasks": {"dwpose": 1.0}, "loras": {"seg": 0.3, "blurred": 0.7}},
+}
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_batched_frames_equal_frames_one_by_one(scene, name):
+    backbone, control, x_t, t, (context, null), conditions = scene
+    guide = Guide(backbone=backbone, control=control, **GUIDES[name])
+    folded = {task: c.flatten(0, 1) for task, c in conditions.items()}
+    texts = (context.repeat_interleave(5, 0), null.repeat_interleave(5, 0))
+    with torch.no_grad():
+        together = guide.predict(x_t.flatten(0, 1), t.repeat_interleave(5), *texts, folded).unflatten(0, (2, 5))
+        for clip in range(2):
+            for k in range(5):
+                one = {task: c[clip : clip + 1, k] for task, c in conditions.items()}
+                place = slice(clip, clip + 1)
+                alone = guide.predict(x_t[place, k], t[place], context[place], null[place], one)
+                torch.testing.assert_close(together[place, k], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_batched_clips_equal_clips_one_by_one(scene, name):
+    backbone, control, x_t, t, (context, null), conditions = scene
+    guide = Guide(backbone=backbone, control=control, **GUIDES[name])
+    with torch.no_grad():
+        together = guide.predict(x_t, t, context, null, conditions)
+        for k in range(2):
+            place = slice(k, k + 1)
+            one = {task: c[place] for task, c in conditions.items()}
+            alone = guide.predict(x_t[place], t[place], context[place], null[place], one)
+            torch.testing.assert_close(together[place], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_frames_of_a_clip_see_each_other(scene):
+    backbone, control, x_t, t, (context, null), conditions = scene
+    guide = Guide(backbone=backbone, control=control, tasks={"dwpose": 1.0})
+    with torch.no_grad():
+        clip = guide.predict(x_t, t, context, null, conditions)
+        shorter = guide.predict(x_t[:, :3], t, context, null, {n: c[:, :3] for n, c in conditions.items()})
+    assert not torch.allclose(clip[:, :3], shorter, atol=1e-4)
+
+
+def test_guidance_is_equation_6_and_the_unguided_branch_keeps_the_pose(scene):
+    backbone, control, x_t, t, (context, null), conditions = scene
+    plain = Guide(backbone=backbone, control=control, tasks={"dwpose": 1.0})
+    with torch.no_grad():
+        conditional = plain.predict(x_t, t, context, null, conditions)
+        unconditional = plain.predict(x_t, t, null, null, conditions)
+        guided = Guide(backbone=backbone, control=control, tasks={"dwpose": 1.0}, guidance_scale=3.0)
+        answer = guided.predict(x_t, t, context, null, conditions)
+    torch.testing.assert_close(answer, unconditional + 3 * (conditional - unconditional), rtol=1e-5, atol=1e-5)
+
+
+def test_control_strength_scales_the_residuals(scene):
+    backbone, control, x_t, t, (context, null), conditions = scene
+    answers = {}
+    with torch.no_grad():
+        for scale in (0.0, 0.5, 1.0):
+            guide = Guide(backbone=backbone, control=control, tasks={"dwpose": 1.0}, controlnet_conditioning_scale=scale)
+            answers[scale] = guide.predict(x_t, t, context, null, conditions)
+        torch.testing.assert_close(answers[0.0], backbone.predict(x_t, t, context), rtol=0, atol=1e-6)
+    assert not torch.allclose(answers[0.5], answers[1.0], atol=1e-3)

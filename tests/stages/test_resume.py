@@ -1,0 +1,135 @@
+"""Stopping and resuming, cached latents, and overfitting."""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from meta_animator.errors import UserError
+from meta_animator.stages.build import train
+from meta_animator.training.checkpoint import list_checkpoints
+from meta_animator.training.engine import Trainer
+from meta_animator.weights import load_tensors
+from tests import tiny
+
+FILES = ("model", "optimizer", "ema")
+
+
+def metrics(folder: str | Path) -> list[dict]:
+    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def same_runs(one, two) -> None:
+    """Equal logs, and equal last checkpoints bit for bit."""
+    assert metrics(one) == metrics(two)
+    ends = [list_checkpoints(Path(folder))[-1] for folder in (one, two)]
+    assert ends[0].name == ends[1].name
+    for file in FILES:
+        whole, parts = (load_tensors(end / f"{file}.safetensors") for end in ends)
+        assert whole and whole.keys() == parts.keys()
+        for name in whole:
+            assert torch.equal(whole[name], parts[name]), f"{file}: {name}"
+
+
+@pytest.mark.parametrize("stage", ["control", "motion", "reference"])
+def test_stop_and_resume_equals_uninterrupted_bit_for_bit(make_config, prepared, stage):
+    settings = {
+        "train__ema_decay": 0.9, "train__gradient_accumulation_steps": 2, "data__prompt_drop": 0.3,
+        "train__lr_scheduler": "constant_with_warmup", "train__lr_warmup_steps": 4, "train__preview_every": 0,
+        "loss__image_weight": 0.5, "loss__start_step": 2, "train__train_lora_in_motion": stage == "motion",
+    }  # fmt: skip
+    if stage != "control":
+        settings["model__control_from"] = prepared
+    whole = make_config(stage, "whole", train__max_steps=6, train__checkpoint_every=6, **settings)
+    train(whole)
+    torch.manual_seed(123)
+    train(make_config(stage, "parts", train__max_steps=3, **settings))
+    torch.manual_seed(456)
+    train(make_config(stage, "parts", train__max_steps=6, **settings))
+    same_runs(whole.output_dir, Path(whole.output_dir).with_name("parts"))
+    assert [line["step"] for line in metrics(whole.output_dir)] == [1, 2, 3, 4, 5, 6]
+    first, last = metrics(whole.output_dir)[0], metrics(whole.output_dir)[-1]
+    assert first["learning_rate"] < last["learning_rate"] and first["gated_images"] == 0 < last["gated_images"]
+
+
+def test_a_run_killed_after_its_checkpoint_repeats_the_lost_steps(make_config):
+    whole = make_config(name="whole", train__max_steps=5, train__ema_decay=0.9)
+    train(whole)
+    killed = make_config(name="killed", train__max_steps=5, train__ema_decay=0.9)
+    module, samples, plan = tiny.make_stage(killed)
+    batches = tiny.batches(killed, samples, plan)
+
+    def until_killed(first, last):
+        yield from itertools.islice(batches(first, last), 4)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(killed, Accelerator(cpu=True), module, until_killed).run()
+    assert [line["step"] for line in metrics(killed.output_dir)] == [1, 2, 3, 4]
+    train(killed)
+    same_runs(whole.output_dir, killed.output_dir)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model__lora_rank": 2}, "lora_rank is 4, this run's is 2"),
+        ({"model__tasks": "[dwpose]"}, "tasks is .* this run's is "),
+    ],
+)
+def test_a_run_folder_of_other_settings_is_not_continued(make_config, change, message):
+    train(make_config(train__max_steps=1))
+    with pytest.raises(UserError, match=message) as error:
+        train(make_config(train__max_steps=2, **change))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("stage", ["control", "motion"])
+def test_cached_latents_give_the_same_training(make_config, prepared, stage):
+    more = {} if stage == "control" else {"model__control_from": prepared}
+    runs = [make_config(stage, name, data__cache_latents=name == "cached", **more) for name in ("cached", "fresh")]
+    for config in runs:
+        train(config)
+    cached, fresh = (metrics(config.output_dir) for config in runs)
+    assert len(cached) == len(fresh) == 4
+    for a, b in zip(cached, fresh, strict=True):
+        assert a.keys() == b.keys() and a["task"] == b["task"]
+        for key in ("loss", "latent", "pixel", "gradient_norm"):
+            assert a[key] == pytest.approx(b[key], rel=1e-4), key
+
+
+def test_cached_latents_are_those_of_frame_and_condition(make_config):
+    module, samples, _ = tiny.make_stage(make_config())
+    _, bare, _ = tiny.make_stage(make_config(data__cache_latents=False))
+    for task in tiny.TASKS:
+        cached, pixels = tiny.first_batch(samples, task, 6), tiny.first_batch(bare, task, 6)
+        assert cached.control_pixels is None and pixels.latents is None
+        backbone = module.models.backbone
+        torch.testing.assert_close(cached.latents, backbone.encode(pixels.pixels), rtol=0, atol=1e-5)
+        torch.testing.assert_close(cached.control_latents, backbone.encode_condition(pixels.control_pixels), rtol=0, atol=1e-5)
+
+
+def test_eight_frames_are_overfitted(make_config, tiny_base, tmp_path):
+    """Fixed timesteps and noise: they follow from the draws, which stay the same in every step. The frozen base is random,
+    but twice as wide as elsewhere, to give the control something to hold on to."""
+    base = shutil.copytree(tiny_base, tmp_path / "wide")
+    shutil.rmtree(base / "unet")
+    tiny.tiny_unet(block_out_channels=(32, 64)).save_pretrained(base / "unet")
+    steps = 200
+    config = make_config(
+        model__base=base, model__lora_rank=16, data__height=32, data__width=32, train__max_steps=steps,
+        train__learning_rate=1e-2, train__lr_warmup_steps=20, train__checkpoint_every=steps, loss__image_weight=0.0,
+    )  # fmt: skip
+    module, samples, _ = tiny.make_stage(config)
+    batch = tiny.first_batch(samples, "seg", 8)
+    with torch.no_grad():
+        untouched = float(module(batch, 0)[0])
+    Trainer(config, Accelerator(cpu=True), module, lambda first, last: itertools.repeat(batch)).run()
+    with torch.no_grad():
+        trained = float(module(batch, 0)[0])
+    assert metrics(config.output_dir)[0]["loss"] == pytest.approx(untouched, rel=1e-5)
+    assert trained < untouched / 5

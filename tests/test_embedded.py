@@ -1,0 +1,102 @@
+"""The embedded base model that is shipped: does it show puppets, and does fine-tuning on it teach a person?"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from meta_animator.config import load_config
+from meta_animator.data.batch import collate
+from meta_animator.data.conditions import draw_condition
+from meta_animator.data.puppets import render_clip
+from meta_animator.data.puppets.dataset import make_driving, make_person, make_train
+from meta_animator.data.samples import SampleSet, read_clips, to_images, to_pixels
+from meta_animator.data.tasks import Draw
+from meta_animator.diffusion.inversion import ddim_inversion
+from meta_animator.diffusion.samplers import ddim
+from meta_animator.diffusion.timesteps import sampling_timesteps
+from meta_animator.models.assembly import Assembly
+from meta_animator.models.backbones import load_backbone
+from meta_animator.pipelines.guidance import Guide
+from meta_animator.settings import PuppetsConfig
+from meta_animator.stages.build import build_stage, load_batches
+from meta_animator.training.checkpoint import read_weights
+from meta_animator.training.engine import Trainer, make_accelerator
+
+ROOT = Path(__file__).parent.parent
+BASE = ROOT / "assets" / "base"
+UNSEEN = (7, 31, 58)  # seeds of held-out people
+
+
+@pytest.fixture(scope="module")
+def models():
+    config = load_config(ROOT / "configs/demo/step0.yaml", [f"model.base={BASE}"]).model
+    models = Assembly(config, load_backbone(config))
+    models.load_control(*read_weights(BASE / "control"), "the shipped stage 0")
+    return models
+
+
+def test_assets_stay_within_their_budget():
+    assert sum(file.stat().st_size for file in BASE.rglob("*") if file.is_file()) <= 24e6
+
+
+def test_vae_shows_an_unseen_puppet(models):
+    pixels = to_pixels(render_clip(2_000_003, 2_000_003, 1)[0].frame)[None]
+    with torch.no_grad():
+        error = (models.backbone.decode(models.backbone.encode(pixels)).clamp(-1, 1) - pixels).pow(2).mean()
+    assert 10 * torch.log10(4 / error) > 24
+
+
+def test_ddim_inversion_and_back_under_control(models):
+    """Same model, prompt and control both ways, guidance 1, 50 steps: latent error of at most 5 %."""
+    layers = render_clip(2_000_004, 2_000_004, 1)[0]
+    backbone = models.backbone
+    guide = Guide(backbone=backbone, control=models.control, tasks={"dwpose": 1.0})
+    with torch.no_grad():
+        context = backbone.embed_text(["person looks like <id001>"])
+        control = {"dwpose": backbone.encode_condition(to_pixels(draw_condition("dwpose", layers))[None])}
+        latents = backbone.encode(to_pixels(layers.frame)[None])
+
+    def denoise(x_t, t):
+        return guide.predict(x_t, t, context, context, control)
+
+    steps = sampling_timesteps(50)
+    noise = ddim_inversion(denoise, latents, backbone.process, steps, fixed_point_iterations=2)
+    back = ddim(denoise, noise, backbone.process, steps)
+    assert (back - latents).norm() / latents.norm() <= 5e-2
+    assert 0.7 < noise.std() < 1.3
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", UNSEEN)
+def test_stage_2_learns_an_unseen_person_from_an_identifier(tmp_path, seed):
+    """Prompts name only the identifier; unseen poses; error inside the person falls below stage 0's."""
+    puppets = PuppetsConfig(seed=seed, identities=4, frames=2, photos=6, driving_frames=4, fps=4)
+    for name, make in (("person", make_person), ("train", make_train), ("driving", make_driving)):
+        make(puppets, tmp_path / name)
+    config = load_config(
+        ROOT / "configs/demo/step2.yaml",
+        [
+            f"model.base={BASE}", f"model.face={BASE}/face", f"model.control_from={BASE}/control",
+            f"output_dir={tmp_path}/run", f"data.train=[{tmp_path}/person]", f"data.auxiliary=[{tmp_path}/train]",
+            "data.puppets.root=", "train.max_steps=80", "train.batch_size=6", "train.preview_every=0",
+        ],
+    )  # fmt: skip
+    accelerator = make_accelerator(config)
+    stage, samples, plan = build_stage(config, accelerator)
+    truth = SampleSet(
+        read_clips([f"{tmp_path}/driving"], "train"), config.data, seed=0, identifiers=stage.models.identifiers
+    )
+    batch = collate([truth[Draw(k, "dwpose", k)] for k in range(len(truth))])
+    assert batch.prompts == [f"Person looks like {stage.models.identifiers[stage.person]}"] * len(truth)
+    masks = np.stack([truth.clips[0].load(k, ("mask",)).mask for k in range(len(truth))])
+
+    def person_error() -> float:
+        difference = to_images(stage.generate("dwpose", batch)).astype(float) - to_images(batch.pixels)
+        return float(np.square(difference[masks]).mean())
+
+    before = person_error()
+    loader = lambda first, last: load_batches(config.data, samples, plan, accelerator, first, last)  # noqa: E731
+    Trainer(config, accelerator, stage, loader).run()
+    assert person_error() < 0.9 * before

@@ -81,30 +81,21 @@ def test_switching_touches_neither_the_optimizer_nor_requires_grad():
 
 
 def test_nine_tasks_compile_one_graph():
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one, self.two = nn.Linear(6, 8), nn.Linear(8, 6)
-
-        def forward(self, x):
-            return x + self.two(torch.relu(self.one(x)))
-
-    network, graphs = Block(), []
-    bank = LoRABank(network, 2, TASKS)
-    tiny.randomise_zeros(network, std=1.0)
+    """Of the whole Meta ControlNet, without a break."""
+    control, graphs = tiny.tiny_control(list(TASKS)), []
 
     def backend(graph, inputs):
         graphs.append(graph)
         return graph.forward
 
     torch._dynamo.reset()
-    compiled = torch.compile(network, backend=backend, fullgraph=True)
-    x, answers = torch.randn(3, 6), []
+    compiled = torch.compile(control, backend=backend, fullgraph=True)
+    inputs, answers = tiny.control_inputs(), []
     for task in TASKS:
-        bank.use(task)
-        answers.append(compiled(x))
-        torch.testing.assert_close(answers[-1], network(x))
-    assert not any(torch.allclose(a, answers[0]) for a in answers[1:])
+        control.bank.use(task)
+        answers.append(compiled(*inputs).mid)
+        torch.testing.assert_close(answers[-1], control(*inputs).mid)
+    assert not any(torch.allclose(answer, answers[0], atol=1e-3) for answer in answers[1:])
     assert len(graphs) == 1
 
 

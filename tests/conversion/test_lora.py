@@ -11,7 +11,7 @@ from peft import PeftModel
 from meta_animator.conversion.lora import extract, load_control_folder, load_extracted
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import build_assembly
-from meta_animator.models.control import NoHint
+from meta_animator.models.control import ControlOutput, NoHint
 from meta_animator.training.checkpoint import Checkpoint, save_checkpoint
 from meta_animator.weights import load_tensors
 from tests import tiny
@@ -32,17 +32,25 @@ def save_run(config, seed=0, drop=()):
     return models
 
 
-@pytest.fixture
-def extracted(make_config):
-    """(models of the checkpoint, fresh models of the same base, extracted folder, config)"""
-    run = make_config(name="run")
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, tiny_base, puppet_data):
+    """(models of a checkpoint, folder of what was extracted from it)"""
+    folder = tmp_path_factory.mktemp("original")
+    run = tiny.make_config(folder / "run", tiny_base, puppet_data)
     models = save_run(run)
-    config = make_config("extract", name="loras", extract__checkpoint=run.output_dir)
-    folders = extract(config)
-    assert [f.name for f in folders] == ["controlnet", *tiny.TASKS]
+    config = tiny.make_config(folder / "loras", tiny_base, puppet_data, "extract", extract__checkpoint=run.output_dir)
+    assert [f.name for f in extract(config)] == ["controlnet", *tiny.TASKS]
+    return models, folder
+
+
+@pytest.fixture
+def extracted(original, make_config, tmp_path):
+    """(models of the checkpoint, fresh models of the same base, a copy of the extracted folder, its config)"""
+    models, folder = original
+    config = make_config("extract", name="loras", extract__checkpoint=folder / "run")
+    shutil.copytree(folder / "loras", tmp_path / "loras", dirs_exist_ok=True)
     torch.manual_seed(99)
-    fresh = build_assembly(config.model, with_motion=False, face=False)
-    return models, fresh, folders[0].parent, config
+    return models, build_assembly(config.model, with_motion=False, face=False), tmp_path / "loras", config
 
 
 def same_outputs(one, two, exact=True):
@@ -76,7 +84,7 @@ def test_peft_alone_loads_a_task(extracted, task):
     with torch.no_grad():
         down, mid = network(latents, t, context, controlnet_cond=latents, return_dict=False)
         models.control.bank.use(task)
-        same_outputs(models.control(latents, t, context), type(models.control(latents, t, context))(tuple(down), mid), False)
+        same_outputs(models.control(latents, t, context), ControlOutput(tuple(down), mid), exact=False)
 
 
 def test_metadata_says_where_a_lora_belongs(extracted):

@@ -119,7 +119,7 @@ def test_eight_frames_are_overfitted(make_config, tiny_base, tmp_path):
     base = shutil.copytree(tiny_base, tmp_path / "wide")
     shutil.rmtree(base / "unet")
     tiny.tiny_unet(block_out_channels=(32, 64)).save_pretrained(base / "unet")
-    steps = 200
+    steps = 140
     config = make_config(
         model__base=base, model__lora_rank=16, data__height=32, data__width=32, train__max_steps=steps,
         train__learning_rate=1e-2, train__lr_warmup_steps=20, train__checkpoint_every=steps, loss__image_weight=0.0,

@@ -1,6 +1,7 @@
 """Take LoRAs out of a checkpoint, as PEFT folders: python scripts/extract_lora.py CONFIG.yaml [key=value ...] [--dry-run]"""
 
-from meta_animator.cli import config_from_arguments, run
+from meta_animator.cli import run
+from meta_animator.entry import config_from_arguments
 
 
 def main() -> None:

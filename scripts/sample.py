@@ -1,6 +1,7 @@
 """Stage 3: sample an animation: python scripts/sample.py CONFIG.yaml [key=value ...] [--dry-run]"""
 
-from meta_animator.cli import config_from_arguments, run
+from meta_animator.cli import run
+from meta_animator.entry import config_from_arguments
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Stages 0 to 2 and the base model: python scripts/train.py CONFIG.yaml [key=value ...] [--dry-run]"""
 
-from meta_animator.cli import config_from_arguments, run
+from meta_animator.cli import run
+from meta_animator.entry import config_from_arguments
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 
 from meta_animator.diffusion.randomness import rng
@@ -57,20 +58,21 @@ class TaskPlan:
         turn = step // len(self.samples)  # each task is drawn once per cycle
         draws = []
         for slot in range(self.draws_per_step):
-            number = step * self.draws_per_step + slot
-            pool, name = self.samples[task], "main"
-            if self.auxiliary and self.auxiliary.get(task) and self._is_auxiliary(number):
-                pool, name = self.auxiliary[task], "auxiliary"
-            position = turn * self.draws_per_step + slot
-            draws.append(Draw(number, task, self._shuffled(task, name, position, len(pool), pool)))
+            number, position = step * self.draws_per_step + slot, turn * self.draws_per_step + slot
+            draws.append(Draw(number, task, self._sample(task, position)))
         return draws
 
-    def _is_auxiliary(self, number: int) -> bool:
-        return rng(self.seed, "auxiliary", number).random() < self.auxiliary_fraction
-
-    def _shuffled(self, task: str, name: str, position: int, size: int, pool: list[int]) -> int:
-        epoch, place = divmod(position, size)
-        return pool[_permutation(self.seed, f"order {task} {name}", epoch, size)[place]]
+    def _sample(self, task: str, position: int) -> int:
+        """The sample of a task's draw number `position`. Auxiliary draws are spread evenly among the others."""
+        pool, name = self.samples[task], "main"
+        if self.auxiliary and self.auxiliary.get(task):
+            before = math.floor(position * self.auxiliary_fraction)
+            if math.floor((position + 1) * self.auxiliary_fraction) > before:
+                pool, name, position = self.auxiliary[task], "auxiliary", before
+            else:
+                position -= before
+        epoch, place = divmod(position, len(pool))
+        return pool[_permutation(self.seed, f"order {task} {name}", epoch, len(pool))[place]]
 
     def batches(self, first_step: int, last_step: int, rank: int = 0) -> Iterator[list[Draw]]:
         """This rank's micro-batches from optimizer step `first_step` up to, not including, `last_step`."""

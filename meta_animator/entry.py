@@ -1,0 +1,23 @@
+"""What the entry points of a run share: CONFIG.yaml [key=value ...] [--dry-run]."""
+
+import argparse
+
+from meta_animator.config import load_config, to_yaml
+from meta_animator.settings import RunConfig
+
+
+def config_from_arguments(description: str) -> RunConfig | None:
+    """The RunConfig of CONFIG.yaml [key=value ...]; with --dry-run it is printed with what it would train, and None."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("config", help="YAML of the run")
+    parser.add_argument("overrides", nargs="*", help="key=value, such as train.max_steps=100")
+    parser.add_argument("--dry-run", action="store_true", help="print the config and the trainable parameters, then stop")
+    args = parser.parse_intermixed_args()
+
+    config = load_config(args.config, args.overrides)
+    if not args.dry_run:
+        return config
+    from meta_animator.stages.dry_run import describe
+
+    print(to_yaml(config), describe(config), sep="\n")
+    return None

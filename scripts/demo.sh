@@ -21,8 +21,8 @@ stage() {
     seconds+=("$name=$((SECONDS - from))")
 }
 
-rm -rf "$out"/step0 "$out"/step1 "$out"/step2 "$out"/step3 "$out"/step3_shuffled "$out"/loras
-here=("data.puppets.root=$data" "data.train=[$data/train]")
+rm -rf "$out"/cache "$out"/step0 "$out"/step1 "$out"/step2 "$out"/step3 "$out"/step3_shuffled "$out"/loras
+here=("data.puppets.root=$data" "data.cache_dir=$out/cache" "data.train=[$data/train]")
 stage step0 "Meta ControlNet and nine LoRAs learn from many people" \
     bash Step0_train_BaseCtrl_LoRA.sh "${here[@]}" output_dir="$out/step0" "$@"
 stage step1 "the motion module learns from clips" \

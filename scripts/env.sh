@@ -2,7 +2,6 @@
 # An active virtual or conda environment is used as it is; without one, .venv is made. A second run installs nothing.
 
 set -euo pipefail
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} # threads that spin while they wait make a shared CPU many times slower
 started_in=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

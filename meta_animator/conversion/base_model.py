@@ -14,7 +14,7 @@ from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.models.tokenizer import base_tokenizer
 from meta_animator.settings import RunConfig
 from meta_animator.training.checkpoint import read_weights
-from meta_animator.weights import copy_strict, read_json
+from meta_animator.weights import copy_strict, read_json, save_tensors, write_json
 
 
 def load_part(kind: type, folder: Path) -> nn.Module:
@@ -25,12 +25,14 @@ def load_part(kind: type, folder: Path) -> nn.Module:
 
 
 def export_base(run: Path, output: Path) -> list[Path]:
-    """Turn a base_vae, base_unet or base_face run into folders of the base model at `output`; returns the folders."""
+    """Turn a base_* run, or a stage-0 run on it, into folders of the base model at `output`; returns the folders."""
     config = load_config(run / "config.yaml")
-    _, weights = read_weights(run)
+    manifest, weights = read_weights(run)
+    if config.stage == "control":
+        return _export_control(manifest, weights, output)
     export = {"base_vae": _export_vae, "base_unet": _export_unet, "base_face": _export_face}
     if config.stage not in export:
-        raise UserError(f"{run}: is a '{config.stage}' run; expected one of {', '.join(export)}")
+        raise UserError(f"{run}: is a '{config.stage}' run; expected control or one of {', '.join(export)}")
     return export[config.stage](config, weights, output)
 
 
@@ -68,6 +70,13 @@ def _export_face(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
     _fill(face, weights, "face")
     face.save_pretrained(output / "face", dtype=torch.float16)
     return [output / "face"]
+
+
+def _export_control(manifest: dict, weights: dict[str, Tensor], output: Path) -> list[Path]:
+    """A checkpoint to start from, not to resume: weights and manifest only."""
+    save_tensors({name: tensor.half() for name, tensor in weights.items()}, output / "control" / "model.safetensors")
+    write_json(output / "control" / "manifest.json", manifest)
+    return [output / "control"]
 
 
 def text_config(architecture: Path, tokenizer):

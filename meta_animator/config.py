@@ -30,7 +30,11 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     for override in overrides:
         if "=" not in override:
             raise UserError(f"argument '{override}': expected key=value, such as train.max_steps=100")
-        config = _merge(config, OmegaConf.from_dotlist([override]), f"argument '{override}'")
+        try:
+            update = OmegaConf.from_dotlist([override])
+        except Exception as error:
+            raise UserError(f"argument '{override}': not valid ({_first_line(error)})") from error
+        config = _merge(config, update, f"argument '{override}'")
     return config
 
 
@@ -111,6 +115,8 @@ def _check_values(config: Any, where: str, prefix: str) -> None:
             raise UserError(f"{where}: {name}: '{value}' is not one of {', '.join(repr(c) for c in choices)}")
         if low is not None and value < low:
             raise UserError(f"{where}: {name}: {value} is below the smallest allowed value {low}")
+        if (high := field.metadata.get("high")) is not None and value > high:
+            raise UserError(f"{where}: {name}: {value} is above the largest allowed value {high}")
 
 
 def _first_line(error: Exception) -> str:

@@ -8,9 +8,11 @@ TASKS = (
 )  # fmt: skip
 
 
-def setting(default: Any, meaning: str, *, choices: tuple[str, ...] = (), low: float | None = None) -> Any:
-    """A dataclass field with one line of meaning, optional allowed values and an optional lower bound."""
-    metadata = {"meaning": meaning, "choices": choices, "low": low}
+def setting(
+    default: Any, meaning: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None
+) -> Any:
+    """A dataclass field with one line of meaning, optional allowed values and optional bounds, both included."""
+    metadata = {"meaning": meaning, "choices": choices, "low": low, "high": high}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -53,17 +55,17 @@ class DataConfig:
     train: list[str] = setting([], "data-set folders, each with a manifest.jsonl")
     auxiliary: list[str] = setting([], "data sets of other people that keep stage 2 from overfitting")
     auxiliary_sets: int = setting(20, "how many frames of the auxiliary data sets are used", low=0)
-    auxiliary_fraction: float = setting(0.5, "share of draws from the auxiliary frames", low=0.0)
+    auxiliary_fraction: float = setting(0.5, "share of draws from the auxiliary frames", low=0.0, high=1.0)
     split: str = setting("train", "split of the manifest that is trained on")
     height: int = setting(512, "pixels; divisible by the base's factor", low=8)
     width: int = setting(512, "pixels; divisible by the base's factor", low=8)
     random_crop: float = setting(0.0, "largest random zoom of the crop (0: centre crop)", low=0.0)
-    flip: float = setting(0.0, "probability of a mirror image, left and right swapped in all layers", low=0.0)
+    flip: float = setting(0.0, "probability of a mirror image, left and right swapped in all layers", low=0.0, high=1.0)
     num_frames: int = setting(16, "frames per clip in stage 1", low=1)
     fps: float = setting(0.0, "frames per second of stage-1 clips; 0: the clip's own", low=0.0)
     stride: int = setting(1, "stored frames between two frames of a clip, where fps is 0", low=1)
     prompt: str = setting("Person looks like {identifier}", "prompt; {identifier} and {description} are filled in")
-    prompt_drop: float = setting(0.01, "probability of an empty prompt", low=0.0)
+    prompt_drop: float = setting(0.01, "probability of an empty prompt", low=0.0, high=1.0)
     cache_latents: bool = setting(True, "encode every frame and condition once, before the first step")
     cache_dir: str = setting("", "where cached latents live; empty: <output_dir>/cache")
     num_workers: int = setting(0, "data-loader processes", low=0)
@@ -76,7 +78,9 @@ class LossConfig:
     image_weight: float = setting(0.1, "lambda: weight of the whole image loss (pixels + face)", low=0.0)
     pixel_weight: float = setting(1.0, "weight of the pixel error inside the image loss", low=0.0)
     face_weight: float = setting(0.0, "weight of the face term inside the image loss", low=0.0)
-    max_noise_level: float = setting(0.3707, "image loss only where sqrt(1 - alpha_bar) <= this (t <= 124 in SD1.5)")
+    max_noise_level: float = setting(
+        0.3707, "image loss only where sqrt(1 - alpha_bar) <= this (t <= 124 in SD1.5)", low=0.0, high=1.0
+    )
     start_step: int = setting(-1, "first step with the image loss; -1: after half an epoch", low=-1)
 
 
@@ -88,8 +92,8 @@ class TrainConfig:
     trainable: str = setting("all", "all of a stage's modules, or its LoRAs only", choices=("all", "lora"))
     learning_rate: float = setting(1e-5, "AdamW learning rate", low=0.0)
     lora_learning_rate: float = setting(0.0, "learning rate of LoRAs; 0: learning_rate", low=0.0)
-    adam_beta1: float = setting(0.9, "AdamW")
-    adam_beta2: float = setting(0.999, "AdamW")
+    adam_beta1: float = setting(0.9, "AdamW", low=0.0, high=0.9999)
+    adam_beta2: float = setting(0.999, "AdamW", low=0.0, high=0.99999)
     adam_epsilon: float = setting(1e-8, "AdamW")
     weight_decay: float = setting(1e-2, "AdamW", low=0.0)
     max_grad_norm: float = setting(1.0, "gradient clipping; 0: off", low=0.0)
@@ -100,7 +104,7 @@ class TrainConfig:
     lr_warmup_steps: int = setting(0, "steps", low=0)
     mixed_precision: str = setting("no", "arithmetic of the forward pass", choices=("no", "fp16", "bf16"))
     gradient_checkpointing: bool = setting(False, "less memory for about a third more time")
-    ema_decay: float = setting(0.0, "moving average of the trained weights; 0: off", low=0.0)
+    ema_decay: float = setting(0.0, "moving average of the trained weights; 0: off", low=0.0, high=0.99999)
     train_lora_in_motion: bool = setting(False, "stage 1 also trains the LoRA of its task")
     checkpoint_every: int = setting(500, "steps; the last step is always saved", low=1)
     keep_checkpoints: int = setting(2, "older checkpoints are deleted", low=1)
@@ -125,7 +129,7 @@ class SampleConfig:
     eta: float = setting(0.0, "DDIM stochasticity", low=0.0)
     init_noise: str = setting("inversion", "first latent", choices=("inversion", "random"))
     inversion_fixed_point_iterations: int = setting(0, "refinements of each inversion step", low=0)
-    frame_noise: float = setting(0.0, "share of noise drawn per frame instead of shared by all frames (0..1)", low=0.0)
+    frame_noise: float = setting(0.0, "share of noise drawn per frame instead of shared by all frames (0..1)", low=0.0, high=1.0)
     window: int = setting(16, "frames denoised together", low=1)
     overlap: int = setting(4, "frames shared by neighbouring windows", low=0)
     frame_batch_size: int = setting(8, "frames encoded and decoded at once", low=1)

@@ -9,6 +9,7 @@ mask 0 or 255 · depth 16 bits, 65535 nearest · normal (n + 1) / 2 in 8 bits, b
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -107,7 +108,10 @@ class Clip:
         path = self.folder / relative
         if path.is_dir():
             return read_image(picture_path(path, index))
-        return VideoSource(path, verify=False).read([index])[0]
+        key = f"video {relative} {os.getpid()}"  # an open decoder must not be shared with a forked worker
+        if key not in self._memory:
+            self._memory[key] = VideoSource(path, verify=False)
+        return self._memory[key].read([index])[0]
 
     def _fitting(self, image: np.ndarray, name: str, index: int) -> np.ndarray:
         if image.shape[:2] != (self.height, self.width):
@@ -146,6 +150,8 @@ def read_keypoints(path: Path) -> np.ndarray:
         raise UserError(f"{path}: cannot be read; expected an .npz with 'keypoints' (frames, 133, 3)") from error
     if keypoints.ndim != 3 or keypoints.shape[1:] != (NUM_KEYPOINTS, 3):
         raise UserError(f"{path}: keypoints have shape {keypoints.shape}; expected (frames, 133, 3)")
+    if not len(keypoints):
+        raise UserError(f"{path}: holds no frame; expected keypoints (frames, 133, 3)")
     return np.nan_to_num(keypoints, nan=0.0, posinf=0.0, neginf=0.0)
 
 

@@ -3,6 +3,8 @@
 One scale and one shift hold for the whole clip, so the motion itself stays as it is.
 """
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
 
@@ -48,13 +50,21 @@ def fit_drawn_pose(
     reference's own drawn pose. The clip's tall poses get the box's height; its feet stand on the box's lower edge, its
     middle is the box's. Raises UserError where nothing is drawn.
     """
+    scale, shift = drawn_pose_fit(frames, reference_box)
+    return np.stack([warp_drawn(frame, scale, shift, size) for frame in frames])
+
+
+def drawn_pose_fit(
+    frames: Iterable[np.ndarray], reference_box: tuple[float, float, float, float]
+) -> tuple[float, tuple[float, float]]:
+    """The (scale, shift) of `fit_drawn_pose`, for `warp_drawn`; looks at one frame at a time."""
     found = np.array([box for box in map(drawn_box, frames) if box is not None])
     if len(found) == 0:
         raise UserError("the drawn pose video is black: no frame shows a pose")
     scale = (reference_box[3] - reference_box[1]) / np.quantile(found[:, 3] - found[:, 1], TALL)
     middle, bottom = np.median((found[:, 0] + found[:, 2]) / 2), np.median(found[:, 3])
     shift = ((reference_box[0] + reference_box[2]) / 2 - scale * middle, reference_box[3] - scale * bottom)
-    return np.stack([_warp(frame, scale, shift, size) for frame in frames])
+    return scale, shift
 
 
 def drawn_box(image: np.ndarray) -> tuple[float, float, float, float] | None:
@@ -124,7 +134,7 @@ def _anything(points: np.ndarray, threshold: float) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _warp(frame: np.ndarray, scale: float, shift: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
+def warp_drawn(frame: np.ndarray, scale: float, shift: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
     """Scales about the corner, then shifts, both in pixel edges; shrinks by averaging, enlarges linearly."""
     height, width = frame.shape[:2]
     source = np.ascontiguousarray(frame)

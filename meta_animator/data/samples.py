@@ -85,7 +85,8 @@ class SampleSet(Dataset):
         sample = self.samples[draw.sample]
         clip = self.clips[sample.clip]
         frames = [sample.first + k * sample.step for k in range(self.num_frames or 1)]
-        shown = [load_shown(clip, k, draw.task, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
+        shown_task = draw.task if self.cache is None else FRAME  # a cached condition need not be drawn
+        shown = [load_shown(clip, k, shown_task, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
         item = {
             "task": draw.task,
             "draws": draw.number,

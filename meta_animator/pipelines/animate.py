@@ -78,12 +78,10 @@ class Animator:
 
     def _encode_conditions(self, driving: Driving, task: str) -> Tensor:
         """Latents (1 f c h w) of every frame's condition, each encoded once, `frame_batch_size` at a time."""
-        fitted = driving.fitted_drawn(task) if driving.fit_box is not None and task in driving.clip.conditions else None
         chunks = []
         for start in range(0, len(driving), self.sample.frame_batch_size):
             places = range(start, min(start + self.sample.frame_batch_size, len(driving)))
-            images = [fitted[k] if fitted is not None else driving.condition(task, k) for k in places]
-            pixels = torch.stack([to_pixels(image) for image in images]).to(self.device)
+            pixels = torch.stack([to_pixels(driving.condition(task, k)) for k in places]).to(self.device)
             chunks.append(self.models.backbone.encode_condition(pixels))
         return torch.cat(chunks)[None]
 
@@ -154,7 +152,10 @@ class Animator:
                 yield from to_images(self.models.backbone.decode(chunk))
 
     def _timesteps(self) -> Tensor:
-        return sampling_timesteps(self.sample.num_inference_steps, self.models.backbone.process.num_train_timesteps)
+        try:
+            return sampling_timesteps(self.sample.num_inference_steps, self.models.backbone.process.num_train_timesteps)
+        except ValueError as error:
+            raise UserError(f"sample.num_inference_steps: {error}") from error
 
 
 def prompt_for(sample: SampleConfig, identifiers: dict[str, str], template: str, person: str) -> str:

@@ -30,6 +30,7 @@ class Driving:
     size        (height, width) of the output
     order       frame numbers of the clip in the order in which they drive
     keypoints   (num_frames, 133, 3) in output pixels, fitted to the reference person; None: the clip's own layers
+    drawn_fit   (scale, shift) of a drawn pose video, fitted to the reference person; None: cropped like the rest
     swap_colours   the drawn pose video has red and blue swapped
     """
 
@@ -37,7 +38,7 @@ class Driving:
     size: tuple[int, int]
     order: list[int]
     keypoints: np.ndarray | None = None
-    fit_box: tuple[float, float, float, float] | None = None
+    drawn_fit: tuple[float, tuple[float, float]] | None = None
     swap_colours: bool = False
 
     def __len__(self) -> int:
@@ -50,25 +51,22 @@ class Driving:
     def condition(self, task: str, place: int) -> np.ndarray:
         """The condition image of the `place`-th output frame: uint8 (h, w, 3)."""
         index = self.order[place]
-        if task not in self.clip.conditions:
-            needs = find_condition(task).needs
+        needs = find_condition(task).needs
+        redraw = self.keypoints is not None and needs == ("keypoints",)
+        if task not in self.clip.conditions or redraw:
             layers = crop_and_resize(self.clip.load(index, needs), self.box, self.size)
             if self.keypoints is not None:
                 layers = dataclasses.replace(layers, keypoints=self.keypoints[index])
             return draw_condition(task, layers)
-        image = self._drawn(task, index)
-        if self.fit_box is not None:
-            return image
+        image = self.drawn(task, index)
+        if self.drawn_fit is not None:
+            return retarget.warp_drawn(image, *self.drawn_fit, self.size)
         return crop_and_resize(Layers(frame=image), self.box, self.size).frame
 
-    def _drawn(self, task: str, index: int) -> np.ndarray:
+    def drawn(self, task: str, index: int) -> np.ndarray:
+        """Frame `index` of a drawn condition video as it is, colours put right: uint8 (H, W, 3)."""
         image = self.clip.load_condition(task, index)
         return np.ascontiguousarray(image[..., ::-1]) if self.swap_colours else image
-
-    def fitted_drawn(self, task: str) -> np.ndarray:
-        """All frames of a drawn pose video, moved into `fit_box`: uint8 (n, h, w, 3)."""
-        frames = np.stack([self._drawn(task, k) for k in self.order])
-        return retarget.fit_drawn_pose(frames, self.fit_box, self.size)
 
     def layers(self, place: int) -> Layers:
         """The driving clip's own frame and layers at the output's size (the truth, where it shows the same person)."""
@@ -154,12 +152,13 @@ def fit_to_reference(driving: Driving, reference: Layers) -> None:
     """Scale and move the driving skeleton onto the reference person. Raises UserError without keypoints of that person."""
     if reference.keypoints is None:
         raise UserError("sample.fit_pose: the reference has no keypoints; prepare it with scripts/prepare_data.py")
-    if "keypoints" in driving.clip.layers:
-        own = [
-            crop_and_resize(driving.clip.load(k, ("keypoints",)), driving.box, driving.size).keypoints
-            for k in range(driving.clip.num_frames)
-        ]
-        driving.keypoints = retarget.fit_keypoints(np.stack(own), reference.keypoints)
+    clip = driving.clip
+    if "keypoints" in clip.layers:
+        own = np.stack([clip.load(k, ("keypoints",)).keypoints for k in range(clip.num_frames)])
+        driving.keypoints = retarget.fit_keypoints(own, reference.keypoints)
         return
-    drawn = retarget.drawn_box(draw_condition("dwpose", reference))
-    driving.fit_box = drawn or person_box(reference.keypoints)
+    box = retarget.drawn_box(draw_condition("dwpose", reference)) or person_box(reference.keypoints)
+    if box is None:
+        raise UserError("sample.fit_pose: the reference photo shows no person to fit the poses to")
+    task = next(iter(clip.conditions))
+    driving.drawn_fit = retarget.drawn_pose_fit((driving.drawn(task, k) for k in driving.order), box)

@@ -11,7 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from meta_animator.conversion.motion import load_motion
 from meta_animator.data.batch import Batch, collate
+from meta_animator.data.conditions import find_condition
 from meta_animator.data.latents import LatentCache
 from meta_animator.data.manifest import Clip
 from meta_animator.data.puppets.dataset import ensure_puppets
@@ -36,6 +38,7 @@ STAGES = {"control": ControlStage, "motion": MotionStage, "reference": Reference
 
 def train(config: RunConfig) -> None:
     """Run a training stage from its config to its last checkpoint. Raises UserError for what the user can mend."""
+    check_tasks(config.model.tasks, "model.tasks")
     accelerator = make_accelerator(config)
     torch.manual_seed(config.seed)  # fresh weights
     if accelerator.is_main_process:
@@ -59,6 +62,9 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     models = build_models(config, [clip.identity for clip in [*clips, *extra]]).to(accelerator.device)
     check_size(config.data, models.backbone.divisor)
     num_frames = config.data.num_frames if config.stage == "motion" else None
+    if num_frames and num_frames > config.model.motion_max_seq_length:
+        limit = config.model.motion_max_seq_length
+        raise UserError(f"data.num_frames: {num_frames} is more than model.motion_max_seq_length, {limit}")
     cache = make_cache(config, models, [*clips, *extra], accelerator) if config.data.cache_latents else None
     samples = SampleSet(
         [*clips, *extra], config.data, seed=config.seed, identifiers=models.identifiers, num_frames=num_frames,
@@ -66,13 +72,16 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     )  # fmt: skip
     table = samples.by_task(config.model.tasks)
     main = {t: [k for k in table[t] if samples.samples[k].clip < len(clips)] for t in table}
+    if empty := [t for t in main if not main[t]]:
+        able = ", ".join(t for t in main if main[t])
+        raise UserError(f"data.train: no frame can show {', '.join(empty)}; set model.tasks to [{able}]")
     plan = TaskPlan(
         samples=main, batch_size=config.train.batch_size, seed=config.seed,
         micro_batches=config.train.gradient_accumulation_steps, world_size=accelerator.num_processes,
         auxiliary=auxiliary_samples(config, samples, table, len(clips)),
         auxiliary_fraction=config.data.auxiliary_fraction if extra else 0.0,
     )  # fmt: skip
-    stage = STAGES[config.stage](config, models, make_loss(config, plan), preview_examples(samples, plan, config))
+    stage = STAGES[config.stage](config, models, make_loss(config, plan, accelerator), preview_examples(samples, plan, config))
     if isinstance(stage, ReferenceStage):
         stage.person = only_person(clips)
     return stage, samples, plan
@@ -89,18 +98,28 @@ def build_models(config: RunConfig, identities: list[str]) -> Assembly:
     elif config.stage != "control":
         raise UserError(f"model.control_from is empty: stage '{config.stage}' starts from a stage-0 run; name its folder")
     if config.stage == "motion" and config.model.motion_from:
-        models.load_motion(*read_weights(config.model.motion_from), config.model.motion_from)
+        load_motion(models, config.model.motion_from)
     models.name_people(identities)
     return models
 
 
-def make_loss(config: RunConfig, plan: TaskPlan) -> HybridLoss:
+def make_loss(config: RunConfig, plan: TaskPlan, accelerator: Accelerator) -> HybridLoss:
+    """The hybrid loss; its image terms are means over the gated images and visible faces of all processes."""
     loss = config.loss
     start = loss.start_step if loss.start_step >= 0 else int(plan.steps_per_epoch / 2)
     return HybridLoss(
         image_weight=loss.image_weight, face_weight=loss.face_weight, pixel_weight=loss.pixel_weight,
         latent_weight=loss.latent_weight, max_noise_level=loss.max_noise_level, start_step=start,
+        reduce=lambda counts: accelerator.reduce(counts, "mean"),
     )  # fmt: skip
+
+
+def check_tasks(tasks: list[str], key: str) -> None:
+    """Raises UserError for an empty list, a task named twice, or an unknown one (with the known ones)."""
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise UserError(f"{key}: expected at least one task, each once, such as [dwpose, canny]; got {list(tasks)}")
+    for task in tasks:
+        find_condition(task)
 
 
 def check_size(data: DataConfig, divisor: int) -> None:
@@ -153,7 +172,10 @@ def load_batches(
 ) -> Iterator[Batch]:
     """This rank's micro-batches of the optimizer steps first .. last - 1."""
     draws = list(plan.batches(first, last, accelerator.process_index))
-    return iter(DataLoader(samples, batch_sampler=draws, collate_fn=collate, num_workers=data.num_workers))
+    try:
+        yield from DataLoader(samples, batch_sampler=draws, collate_fn=collate, num_workers=data.num_workers)
+    except UserError as error:  # a worker's error carries the worker's traceback; its last line is the message
+        raise UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1]) from None
 
 
 def preview_examples(samples: SampleSet, plan: TaskPlan, config: RunConfig, count: int = 4) -> dict[str, Batch]:

@@ -22,6 +22,8 @@ from meta_animator.pipelines.guidance import Guide
 from meta_animator.settings import RunConfig
 from meta_animator.training.stage import ParamGroup
 
+MAX_CONTEXTS = 4096  # text embeddings that are kept
+
 
 class ControlStage(nn.Module):
     """(noise prediction of the base under control) against the Dual Space Hybrid Loss.
@@ -91,6 +93,8 @@ class ControlStage(nn.Module):
 
     def context(self, prompts: list[str]) -> Tensor:
         """Text embeddings (b n d); each distinct prompt is embedded once."""
+        if len(self.contexts) > MAX_CONTEXTS:
+            self.contexts.clear()
         for prompt in set(prompts) - set(self.contexts):
             self.contexts[prompt] = self.models.backbone.embed_text([prompt])
         return torch.cat([self.contexts[prompt] for prompt in prompts])

@@ -1,6 +1,8 @@
 """Stage 3 from a config: load the checkpoints of stages 2 and 1, animate, write the video and its frames."""
 
+import copy
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from tqdm import tqdm
 
 from meta_animator.config import save_config
 from meta_animator.conversion.lora import load_extracted
+from meta_animator.conversion.motion import load_motion
 from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.media.video import write_video
@@ -16,22 +19,24 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.pipelines.animate import Animator
 from meta_animator.settings import RunConfig
-from meta_animator.stages.build import check_size
+from meta_animator.stages.build import check_size, check_tasks
 from meta_animator.training.checkpoint import read_weights
 
 
 def sample(config: RunConfig) -> Path:
     """Writes <output_dir>/{<output>.mp4, frames/, driving/, config.yaml} and returns the video's path."""
-    animator = load_animator(config)
+    if not config.sample.output.endswith(".mp4"):
+        raise UserError(f"sample.output: '{config.sample.output}' does not end in .mp4")
+    animator = load_animator(copy.deepcopy(config))
     with tqdm(total=config.sample.num_inference_steps, desc="sampling", unit="step", dynamic_ncols=True) as bar:
         animation = animator.animate(progress=lambda step, x_t: bar.update())
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    frames = _write_frames(folder / "frames", animation.frames)
     task = next(iter(config.sample.tasks))
-    places = range(len(animation.driving))
-    _write_frames(folder / "driving", (animation.driving.condition(task, k) for k in places))
-    video = write_video(folder / config.sample.output, frames, animation.fps)
+    conditions = (animation.driving.condition(task, k) for k in range(len(animation.driving)))
+    for _ in _write_frames(folder / "driving", conditions):
+        pass
+    video = write_video(folder / config.sample.output, _write_frames(folder / "frames", animation.frames), animation.fps)
     save_config(config, folder / "config.yaml")
     return video
 
@@ -44,24 +49,27 @@ def load_animator(config: RunConfig) -> Animator:
         raise UserError("sample.driving is empty: name a data set, a drawn pose video or a keypoint .npz")
     if not config.sample.tasks:
         raise UserError("sample.tasks is empty: name at least one, such as {dwpose: 1.0}")
+    check_tasks(list(config.sample.tasks), "sample.tasks")
+    if config.model.motion_from and config.sample.window > config.model.motion_max_seq_length:
+        limit = config.model.motion_max_seq_length
+        raise UserError(f"sample.window: {config.sample.window} is more than model.motion_max_seq_length, {limit}")
     config.model.tasks = list(config.sample.tasks)
     manifest, weights = read_weights(config.model.control_from)
     models = Assembly(config.model, load_backbone(config.model), with_motion=bool(config.model.motion_from))
     check_size(config.data, models.backbone.divisor)
     models.load_control(manifest, weights, config.model.control_from)
     if config.model.motion_from:
-        models.load_motion(*read_weights(config.model.motion_from), config.model.motion_from)
+        load_motion(models, config.model.motion_from)
     if config.sample.loras:
         config.sample.loras = {load_extracted(models, Path(f)): w for f, w in config.sample.loras.items()}
     models.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return Animator(config, models, template=manifest.get("prompt", ""), person=manifest.get("person", ""))
 
 
-def _write_frames(folder: Path, frames) -> list[np.ndarray]:
+def _write_frames(folder: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pass frames on, one by one, while they are written as numbered pictures."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    kept = []
     for index, frame in enumerate(frames):
         write_image(folder / f"{index:06d}.png", frame)
-        kept.append(frame)
-    return kept
+        yield frame

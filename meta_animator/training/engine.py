@@ -1,6 +1,7 @@
 """The only training loop. It knows steps, precision, checkpoints and logs, and nothing of what is trained."""
 
 import contextlib
+import datetime
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -79,8 +80,9 @@ class Trainer:
         for micro in range(count):
             batch = next(stream).to(self.accelerator.device)
             sync = contextlib.nullcontext() if micro == count - 1 else self.accelerator.no_sync(self.wrapped)
-            with sync, self.accelerator.autocast():
-                loss, logs = self.wrapped(batch, self.step)
+            with sync:
+                with self.accelerator.autocast():
+                    loss, logs = self.wrapped(batch, self.step)
                 self.accelerator.backward(loss / count)
             all_logs.append({"loss": float(loss.detach()), **logs})
             if not math.isfinite(all_logs[-1]["loss"]):
@@ -93,9 +95,9 @@ class Trainer:
         self.prepared.step()
         if not self.accelerator.optimizer_step_was_skipped:
             self.scheduler.step()
+            if self.ema is not None:
+                self.ema.update()
         self.prepared.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update()
         mean = _mean_logs(all_logs)
         mean["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         if norm is not None:
@@ -118,12 +120,17 @@ class Trainer:
     def _save(self) -> None:
         checkpoint = Checkpoint(
             step=self.step,
-            manifest={**self.stage.manifest(), "ema_updates": self.ema.updates if self.ema else 0},
+            manifest={**self._identity(), "ema_updates": self.ema.updates if self.ema else 0},
             model=self.stage.trainable_state(),
             optimizer=named_state(self.optimizer, self.groups),
             ema=self.ema.shadow if self.ema else {},
         )
         save_checkpoint(self.run_folder, checkpoint, self.config.train.keep_checkpoints)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must stay the same for a run to continue."""
+        groups = {group.name: len(group.parameters) for group in self.groups}
+        return {**self.stage.manifest(), "trained_tensors": groups, "has_ema": self.ema is not None}
 
     def _resume(self) -> int:
         """Load the newest checkpoint of the run folder, if any, and return its step."""
@@ -132,7 +139,7 @@ class Trainer:
         if not found:
             return 0
         checkpoint = read_checkpoint(found[-1])
-        _check_same_run(self.stage.manifest(), checkpoint.manifest, found[-1])
+        _check_same_run(self._identity(), checkpoint.manifest, found[-1])
         self.stage.load_trainable_state(checkpoint.model, str(found[-1]))
         load_named_state(self.optimizer, self.groups, checkpoint.optimizer)
         if self.ema is not None:
@@ -161,9 +168,13 @@ def _mean_logs(all_logs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
-    from accelerate import DistributedDataParallelKwargs
+    """find_unused_parameters: inactive LoRAs take no part in a step. The long timeout: one process may encode latents."""
+    from accelerate import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     return Accelerator(
         mixed_precision=config.train.mixed_precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=datetime.timedelta(hours=24)),
+        ],
     )

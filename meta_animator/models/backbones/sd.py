@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
 from einops import rearrange
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from meta_animator.diffusion.process import DDPM
@@ -42,9 +43,12 @@ class StableDiffusion(nn.Module):
         for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL), ("text_encoder", CLIPTextModel)):
             try:
                 parts[part] = kind.from_pretrained(folder / part, torch_dtype=torch.float32)
-            except (OSError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise UserError(f"base model {folder / part}: {str(error).splitlines()[0]}") from error
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        try:
+            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"base model {folder / 'tokenizer'}: {str(error).splitlines()[0]}") from error
         return cls(config, **parts, tokenizer=tokenizer, process=read_process(folder, config.beta_schedule))
 
     # pixels and latents
@@ -60,7 +64,8 @@ class StableDiffusion(nn.Module):
     @torch.no_grad()
     def _encode(self, pixels: Tensor, sample: bool) -> Tensor:
         flat, frames = _fold(pixels)
-        posterior = self.vae.encode(flat.to(self.vae.dtype)).latent_dist
+        with torch.autocast(flat.device.type, enabled=False):  # latents are data: not rounded to half precision
+            posterior = self.vae.encode(flat.to(self.vae.dtype)).latent_dist
         latents = (posterior.sample() if sample else posterior.mode()) * self.vae.config.scaling_factor
         return _unfold(latents, frames)
 
@@ -76,7 +81,8 @@ class StableDiffusion(nn.Module):
             list(prompts), padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
             return_tensors="pt",
         )  # fmt: skip
-        return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
+        with torch.autocast(self.text_encoder.device.type, enabled=False):
+            return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
 
     def identifiers(self, count: int) -> list[str]:
         """Reserved tokens of the tokenizer ("<id007>"), pairs of them, or pairs of rare four-letter tokens."""

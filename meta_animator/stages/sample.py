@@ -28,6 +28,12 @@ def sample(config: RunConfig) -> Path:
     if not config.sample.output.endswith(".mp4"):
         raise UserError(f"sample.output: '{config.sample.output}' does not end in .mp4")
     animator = load_animator(copy.deepcopy(config))
+    precision = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[config.train.mixed_precision]
+    with torch.autocast(animator.device.type, precision, enabled=precision != torch.float32):
+        return _sample(config, animator)
+
+
+def _sample(config: RunConfig, animator: Animator) -> Path:
     with tqdm(total=config.sample.num_inference_steps, desc="sampling", unit="step", dynamic_ncols=True) as bar:
         animation = animator.animate(progress=lambda step, x_t: bar.update())
     folder = Path(config.output_dir)

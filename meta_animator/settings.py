@@ -105,6 +105,9 @@ class TrainConfig:
     mixed_precision: str = setting("no", "arithmetic of the forward pass", choices=("no", "fp16", "bf16"))
     gradient_checkpointing: bool = setting(False, "less memory for about a third more time")
     ema_decay: float = setting(0.0, "moving average of the trained weights; 0: off", low=0.0, high=0.99999)
+    shared_noise: float = setting(
+        0.0, "stage 1: share of the noise's variance that all frames of a clip have in common", low=0.0, high=1.0
+    )
     train_lora_in_motion: bool = setting(False, "stage 1 also trains the LoRA of its task")
     checkpoint_every: int = setting(500, "steps; the last step is always saved", low=1)
     keep_checkpoints: int = setting(2, "older checkpoints are deleted", low=1)

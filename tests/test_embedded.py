@@ -133,4 +133,4 @@ def test_windows_leave_no_seam(models):
     (_, first_end), (second_start, _) = windows
     inside = torch.zeros(23, dtype=torch.bool)
     inside[second_start - 1 : first_end] = True
-    assert jumps[inside].max() <= 1.25 * jumps[~inside].max()
+    assert jumps[inside].max() <= jumps[~inside].max()

@@ -1,5 +1,6 @@
 """Where frames to prepare come from: a film or photos, with keypoints and masks from an .npz."""
 
+import abc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from meta_animator.media.video import VideoSource
 CHUNK = 16  # frames decoded at once
 
 
-class Source:
+class Source(abc.ABC):
     """Frames with what is known of them. Subclasses set these, and `read`."""
 
     num_frames: int
@@ -28,9 +29,9 @@ class Source:
         self.skipped: list[str] = []
         self.empty = 0
 
+    @abc.abstractmethod
     def select(self, fps: float | None) -> list[int]:
         """Numbers of the frames to keep."""
-        raise NotImplementedError
 
     def title(self, index: int) -> str:
         """A short name of the frame for sheets."""
@@ -40,9 +41,9 @@ class Source:
         """Whether at least three points are seen; True where there are no keypoints to tell."""
         return self.keypoints is None or int((self.keypoints[index, :, 2] >= VISIBLE).sum()) >= 3
 
+    @abc.abstractmethod
     def read(self, indices: list[int]) -> Iterator[Layers]:
         """Layers of these frames, in order."""
-        raise NotImplementedError
 
     def box(self, index: int, have: tuple[int, int], size: tuple[int, int]) -> Box:
         """The box of the shape of `size` in a frame of size `have`, around the person; one for a whole film."""
@@ -54,9 +55,9 @@ class Source:
         x0, y0, x1, y1 = np.median(np.array(boxes), axis=0)
         return crop_box(have[1], have[0], *size, center=((x0 + x1) / 2, (y0 + y1) / 2))
 
+    @abc.abstractmethod
     def _same_camera(self, index: int) -> Sequence[int]:
         """Numbers of the frames that are cut like this one."""
-        raise NotImplementedError
 
     def _layers(self, frame: np.ndarray, index: int, mask: np.ndarray | None = None) -> Layers:
         height, width = frame.shape[:2]

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from meta_animator.errors import UserError
+from meta_animator.files import whole_file
 from meta_animator.settings import RunConfig
 
 
@@ -40,7 +41,8 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
 
 def save_config(config: RunConfig, path: Path) -> None:
     """Write the resolved config; loading it again gives an equal RunConfig."""
-    path.write_text(to_yaml(config), encoding="utf-8")
+    with whole_file(path) as part:
+        part.write_text(to_yaml(config), encoding="utf-8")
 
 
 def to_yaml(config: RunConfig) -> str:

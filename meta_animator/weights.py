@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,14 +10,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from meta_animator.errors import UserError
+from meta_animator.files import whole_file
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write to a temporary name, then rename: `path` is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary, metadata=metadata)
-    os.replace(temporary, path)
+    """Raises UserError where `path` cannot be written."""
+    try:
+        with whole_file(path) as part:
+            save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, part, metadata=metadata)
+    except SafetensorError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from error
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -66,9 +67,11 @@ def read_json(path: Path) -> dict:
 
 
 def write_json(path: Path, value: dict) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Nested mappings of numbers (also numpy's), strings and None. Raises ValueError for NaN, UserError where `path` cannot
+    be written."""
+    text = json.dumps(value, indent=2, allow_nan=False, default=lambda number: number.tolist())  # of numpy
+    with whole_file(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def fingerprint(state: Mapping[str, torch.Tensor], samples: int = 64) -> str:

@@ -21,14 +21,14 @@ def main() -> None:
     args = parser.parse_args()
 
     from meta_animator.evaluation.animation import evaluate_animation
-    from meta_animator.evaluation.report import write_metrics
     from meta_animator.media.images import write_image
+    from meta_animator.weights import write_json
 
     seconds = {stage: float(value) for stage, value in (pair.split("=") for pair in args.seconds)}
     metrics, picture = evaluate_animation(
         args.generated, args.truth, args.reference, shuffled=args.shuffled, seconds=seconds
     )
-    write_metrics(args.output / "metrics.json", metrics)
+    write_json(args.output / "metrics.json", metrics)
     write_image(args.output / "overview.png", picture)
     rows = {"ours": metrics, **metrics["baselines"], **metrics["controls"]}
     for name, row in rows.items():

@@ -45,9 +45,7 @@ def _export_vae(config: RunConfig, weights: dict[str, Tensor], output: Path) -> 
         latents = torch.cat([vae.encode(to_pixels(frame)[None]).latent_dist.mode() for frame in frames])
     vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
     vae.half().save_pretrained(output / "vae")
-    scheduler = output / "scheduler"
-    shutil.copytree(Path(config.model.architecture) / "scheduler", scheduler, dirs_exist_ok=True)
-    return [output / "vae", scheduler]
+    return [output / "vae"]
 
 
 def _export_unet(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:
@@ -62,7 +60,8 @@ def _export_unet(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
     text_encoder = CLIPTextModel(text_config(folder, tokenizer))
     _fill(text_encoder, weights, "text_encoder")
     text_encoder.half().save_pretrained(output / "text_encoder")
-    return [output / "unet", output / "text_encoder", output / "tokenizer"]
+    shutil.copytree(folder / "scheduler", output / "scheduler", dirs_exist_ok=True)
+    return [output / "unet", output / "text_encoder", output / "tokenizer", output / "scheduler"]
 
 
 def _export_face(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:

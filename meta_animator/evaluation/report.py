@@ -1,10 +1,6 @@
-"""What people look at after a run: one sheet of pictures and one file of numbers."""
+"""What people look at after a run: one sheet of pictures."""
 
-import json
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -36,25 +32,3 @@ def overview(
     width = max(len(row) for row in rows)
     padded = [row + [None] * (width - len(row)) for row in rows]
     return grid(padded, row_titles=(["reference"] if photos else []) + list(clips), cell=cell)
-
-
-def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
-    """Write nested mappings of numbers, strings and None as indented JSON; a crash leaves an older file whole.
-
-    Raises ValueError on values that JSON cannot carry, such as NaN.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(metrics, indent=2, allow_nan=False, default=_plain)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text + "\n", encoding="utf-8")
-    os.replace(beside, path)
-
-
-def _plain(value: Any) -> Any:
-    """NumPy values and paths as what JSON knows."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"cannot write a {type(value).__name__} into a file of metrics")

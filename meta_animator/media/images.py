@@ -1,12 +1,12 @@
 """Reading any ordinary picture as uint8 RGB, and writing pictures."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from meta_animator.errors import UserError
+from meta_animator.files import whole_file
 from meta_animator.media.probe import check_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -59,17 +59,10 @@ def write_image(path: str | Path, image: np.ndarray, *, quality: int = 95) -> Pa
     flat = image.ndim == 2 and image.dtype in (np.uint8, np.uint16)
     if not flat and not (image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8):
         raise ValueError(f"expected uint8 (h, w, 3) or uint8, uint16, bool (h, w); got {image.dtype} {image.shape}")
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     lossy = path.suffix.lower() in (".jpg", ".jpeg", ".webp")
     options = {"quality": quality} if lossy else {"compress_level": 3}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
         Image.fromarray(np.ascontiguousarray(image)).save(part, **options)
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

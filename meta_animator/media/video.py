@@ -1,6 +1,5 @@
 """Reading frames of a video by number, and writing videos that every player shows."""
 
-import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from meta_animator.errors import UserError
+from meta_animator.files import whole_file
 from meta_animator.media.probe import EXPECTED, VideoFacts, open_stream, probe_video
 
 
@@ -81,15 +81,8 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, *, c
         raise UserError(f"{path}: videos are written as MP4; give a name that ends in .mp4")
     if not fps > 0:
         raise ValueError(f"fps must be positive, got {fps}")
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
         _encode(part, frames, Fraction(fps).limit_denominator(1001), crf, gop)
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

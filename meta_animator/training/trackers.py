@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from meta_animator.files import whole_file
 from meta_animator.settings import RunConfig
 
 
@@ -18,7 +19,8 @@ class Tracker:
         folder = Path(config.output_dir)
         path = folder / "metrics.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        with whole_file(path) as part:
+            part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self.file = path.open("a", encoding="utf-8")
         self.board = SummaryWriter(folder / "tensorboard", purge_step=first_step + 1)
         self.wandb = None

@@ -1,9 +1,7 @@
-import json
-
 import numpy as np
 import pytest
 
-from meta_animator.evaluation.report import overview, write_metrics
+from meta_animator.evaluation.report import overview
 
 
 def clip(n, value):
@@ -22,13 +20,3 @@ def test_overview_has_a_row_for_everything():
 def test_overview_of_nothing_is_refused():
     with pytest.raises(ValueError, match="generated"):
         overview([], clip(2, 1), clip(0, 1))
-
-
-def test_metrics_are_written_whole(tmp_path):
-    path = tmp_path / "deep" / "metrics.json"
-    write_metrics(path, {"video": {"psnr": np.float64(20.5), "face_psnr": None}, "frames": np.int64(3)})
-    assert json.loads(path.read_text()) == {"video": {"psnr": 20.5, "face_psnr": None}, "frames": 3}
-    with pytest.raises(ValueError):
-        write_metrics(path, {"psnr": float("nan")})
-    assert json.loads(path.read_text())["frames"] == 3
-    assert [p.name for p in path.parent.iterdir()] == ["metrics.json"]

@@ -27,7 +27,7 @@ class ModelConfig:
     tasks: list[str] = setting(list(TASKS), "Meta-Tasks of this run, one LoRA each")
     lora_rank: int = setting(128, "rank of every LoRA", low=1)
     condition_range: str = setting("signed", "range of condition images for the VAE", choices=("signed", "unit"))
-    condition_posterior: str = setting("mode", "latent of a condition image", choices=("mode", "sample"))
+    condition_posterior: str = setting("mode", "latent of a condition in training; sampling: mode", choices=("mode", "sample"))
     control_from: str = setting("", "run or checkpoint with Meta ControlNet and LoRAs; empty: from the base UNet")
     motion_from: str = setting("", "run, checkpoint or diffusers MotionAdapter folder; empty: a fresh motion module")
     motion_max_seq_length: int = setting(32, "positions of the motion module, in frames", low=1)

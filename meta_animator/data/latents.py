@@ -17,43 +17,45 @@ Encode = Callable[[Clip, str, list[int]], Tensor]
 
 
 class LatentCache:
-    """`<folder>/<key>/<clip>.safetensors` with one tensor (num_frames, c, h, w) per name.
+    """`<folder>/<key>/<clip>.safetensors` with one tensor (len(frames), c, h, w) per name.
 
     The key is made of everything that the latents depend on beside the clip: base model, size, condition settings.
     """
 
-    def __init__(self, folder: Path, depends_on: dict):
+    def __init__(self, folder: Path, depends_on: dict, kept: Sequence[tuple[Clip, list[int]]]):
+        """kept: the frames of each clip that are worth encoding."""
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = folder / key
+        self.kept = list(kept)
+        self.files = {_name(clip): (self._path(clip, frames), frames) for clip, frames in self.kept}
 
-    def path(self, clip: Clip) -> Path:
-        """Clips of one name in two data sets, or changed on disk, have files of their own."""
-        stamp = hashlib.sha256(f"{clip.folder.resolve()}:{clip.stamp()}".encode()).hexdigest()[:8]
+    def _path(self, clip: Clip, frames: list[int]) -> Path:
+        """Clips of one name in two data sets, or changed on disk, have files of their own, and so have parts of a clip."""
+        part = "" if len(frames) == clip.num_frames else f":{frames}"
+        stamp = hashlib.sha256(f"{clip.folder.resolve()}:{clip.stamp()}{part}".encode()).hexdigest()[:8]
         return self.folder / f"{clip.id}-{stamp}.safetensors"
 
-    def fill(self, clips: Sequence[Clip], tasks: Sequence[str], encode: Encode, batch_size: int, progress=None) -> None:
+    def fill(self, tasks: Sequence[str], encode: Encode, batch_size: int, progress=None) -> None:
         """Encode what is not there yet. `progress(n)` is called after each clip."""
-        for clip in clips:
-            path = self.path(clip)
+        for clip, frames in self.kept:
+            path, _ = self.files[_name(clip)]
             names = ["frame", *(t for t in tasks if t in clip.available_tasks())]
             have = self._names(path)
             if missing := [n for n in names if n not in have]:
                 tensors = {n: self._read(path, n) for n in have}
                 for name in missing:
-                    chunks = [
-                        encode(clip, name, list(range(s, min(s + batch_size, clip.num_frames))))
-                        for s in range(0, clip.num_frames, batch_size)
-                    ]
+                    chunks = [encode(clip, name, frames[s : s + batch_size]) for s in range(0, len(frames), batch_size)]
                     tensors[name] = torch.cat(chunks).float().cpu()
                 save_tensors(tensors, path)
             if progress is not None:
                 progress(1)
 
     def read(self, clip: Clip, name: str, frames: Sequence[int]) -> Tensor:
-        """Latents (len(frames), c, h, w)."""
-        with safe_open(self.path(clip), "pt") as file:
+        """Latents (len(frames), c, h, w) of frames that are kept."""
+        path, kept = self.files[_name(clip)]
+        with safe_open(path, "pt") as file:
             part = file.get_slice(name)
-            return torch.stack([part[k] for k in frames])
+            return torch.stack([part[kept.index(k)] for k in frames])
 
     @staticmethod
     def _names(path: Path) -> list[str]:
@@ -66,3 +68,7 @@ class LatentCache:
     def _read(path: Path, name: str) -> Tensor:
         with safe_open(path, "pt") as file:
             return file.get_tensor(name)
+
+
+def _name(clip: Clip) -> tuple[str, str]:
+    return str(clip.folder), clip.id

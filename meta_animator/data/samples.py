@@ -4,7 +4,7 @@ Letters: f frames of a sample, h w its size in pixels.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,20 @@ class SampleSet(Dataset):
             )
         return table
 
+    def kept_frames(self, indices: Iterable[int]) -> list[tuple[Clip, list[int]]]:
+        """The frames that these samples show, by clip."""
+        frames: dict[int, set[int]] = {}
+        for index in indices:
+            frames.setdefault(self.samples[index].clip, set()).update(self._frames(self.samples[index]))
+        return [(self.clips[k], sorted(frames[k])) for k in sorted(frames)]
+
+    def _frames(self, sample: Sample) -> list[int]:
+        return [sample.first + k * sample.step for k in range(self.num_frames or 1)]
+
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         sample = self.samples[draw.sample]
         clip = self.clips[sample.clip]
-        frames = [sample.first + k * sample.step for k in range(self.num_frames or 1)]
+        frames = self._frames(sample)
         shown_task = draw.task if self.cache is None else FRAME  # a cached condition need not be drawn
         shown = [load_shown(clip, k, shown_task, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
         item = {

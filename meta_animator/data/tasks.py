@@ -47,6 +47,10 @@ class TaskPlan:
         """Optimizer steps after which as many samples were drawn as there are (sample, task) pairs."""
         return max(1.0, sum(len(s) for s in self.samples.values()) / self.draws_per_step)
 
+    def pools(self) -> set[int]:
+        """All samples that can be drawn."""
+        return {index for table in (self.samples, self.auxiliary or {}) for pool in table.values() for index in pool}
+
     def task_at(self, step: int) -> str:
         tasks = sorted(self.samples)
         cycle, place = divmod(step, len(tasks))

@@ -65,10 +65,8 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     if num_frames and num_frames > config.model.motion_max_seq_length:
         limit = config.model.motion_max_seq_length
         raise UserError(f"data.num_frames: {num_frames} is more than model.motion_max_seq_length, {limit}")
-    cache = make_cache(config, models, [*clips, *extra], accelerator) if config.data.cache_latents else None
     samples = SampleSet(
-        [*clips, *extra], config.data, seed=config.seed, identifiers=models.identifiers, num_frames=num_frames,
-        cache=cache,
+        [*clips, *extra], config.data, seed=config.seed, identifiers=models.identifiers, num_frames=num_frames
     )  # fmt: skip
     table = samples.by_task(config.model.tasks)
     main = {t: [k for k in table[t] if samples.samples[k].clip < len(clips)] for t in table}
@@ -81,6 +79,8 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
         auxiliary=auxiliary_samples(config, samples, table, len(clips)),
         auxiliary_fraction=config.data.auxiliary_fraction if extra else 0.0,
     )  # fmt: skip
+    if config.data.cache_latents:
+        samples.cache = make_cache(config, models, samples.kept_frames(plan.pools()), accelerator)
     stage = STAGES[config.stage](config, models, make_loss(config, plan, accelerator), preview_examples(samples, plan, config))
     if isinstance(stage, ReferenceStage):
         stage.person = only_person(clips)
@@ -198,18 +198,21 @@ def preview_examples(samples: SampleSet, plan: TaskPlan, config: RunConfig, coun
 # latent cache
 
 
-def make_cache(config: RunConfig, models: Assembly, clips: list[Clip], accelerator: Accelerator) -> LatentCache:
-    """The cache, filled: by the main process, while the others wait."""
+def make_cache(
+    config: RunConfig, models: Assembly, kept: list[tuple[Clip, list[int]]], accelerator: Accelerator
+) -> LatentCache:
+    """The cache of the frames in `kept`, filled: by the main process, while the others wait."""
     if config.data.random_crop or config.data.flip or config.model.condition_posterior == "sample":
         raise UserError(
             "data.cache_latents: cannot hold random crops, flips or sampled posteriors; set it to false, "
             "or data.random_crop and data.flip to 0 and model.condition_posterior to mode"
         )
-    cache = LatentCache(Path(config.data.cache_dir or Path(config.output_dir) / "cache"), cache_key(config, models))
+    folder = Path(config.data.cache_dir or Path(config.output_dir) / "cache")
+    cache = LatentCache(folder, cache_key(config, models), kept)
     if accelerator.is_main_process:
         tasks = [t for t in config.model.tasks if t != FRAME]
-        with tqdm(total=len(clips), desc="encoding latents", unit="clip", dynamic_ncols=True) as bar:
-            cache.fill(clips, tasks, functools.partial(encode_frames, config, models), batch_size=8, progress=bar.update)
+        with tqdm(total=len(kept), desc="encoding latents", unit="clip", dynamic_ncols=True) as bar:
+            cache.fill(tasks, functools.partial(encode_frames, config, models), batch_size=8, progress=bar.update)
     accelerator.wait_for_everyone()
     return cache
 

@@ -29,8 +29,9 @@ def build_base_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Mo
         raise UserError(f"model.architecture is empty: stage '{config.stage}' needs the folder with the config files")
     clips = read_clips(config.data.train, config.data.split)
     vae = load_part(AutoencoderKL, Path(config.model.base) / "vae") if config.stage == "base_unet" else None
-    cache = make_frame_cache(config, vae, clips) if vae is not None and config.data.cache_latents else None
-    samples = SampleSet(clips, config.data, seed=config.seed, identifiers={}, cache=cache)
+    samples = SampleSet(clips, config.data, seed=config.seed, identifiers={})
+    if vae is not None and config.data.cache_latents:
+        samples.cache = make_frame_cache(config, vae, clips)
     plan = TaskPlan(
         samples={FRAME: list(range(len(samples)))}, batch_size=config.train.batch_size, seed=config.seed,
         micro_batches=config.train.gradient_accumulation_steps, world_size=accelerator.num_processes,
@@ -51,9 +52,11 @@ def make_frame_cache(config: RunConfig, vae: AutoencoderKL, clips: list[Clip]) -
         pixels = [to_pixels(crop_and_resize(clip.load(k, ("frame",)), box, size).frame) for k in frames]
         return vae.encode(torch.stack(pixels)).latent_dist.mode() * vae.config.scaling_factor
 
-    cache = LatentCache(Path(config.output_dir) / "cache", {"vae": fingerprint(vae.state_dict()), "size": size})
+    depends_on = {"vae": fingerprint(vae.state_dict()), "size": size}
+    kept = [(clip, list(range(clip.num_frames))) for clip in clips]
+    cache = LatentCache(Path(config.output_dir) / "cache", depends_on, kept)
     with tqdm(total=len(clips), desc="encoding latents", unit="clip", dynamic_ncols=True) as bar:
-        cache.fill(clips, [], encode, batch_size=8, progress=bar.update)
+        cache.fill([], encode, batch_size=8, progress=bar.update)
     return cache
 
 

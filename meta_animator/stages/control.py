@@ -70,7 +70,8 @@ class ControlStage(nn.Module):
         latents = batch.latents if batch.latents is not None else backbone.encode(batch.pixels)
         control_latents = batch.control_latents
         if control_latents is None:
-            control_latents = backbone.encode_condition(batch.control_pixels)
+            posterior_noise = noise_for(self.config.seed, batch.draws, tuple(latents.shape[1:]), stream="condition posterior")
+            control_latents = backbone.encode_condition(batch.control_pixels, posterior_noise)
         t, noise = self._noise(batch, latents)
         x_t = backbone.process.add_noise(latents, noise, t).to(latents.dtype)
         context = self.context(batch.prompts)

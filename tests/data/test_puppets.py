@@ -1,5 +1,6 @@
 """The puppets: exact layers, consistent keypoints, reproducible and distinct people."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -19,9 +20,12 @@ from meta_animator.data.puppets import (
     render,
     render_clip,
 )
+from meta_animator.data.puppets.dataset import ensure_puppets
 from meta_animator.data.puppets.motion import Track
 from meta_animator.data.puppets.shapes import Shape, ellipsoid, round_cone
 from meta_animator.data.puppets.skeleton import rotation
+from meta_animator.errors import UserError
+from meta_animator.settings import PuppetsConfig
 
 FACE, LEFT_HAND = slice(23, 91), slice(91, 112)
 FULL_BODY = Camera(head_fraction=0.15, headroom=0.06, distance=4.0, pitch=0.0, offset=0.0)
@@ -192,6 +196,18 @@ def test_motions_are_smooth_and_periodic(kind: str):
         turns = 2 * np.pi * motion.spin if name == "yaw" else 0.0
         assert around[name] - turns == pytest.approx(value, abs=1e-9)
     assert any(abs(motion.pose(0.5)[name] - value) > 0.02 for name, value in start.items())
+
+
+def test_a_folder_of_puppets_is_made_once_and_not_mistaken_for_another(tmp_path):
+    root = str(tmp_path / "puppets")
+    config = PuppetsConfig(root=root, identities=1, frames=2, photos=1, driving_frames=2, height=32, width=32)
+    ensure_puppets(config)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    assert stamps
+    ensure_puppets(config)
+    assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    with pytest.raises(UserError, match=r"was made with identities 1, this run's data.puppets.identities is 3"):
+        ensure_puppets(dataclasses.replace(config, identities=3))
 
 
 def test_unknown_motion_is_an_error():

@@ -9,6 +9,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from meta_animator.data.batch import collate
+from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
 from meta_animator.stages.build import train
 from meta_animator.training.checkpoint import list_checkpoints
@@ -74,6 +76,20 @@ def test_a_run_killed_after_its_checkpoint_repeats_the_lost_steps(make_config):
     same_runs(whole.output_dir, killed.output_dir)
 
 
+def test_sampled_condition_posteriors_resume_bit_for_bit(make_config):
+    settings = {"model__condition_posterior": "sample", "data__cache_latents": False, "train__ema_decay": 0.5}
+    whole = make_config(name="whole", train__max_steps=4, train__checkpoint_every=4, **settings)
+    train(whole)
+    for steps in (2, 4):
+        torch.manual_seed(steps)
+        parts = make_config(name="parts", train__max_steps=steps, train__checkpoint_every=2, **settings)
+        train(parts)
+    same_runs(whole.output_dir, parts.output_dir)
+    mode = make_config(name="mode", train__max_steps=4, **(settings | {"model__condition_posterior": "mode"}))
+    train(mode)
+    assert metrics(mode.output_dir)[-1]["loss"] != metrics(whole.output_dir)[-1]["loss"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -111,6 +127,21 @@ def test_cached_latents_are_those_of_frame_and_condition(make_config):
         backbone = module.models.backbone
         torch.testing.assert_close(cached.latents, backbone.encode(pixels.pixels), rtol=0, atol=1e-5)
         torch.testing.assert_close(cached.control_latents, backbone.encode_condition(pixels.control_pixels), rtol=0, atol=1e-5)
+
+
+def test_only_frames_that_can_be_drawn_are_encoded(make_config, prepared):
+    """Stage 2 takes 3 frames of others; the clips that they come from have 16."""
+    config = make_config("reference", data__auxiliary_sets=3, model__control_from=prepared)
+    module, samples, plan = tiny.make_stage(config)
+    kept = [(clip.identity, len(frames)) for clip, frames in samples.cache.kept]
+    assert [count for name, count in kept if name == "held-out"] == [1, 1, 1, 1]
+    assert [count for name, count in kept if name != "held-out"] == [1, 1, 1]
+    others = [index for index in plan.auxiliary["seg"] if samples.clips[samples.samples[index].clip].identity != "held-out"]
+    assert len(others) == 3
+    batch = collate([samples[Draw(k, "seg", index)] for k, index in enumerate(others)])
+    samples.cache = None
+    pixels = collate([samples[Draw(k, "seg", index)] for k, index in enumerate(others)])
+    torch.testing.assert_close(batch.latents, module.models.backbone.encode(pixels.pixels), rtol=0, atol=1e-5)
 
 
 def test_eight_frames_are_overfitted(make_config, tiny_base, tmp_path):

@@ -1,5 +1,6 @@
 """Puppets as data sets on disk, in the same format as real footage."""
 
+import dataclasses
 import functools
 import os
 from collections.abc import Iterable
@@ -15,7 +16,9 @@ from meta_animator.data.puppets.motion import MOTIONS
 from meta_animator.data.puppets.render import render_clip
 from meta_animator.data.puppets.scene import make_scene
 from meta_animator.data.writer import DatasetWriter
+from meta_animator.errors import UserError
 from meta_animator.settings import PuppetsConfig
+from meta_animator.weights import read_json, write_json
 
 HELDOUT = 1_000_000  # identity and motion seeds from here on are never in a train set
 
@@ -26,10 +29,26 @@ def ensure_puppets(config: PuppetsConfig) -> None:
     if not config.root:
         return
     root = Path(config.root)
+    _check_same_puppets(config, root / "puppets.json")
     for name, make in (("train", make_train), ("person", make_person), ("driving", make_driving)):
         if not (root / name / "manifest.jsonl").exists():
             print(f"making puppets: {root / name}", flush=True)
             make(config, root / name)
+
+
+def _check_same_puppets(config: PuppetsConfig, note: Path) -> None:
+    """Raises UserError where the folder holds puppets of other settings; a new folder gets a note of its own."""
+    wanted = {name: value for name, value in dataclasses.asdict(config).items() if name != "root"}
+    if note.exists():
+        made = read_json(note)
+        for name, value in wanted.items():
+            if made.get(name) != value:
+                raise UserError(
+                    f"{note.parent}: was made with {name} {made.get(name)}, this run's data.puppets.{name} is {value}; "
+                    "name another data.puppets.root, or delete the folder"
+                )
+    elif not (note.parent / "train").exists():
+        write_json(note, wanted)
 
 
 def make_train(config: PuppetsConfig, folder: Path) -> None:

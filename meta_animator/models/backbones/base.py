@@ -15,11 +15,13 @@ class Backbone(Protocol):
     factor: int  # pixels per latent, along height and width
     divisor: int  # height and width in pixels must be divisible by it
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Scaled latents (posterior mode) of images or videos; no gradient."""
+    def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Scaled latents of images or videos; no gradient. The posterior's mode, or with unit normal `noise`, shaped
+        like the latents, a draw from it."""
 
-    def encode_condition(self, pixels: Tensor) -> Tensor:
-        """Scaled latents of condition images, in the range and posterior that the run's config asks for."""
+    def encode_condition(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The same of condition images, in the range that the run's config asks for; `noise` counts only where
+        `condition_posterior` is "sample"."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels of scaled latents, differentiable, not clipped."""

@@ -53,21 +53,18 @@ class StableDiffusion(nn.Module):
 
     # pixels and latents
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        return self._encode(pixels, sample=False)
-
-    def encode_condition(self, pixels: Tensor) -> Tensor:
+    def encode_condition(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         if self.config.condition_range == "unit":
             pixels = pixels / 2 + 0.5
-        return self._encode(pixels, sample=self.config.condition_posterior == "sample")
+        return self.encode(pixels, noise if self.config.condition_posterior == "sample" else None)
 
     @torch.no_grad()
-    def _encode(self, pixels: Tensor, sample: bool) -> Tensor:
+    def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         flat, frames = _fold(pixels)
         with torch.autocast(flat.device.type, enabled=False):  # latents are data: not rounded to half precision
             posterior = self.vae.encode(flat.to(self.vae.dtype)).latent_dist
-        latents = (posterior.sample() if sample else posterior.mode()) * self.vae.config.scaling_factor
-        return _unfold(latents, frames)
+        latents = posterior.mode() if noise is None else posterior.mean + posterior.std * _fold(noise)[0].to(flat.device)
+        return _unfold(latents * self.vae.config.scaling_factor, frames)
 
     def decode(self, latents: Tensor) -> Tensor:
         flat, frames = _fold(latents)

@@ -1,0 +1,80 @@
+"""What drives an animation: data sets, drawn pose videos, keypoint files; fitted to the reference person."""
+
+import numpy as np
+import pytest
+
+from meta_animator.data.conditions import draw_condition
+from meta_animator.data.layers import Layers
+from meta_animator.data.retarget import drawn_box
+from meta_animator.errors import UserError
+from meta_animator.media.video import write_video
+from meta_animator.pipelines.driving import fit_to_reference, open_driving
+from tests.data.people import layers_of_person
+
+SIZE = (128, 96)
+
+
+@pytest.fixture
+def reference():
+    return layers_of_person(*SIZE)
+
+
+@pytest.fixture
+def somebody():
+    """Keypoints (6, 133, 3) in a picture of 480 x 480: someone far off in the middle, who walks to the right."""
+    points = np.repeat(layers_of_person(*SIZE).keypoints[None], 6, axis=0)
+    points[..., :2] = points[..., :2] * 2 + (150, 80)
+    points[..., 0] += 8 * np.arange(6)[:, None]
+    return points.astype(np.float32)
+
+
+def drawn_video(path, points, swap=False):
+    frames = [draw_condition("dwpose", Layers(frame=np.zeros((480, 480, 3), np.uint8), keypoints=p)) for p in points]
+    return write_video(path, [f[..., ::-1] if swap else f for f in frames], fps=12)
+
+
+def test_a_drawn_pose_video_is_fitted_to_the_reference(tmp_path, reference, somebody):
+    video = drawn_video(tmp_path / "pose.mp4", somebody)
+    driving = open_driving(str(video), "", ["dwpose"], SIZE)
+    target = drawn_box(draw_condition("dwpose", reference))
+
+    def middle_box():
+        return np.median([drawn_box(driving.condition("dwpose", k)) for k in range(len(driving))], axis=0)
+
+    assert np.abs(middle_box() - target).max() > 15
+    fit_to_reference(driving, reference)
+    assert np.abs(middle_box() - target).max() < 4
+    first, last = (drawn_box(driving.condition("dwpose", k)) for k in (0, 5))
+    assert last[0] - first[0] > 10, "the motion itself must stay"
+
+
+def test_a_keypoint_file_is_fitted_to_the_reference(tmp_path, reference, somebody):
+    np.savez(tmp_path / "pose.npz", keypoints=somebody, width=480, height=480, fps=12.0)
+    driving = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose", "pose_hamer"], SIZE)
+    assert (len(driving), driving.clip.fps) == (6, 12)
+    fit_to_reference(driving, reference)
+    target = drawn_box(draw_condition("dwpose", reference))
+    found = np.median([drawn_box(driving.condition("dwpose", k)) for k in range(6)], axis=0)
+    assert np.abs(found - target).max() < 4
+
+
+def test_swapped_colours_are_recognised_said_and_put_right(tmp_path, somebody):
+    right = open_driving(str(drawn_video(tmp_path / "rgb.mp4", somebody)), "", ["dwpose"], SIZE)
+    with pytest.warns(UserWarning, match="red and blue are swapped"):
+        swapped = open_driving(str(drawn_video(tmp_path / "bgr.mp4", somebody, swap=True)), "", ["dwpose"], SIZE)
+    difference = right.condition("dwpose", 3).astype(int) - swapped.condition("dwpose", 3)
+    assert np.abs(difference).mean() < 3
+    wrong = right.condition("dwpose", 3)[..., ::-1].astype(int) - swapped.condition("dwpose", 3)
+    assert np.abs(wrong).mean() > 2 * np.abs(difference).mean() + 1
+
+
+def test_shuffled_driving_moves_every_frame(tmp_path, somebody):
+    np.savez(tmp_path / "pose.npz", keypoints=somebody, width=480, height=480, fps=12.0)
+    order = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], SIZE, shuffle_seed=0).order
+    assert sorted(order) == list(range(6)) and all(place != index for place, index in enumerate(order))
+
+
+def test_fitting_needs_keypoints_of_the_reference(tmp_path, reference, somebody):
+    driving = open_driving(str(drawn_video(tmp_path / "pose.mp4", somebody)), "", ["dwpose"], SIZE)
+    with pytest.raises(UserError, match="the reference has no keypoints"):
+        fit_to_reference(driving, Layers(frame=reference.frame))

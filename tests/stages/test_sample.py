@@ -1,0 +1,43 @@
+"""Stage 3 through its entry: files, frame rate, half precision."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meta_animator.media.images import read_image
+from meta_animator.media.probe import probe_video
+from meta_animator.stages.sample import sample
+
+
+@pytest.fixture
+def sampled(make_config, prepared, puppet_data):
+    def run(name, **overrides):
+        config = make_config(
+            "sample", name, model__control_from=prepared, sample__reference=puppet_data / "person",
+            sample__driving=puppet_data / "train", sample__identity="p0", sample__num_inference_steps=4,
+            sample__guidance_scale=1.5, **overrides,
+        )  # fmt: skip
+        video = sample(config)
+        folder = Path(config.output_dir)
+        return video, np.stack([read_image(path) for path in sorted((folder / "frames").glob("*.png"))]).astype(int)
+
+    return run
+
+
+def test_the_output_follows_the_driving_clip(sampled):
+    video, frames = sampled("plain")
+    facts = probe_video(video)
+    assert (facts.num_frames, facts.fps, len(frames)) == (4, 12, 4)
+    assert len(list((video.parent / "driving").glob("*.png"))) == 4
+    _, again = sampled("again")
+    assert np.array_equal(frames, again)
+    video, fewer = sampled("fewer", sample__max_frames=2, sample__fps=5)
+    assert len(fewer) == 2 and probe_video(video).fps == 5
+
+
+def test_half_precision_samples_nearly_the_same(sampled):
+    _, full = sampled("full")
+    _, half = sampled("half", train__mixed_precision="bf16")
+    difference = np.abs(full - half)
+    assert 0 < difference.mean() < 4, "bf16 must take effect, and change little"

@@ -20,7 +20,17 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import MetaControlNet
 from meta_animator.settings import RunConfig
 from meta_animator.training.checkpoint import find_checkpoint, read_weights
-from meta_animator.weights import check_names, copy_strict, fingerprint, load_tensors, read_json, save_tensors, write_json
+from meta_animator.weights import (
+    check_names,
+    copy_strict,
+    fingerprint,
+    load_tensors,
+    read_json,
+    same_weights,
+    save_tensors,
+    short,
+    write_json,
+)
 
 CONTROLNET = "controlnet"
 PREFIX = "base_model.model."  # how PEFT names the wrapped network
@@ -147,7 +157,7 @@ def load_control_folder(models: Assembly, folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
-    _expect(folder, "base", metadata["base"], models.backbone.fingerprint())
+    _expect_weights(folder, "base", metadata["base"], models.backbone.fingerprint())
     copy_strict(models.control.base_state(), load_tensors(folder / CONTROLNET_WEIGHTS), str(folder))
     models.identifiers.update(metadata["identifiers"])
     return metadata
@@ -163,9 +173,10 @@ def load_extracted(models: Assembly, folder: str | Path, name: str = "") -> str:
     metadata = read_metadata(folder)
     if "task" not in metadata:
         raise UserError(f"{folder}: is not the folder of a LoRA; expected one of its neighbours, such as 'dwpose'")
-    _expect(folder, "base", metadata["base"], models.backbone.fingerprint())
-    _expect(folder, "ControlNet", metadata["control"], models.control_fingerprint())
-    _expect(folder, "LoRA rank", metadata["lora_rank"], bank.rank)
+    _expect_weights(folder, "base", metadata["base"], models.backbone.fingerprint())
+    _expect_weights(folder, "ControlNet", metadata["control"], models.control_fingerprint())
+    if metadata["lora_rank"] != bank.rank:
+        raise UserError(f"{folder}: has LoRA rank {metadata['lora_rank']}, this run's model.lora_rank is {bank.rank}")
     state = _part(load_tensors(folder / ADAPTER_WEIGHTS), PREFIX)
     name = name or f"{metadata['task']}_extracted{len(bank.tasks)}"
     bank.load(name, state, str(folder))
@@ -183,6 +194,6 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
     return metadata
 
 
-def _expect(folder: Path, what: str, found: Any, own: Any) -> None:
-    if found != own:
-        raise UserError(f"{folder}: belongs to {what} {found}, this run has {what} {own}")
+def _expect_weights(folder: Path, what: str, found: str, own: str) -> None:
+    if not same_weights(found, own):
+        raise UserError(f"{folder}: belongs to {what} {short(found)}, this run has {what} {short(own)}")

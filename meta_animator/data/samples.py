@@ -26,6 +26,8 @@ from meta_animator.settings import DataConfig
 
 FRAME = "frame"  # the task of runs without a condition, and the cache's name for the frames themselves
 
+SIDED = {"dwpose", "pose_hamer", "normal", "seg"}  # tasks whose colours tell left from right
+
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
@@ -56,6 +58,11 @@ class SampleSet(Dataset):
     ):  # fmt: skip
         self.clips, self.config, self.seed, self.cache = clips, config, seed, cache
         self.identifiers, self.num_frames = dict(identifiers), num_frames
+        if config.flip and (drawn := next((c for c in clips if SIDED & c.conditions.keys()), None)):
+            raise UserError(
+                f"data.flip: clip '{drawn.id}' has drawn images of {', '.join(sorted(SIDED & drawn.conditions.keys()))}, in "
+                "which left and right cannot be swapped; set data.flip=0"
+            )
         self.samples = [s for k, clip in enumerate(clips) for s in clip_samples(k, clip, config, num_frames)]
         if not self.samples:
             raise UserError(

@@ -10,7 +10,7 @@ from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceEmbedder
 from meta_animator.settings import ModelConfig
-from meta_animator.weights import copy_strict, fingerprint
+from meta_animator.weights import copy_strict, fingerprint, same_weights, short
 
 
 class Assembly(nn.Module):
@@ -66,12 +66,23 @@ class Assembly(nn.Module):
         motion = {n: p for n, p in state.items() if n.startswith("motion.")}
         if not motion:
             raise UserError(f"{what}: holds no motion module; give a stage-1 run")
+        trained_with, own = manifest.get("beta_schedule", ""), self.config.beta_schedule
+        if trained_with != own:
+            raise UserError(
+                f"{what}: was trained with model.beta_schedule '{trained_with}', this run has '{own}' ('' is the base's own); "
+                "set the same"
+            )
         self.load(motion, what)
 
     def _check_base(self, manifest: Mapping[str, Any], what: str) -> None:
-        own = self.backbone.fingerprint()
-        if manifest.get("base") != own:
-            raise UserError(f"{what}: was trained on base {manifest.get('base')}, {self.config.base} is base {own}")
+        own, other = self.backbone.fingerprint(), str(manifest.get("base"))
+        if not same_weights(other, own):
+            raise UserError(f"{what}: was trained on base {short(other)}, {self.config.base} is base {short(own)}")
+
+    def keep_identifiers(self, own: Mapping[str, str]) -> None:
+        """Identifiers that this run has given already; they win over those of the checkpoint that it started from."""
+        words = set(own.values())
+        self.identifiers = {name: word for name, word in self.identifiers.items() if word not in words} | dict(own)
 
     def name_people(self, identities: list[str]) -> None:
         """Give every identity without an identifier one of its own; known ones keep theirs."""
@@ -85,6 +96,7 @@ class Assembly(nn.Module):
             "base": self.backbone.fingerprint(),
             "tasks": list(self.config.tasks),
             "lora_rank": self.config.lora_rank,
+            "beta_schedule": self.config.beta_schedule,
             "identifiers": dict(self.identifiers),
         }
 

@@ -64,7 +64,7 @@ class Animator:
         if sample.fit_pose:
             if reference is None:
                 raise UserError("sample.fit_pose needs sample.reference, the person to fit to")
-            fit_to_reference(driving, reference)
+            fit_to_reference(driving, reference, list(sample.tasks))
         context, null = (self.models.backbone.embed_text([text]) for text in (self.prompt, sample.negative_prompt))
         control_latents = {task: self._encode_conditions(driving, task) for task in sample.tasks}
         x_T = self._first_latents(reference, context, len(driving), control_latents)

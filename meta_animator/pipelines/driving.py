@@ -148,8 +148,11 @@ def open_reference(path: str, size: tuple[int, int]) -> Layers:
     return crop_and_resize(Layers(frame=image), crop_box(image.shape[1], image.shape[0], *size), size)
 
 
-def fit_to_reference(driving: Driving, reference: Layers) -> None:
-    """Scale and move the driving skeleton onto the reference person. Raises UserError without keypoints of that person."""
+def fit_to_reference(driving: Driving, reference: Layers, tasks: Sequence[str]) -> None:
+    """Scale and move the driving skeleton onto the reference person. Raises UserError without keypoints of that person,
+    and for tasks that show more than a skeleton."""
+    if other := [task for task in tasks if find_condition(task).needs != ("keypoints",)]:
+        raise UserError(f"sample.fit_pose: moves skeletons, not '{other[0]}'; set sample.fit_pose=false or other sample.tasks")
     if reference.keypoints is None:
         raise UserError("sample.fit_pose: the reference has no keypoints; prepare it with scripts/prepare_data.py")
     clip = driving.clip
@@ -160,5 +163,5 @@ def fit_to_reference(driving: Driving, reference: Layers) -> None:
     box = retarget.drawn_box(draw_condition("dwpose", reference)) or person_box(reference.keypoints)
     if box is None:
         raise UserError("sample.fit_pose: the reference photo shows no person to fit the poses to")
-    task = next(iter(clip.conditions))
+    task = next(task for task in tasks if task in clip.conditions)
     driving.drawn_fit = retarget.drawn_pose_fit((driving.drawn(task, k) for k in driving.order), box)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -29,8 +30,9 @@ from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages.control import ControlStage
 from meta_animator.stages.motion import MotionStage
 from meta_animator.stages.reference import ReferenceStage
-from meta_animator.training.checkpoint import read_weights
+from meta_animator.training.checkpoint import find_checkpoint, list_checkpoints, read_weights
 from meta_animator.training.engine import Trainer, make_accelerator
+from meta_animator.weights import read_json
 
 PREVIEW_DRAWS = 10**9  # numbers of preview draws, beyond those of training
 STAGES = {"control": ControlStage, "motion": MotionStage, "reference": ReferenceStage}
@@ -39,6 +41,8 @@ STAGES = {"control": ControlStage, "motion": MotionStage, "reference": Reference
 def train(config: RunConfig) -> None:
     """Run a training stage from its config to its last checkpoint. Raises UserError for what the user can mend."""
     check_tasks(config.model.tasks, "model.tasks")
+    if config.train.wandb_project and find_spec("wandb") is None:
+        raise UserError("train.wandb_project: Weights & Biases is not installed; pip install wandb, or leave it empty")
     accelerator = make_accelerator(config)
     torch.manual_seed(config.seed)  # fresh weights
     if accelerator.is_main_process:
@@ -99,6 +103,8 @@ def build_models(config: RunConfig, identities: list[str]) -> Assembly:
         raise UserError(f"model.control_from is empty: stage '{config.stage}' starts from a stage-0 run; name its folder")
     if config.stage == "motion" and config.model.motion_from:
         load_motion(models, config.model.motion_from)
+    if list_checkpoints(Path(config.output_dir)):
+        models.keep_identifiers(read_json(find_checkpoint(config.output_dir) / "manifest.json").get("identifiers", {}))
     models.name_people(identities)
     return models
 
@@ -107,6 +113,9 @@ def make_loss(config: RunConfig, plan: TaskPlan, accelerator: Accelerator) -> Hy
     """The hybrid loss; its image terms are means over the gated images and visible faces of all processes."""
     loss = config.loss
     start = loss.start_step if loss.start_step >= 0 else int(plan.steps_per_epoch / 2)
+    if loss.image_weight > 0:
+        late = " (after the last step; set loss.start_step)" if start >= config.train.max_steps else ""
+        accelerator.print(f"the image loss starts at step {start}{late}")
     return HybridLoss(
         image_weight=loss.image_weight, face_weight=loss.face_weight, pixel_weight=loss.pixel_weight,
         latent_weight=loss.latent_weight, max_noise_level=loss.max_noise_level, start_step=start,
@@ -143,8 +152,16 @@ def auxiliary_clips(config: RunConfig) -> list[Clip]:
         return []
     people = {clip.identity for clip in read_clips(config.data.train, config.data.split)}
     clips = [c for c in read_clips(config.data.auxiliary, config.data.split) if c.identity not in people]
+    if not clips:
+        raise UserError(
+            f"data.auxiliary {', '.join(config.data.auxiliary)}: shows nobody but {', '.join(sorted(people))}; name data of "
+            "other people (another --identity), or set data.auxiliary=[] to train without"
+        )
     order = rng(config.seed, "auxiliary clips").permutation(len(clips))
-    return [clips[k] for k in order[: config.data.auxiliary_sets]]
+    by_person: dict[str, list[Clip]] = {}
+    for k in order:
+        by_person.setdefault(clips[k].identity, []).append(clips[k])
+    return _in_turns(list(by_person.values()))[: config.data.auxiliary_sets]
 
 
 def auxiliary_samples(
@@ -157,11 +174,13 @@ def auxiliary_samples(
     by_clip: dict[int, list[int]] = {}
     for k in pool:
         by_clip.setdefault(samples.samples[k].clip, []).append(k)
-    rounds = [
-        frames[turn] for turn in range(max(map(len, by_clip.values()))) for frames in by_clip.values() if turn < len(frames)
-    ]
-    chosen = set(rounds[: config.data.auxiliary_sets])
+    chosen = set(_in_turns(list(by_clip.values()))[: config.data.auxiliary_sets])
     return {task: [k for k in table[task] if k in chosen] for task in table}
+
+
+def _in_turns(rows: list[list]) -> list:
+    """The first of every row, then the second of every row, and so on."""
+    return [row[turn] for turn in range(max(map(len, rows))) for row in rows if turn < len(row)]
 
 
 # batches

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from meta_animator.config import save_config
-from meta_animator.conversion.lora import load_extracted
+from meta_animator.conversion.lora import METADATA, load_control_folder, load_extracted
 from meta_animator.conversion.motion import load_motion
 from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
@@ -60,16 +60,27 @@ def load_animator(config: RunConfig) -> Animator:
         limit = config.model.motion_max_seq_length
         raise UserError(f"sample.window: {config.sample.window} is more than model.motion_max_seq_length, {limit}")
     config.model.tasks = list(config.sample.tasks)
-    manifest, weights = read_weights(config.model.control_from)
     models = Assembly(config.model, load_backbone(config.model), with_motion=bool(config.model.motion_from))
     check_size(config.data, models.backbone.divisor)
-    models.load_control(manifest, weights, config.model.control_from)
+    manifest = _load_control(models, config)
     if config.model.motion_from:
         load_motion(models, config.model.motion_from)
     if config.sample.loras:
         config.sample.loras = {load_extracted(models, Path(f)): w for f, w in config.sample.loras.items()}
     models.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return Animator(config, models, template=manifest.get("prompt", ""), person=manifest.get("person", ""))
+
+
+def _load_control(models: Assembly, config: RunConfig) -> dict:
+    """Fill the Meta ControlNet from a run, or from a folder that `extract` wrote; returns what that says of itself."""
+    source = config.model.control_from
+    if (Path(source) / METADATA).is_file():
+        if not config.sample.loras:
+            raise UserError(f"model.control_from: {source} is a ControlNet without LoRAs; name some in sample.loras")
+        return load_control_folder(models, source)
+    manifest, weights = read_weights(source)
+    models.load_control(manifest, weights, source)
+    return manifest
 
 
 def _write_frames(folder: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -1,5 +1,6 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard, and Weights & Biases if a project is named."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -27,7 +28,8 @@ class Tracker:
         if config.train.wandb_project:
             import wandb
 
-            self.wandb = wandb.init(project=config.train.wandb_project, name=folder.name, dir=folder, resume="allow")
+            name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]  # the same for a continued run
+            self.wandb = wandb.init(project=config.train.wandb_project, name=folder.name, id=name, dir=folder, resume="allow")
 
     def log(self, step: int, values: dict[str, float | str]) -> None:
         self.file.write(json.dumps({"step": step, **values}) + "\n")

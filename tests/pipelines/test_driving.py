@@ -42,7 +42,7 @@ def test_a_drawn_pose_video_is_fitted_to_the_reference(tmp_path, reference, some
         return np.median([drawn_box(driving.condition("dwpose", k)) for k in range(len(driving))], axis=0)
 
     assert np.abs(middle_box() - target).max() > 15
-    fit_to_reference(driving, reference)
+    fit_to_reference(driving, reference, ["dwpose"])
     assert np.abs(middle_box() - target).max() < 4
     first, last = (drawn_box(driving.condition("dwpose", k)) for k in (0, 5))
     assert last[0] - first[0] > 10, "the motion itself must stay"
@@ -52,7 +52,7 @@ def test_a_keypoint_file_is_fitted_to_the_reference(tmp_path, reference, somebod
     np.savez(tmp_path / "pose.npz", keypoints=somebody, width=480, height=480, fps=12.0)
     driving = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose", "pose_hamer"], SIZE)
     assert (len(driving), driving.clip.fps) == (6, 12)
-    fit_to_reference(driving, reference)
+    fit_to_reference(driving, reference, ["dwpose"])
     target = drawn_box(draw_condition("dwpose", reference))
     found = np.median([drawn_box(driving.condition("dwpose", k)) for k in range(6)], axis=0)
     assert np.abs(found - target).max() < 4
@@ -77,4 +77,6 @@ def test_shuffled_driving_moves_every_frame(tmp_path, somebody):
 def test_fitting_needs_keypoints_of_the_reference(tmp_path, reference, somebody):
     driving = open_driving(str(drawn_video(tmp_path / "pose.mp4", somebody)), "", ["dwpose"], SIZE)
     with pytest.raises(UserError, match="the reference has no keypoints"):
-        fit_to_reference(driving, Layers(frame=reference.frame))
+        fit_to_reference(driving, Layers(frame=reference.frame), ["dwpose"])
+    with pytest.raises(UserError, match="moves skeletons, not 'canny'"):
+        fit_to_reference(driving, reference, ["dwpose", "canny"])

@@ -15,7 +15,7 @@ from meta_animator.errors import UserError
 from meta_animator.stages.build import train
 from meta_animator.training.checkpoint import list_checkpoints
 from meta_animator.training.engine import Trainer
-from meta_animator.weights import load_tensors
+from meta_animator.weights import load_tensors, read_json
 from tests import tiny
 
 FILES = ("model", "optimizer", "ema")
@@ -102,6 +102,31 @@ def test_a_run_folder_of_other_settings_is_not_continued(make_config, change, me
     with pytest.raises(UserError, match=message) as error:
         train(make_config(train__max_steps=2, **change))
     assert "\n" not in str(error.value)
+
+
+def test_identifiers_stay_when_the_data_change(make_config, puppet_data, tmp_path):
+    """A person who is added above the others takes nobody's word."""
+    first = make_config(train__max_steps=1)
+    train(first)
+    before = read_json(list_checkpoints(Path(first.output_dir))[-1] / "manifest.json")["identifiers"]
+    data = shutil.copytree(puppet_data / "train", tmp_path / "more")
+    lines = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
+    lines.insert(0, lines[0] | {"id": "new", "identity": "aaron"})
+    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    second = make_config(train__max_steps=2, data__train=f"[{data}]")
+    train(second)
+    after = read_json(list_checkpoints(Path(second.output_dir))[-1] / "manifest.json")["identifiers"]
+    assert before.items() < after.items() and after["aaron"] not in before.values()
+
+
+def test_auxiliary_frames_come_from_as_many_people_as_there_are(make_config, prepared, puppet_data):
+    config = make_config("reference", data__auxiliary_sets=4, model__control_from=prepared)
+    _, samples, plan = tiny.make_stage(config)
+    people = [samples.clips[samples.samples[index].clip].identity for index in plan.auxiliary["seg"]]
+    assert sorted(people) == ["p0", "p1", "p2", "p3"]
+    config.data.auxiliary = [str(puppet_data / "person")]
+    with pytest.raises(UserError, match="shows nobody but held-out"):
+        tiny.make_stage(config)
 
 
 @pytest.mark.parametrize("stage", ["control", "motion"])

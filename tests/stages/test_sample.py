@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from meta_animator.conversion.lora import extract
+from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.probe import probe_video
 from meta_animator.stages.sample import sample
@@ -14,9 +16,9 @@ from meta_animator.stages.sample import sample
 def sampled(make_config, prepared, puppet_data):
     def run(name, **overrides):
         config = make_config(
-            "sample", name, model__control_from=prepared, sample__reference=puppet_data / "person",
+            "sample", name, **({"model__control_from": prepared} | overrides), sample__reference=puppet_data / "person",
             sample__driving=puppet_data / "train", sample__identity="p0", sample__num_inference_steps=4,
-            sample__guidance_scale=1.5, **overrides,
+            sample__guidance_scale=1.5,
         )  # fmt: skip
         video = sample(config)
         folder = Path(config.output_dir)
@@ -34,6 +36,17 @@ def test_the_output_follows_the_driving_clip(sampled):
     assert np.array_equal(frames, again)
     video, fewer = sampled("fewer", sample__max_frames=2, sample__fps=5)
     assert len(fewer) == 2 and probe_video(video).fps == 5
+
+
+def test_extracted_folders_are_enough_to_sample(sampled, make_config, prepared):
+    _, frames = sampled("run")
+    extract(make_config("extract", "loras", extract__checkpoint=prepared))
+    folder = Path(make_config("extract", "loras").output_dir)
+    with pytest.raises(UserError, match=r"is a ControlNet without LoRAs; name some in sample.loras"):
+        sampled("bare", model__control_from=folder / "controlnet")
+    loras = f"{{{folder / 'dwpose'}: 1.0}}"
+    _, again = sampled("elsewhere", model__control_from=folder / "controlnet", sample__loras=loras)
+    assert np.array_equal(frames, again)
 
 
 def test_half_precision_samples_nearly_the_same(sampled):

@@ -29,7 +29,8 @@ class StableDiffusion(nn.Module):
         self.divisor = self.factor * 2 ** (len(unet.config.block_out_channels) - 1)
         self.requires_grad_(False)
         self.eval()
-        self._fingerprint = fingerprint(unet.state_dict())
+        parts = {"unet": unet, "vae.encoder": vae.encoder, "text_encoder": text_encoder}
+        self._fingerprint = fingerprint({f"{n}.{k}": w for n, part in parts.items() for k, w in part.state_dict().items()})
 
     @classmethod
     def from_folder(cls, config: ModelConfig) -> "StableDiffusion":

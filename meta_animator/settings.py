@@ -131,6 +131,9 @@ class SampleConfig:
     guidance_scale: float = setting(7.5, "classifier-free guidance; 1: off", low=0.0)
     eta: float = setting(0.0, "DDIM stochasticity", low=0.0)
     init_noise: str = setting("inversion", "first latent", choices=("inversion", "random"))
+    inversion_share: float = setting(
+        1.0, "share of the first latent's variance from the inverted photo; the rest is noise", low=0.0, high=1.0
+    )
     inversion_fixed_point_iterations: int = setting(0, "refinements of each inversion step", low=0)
     frame_noise: float = setting(0.0, "share of noise drawn per frame instead of shared by all frames (0..1)", low=0.0, high=1.0)
     window: int = setting(16, "frames denoised together", low=1)

@@ -88,15 +88,19 @@ class Animator:
     def _first_latents(
         self, reference: Layers | None, context: Tensor, frames: int, control_latents: dict[str, Tensor]
     ) -> Tensor:
-        """x_T (1 f c h w): shared by all frames, with the share `frame_noise` of its variance drawn per frame."""
+        """x_T (1 f c h w): shared by all frames, with the share `frame_noise` of its variance drawn per frame.
+
+        The shared part is the inverted photo, or noise, or with `inversion_share` a mixture: an inverted photo keeps
+        its layout, which a far-off pose has to overcome.
+        """
         shape = tuple(next(iter(control_latents.values())).shape[2:])
         seed, share = self.config.seed, self.sample.frame_noise
+        shared = noise_for(seed, torch.zeros(1, dtype=torch.int64), shape, stream="first noise").to(context)
         if self.sample.init_noise == "inversion":
             if reference is None:
                 raise UserError("sample.reference is empty: init_noise 'inversion' starts from a photo of the person")
-            shared = self._invert(reference, context)
-        else:
-            shared = noise_for(seed, torch.zeros(1, dtype=torch.int64), shape, stream="first noise").to(context)
+            inverted, kept = self._invert(reference, context), self.sample.inversion_share
+            shared = math.sqrt(kept) * inverted + math.sqrt(1 - kept) * shared
         if not share:
             return shared[:, None].expand(-1, frames, -1, -1, -1).contiguous()
         own = noise_for(seed, torch.arange(frames), shape, stream="frame noise").to(context)

@@ -14,6 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generated", type=Path, help="output folder of stage 3")
     parser.add_argument("--truth", type=Path, required=True, help="data set with the true frames")
+    parser.add_argument("--clip", default="", help="which clip of the truth; by default its first")
     parser.add_argument("--reference", type=Path, required=True, help="data set of the reference photos")
     parser.add_argument("--shuffled", type=Path, help="stage 3 with sample.shuffle_driving=true")
     parser.add_argument("--seconds", nargs="*", default=[], metavar="STAGE=S", help="wall-clock times to record")
@@ -26,7 +27,7 @@ def main() -> None:
 
     seconds = {stage: float(value) for stage, value in (pair.split("=") for pair in args.seconds)}
     metrics, picture = evaluate_animation(
-        args.generated, args.truth, args.reference, shuffled=args.shuffled, seconds=seconds
+        args.generated, args.truth, args.reference, clip=args.clip, shuffled=args.shuffled, seconds=seconds
     )
     write_json(args.output / "metrics.json", metrics)
     write_image(args.output / "overview.png", picture)

@@ -20,7 +20,7 @@ from meta_animator.errors import UserError
 from meta_animator.media.images import IMAGE_SUFFIXES
 from meta_animator.media.probe import probe_video
 
-__all__ = ["MANIFEST", "Clip", "DatasetWriter", "driving_clip", "read_manifest"]
+__all__ = ["MANIFEST", "Clip", "DatasetWriter", "driving_clip", "find_clip", "read_manifest"]
 
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "id": str, "identity": str, "fps": (int, float), "num_frames": int, "width": int, "height": int, "kind": str,
@@ -59,6 +59,15 @@ def read_manifest(folder: str | Path) -> list[Clip]:
     if not clips:
         raise UserError(f"{manifest}: is empty; expected one JSON object per line")
     return list(clips.values())
+
+
+def find_clip(folder: str | Path, id: str) -> Clip:
+    """The clip of this id, or for an empty one the first. Raises UserError with the ids that are there."""
+    clips = read_manifest(folder)
+    for clip in clips:
+        if clip.id == id or not id:
+            return clip
+    raise UserError(f"{folder}: has no clip '{id}'; it has: {', '.join(clip.id for clip in clips)}")
 
 
 def _parse(folder: Path, line: str) -> Clip:

@@ -9,7 +9,7 @@ import numpy as np
 from meta_animator.data.clips import Clip
 from meta_animator.data.keypoints import face_box
 from meta_animator.data.layers import Layers
-from meta_animator.data.manifest import read_manifest
+from meta_animator.data.manifest import find_clip, read_manifest
 from meta_animator.data.transforms import crop_and_resize, crop_box
 from meta_animator.errors import UserError
 from meta_animator.evaluation.baselines import first_photo, nearest_photo
@@ -19,13 +19,15 @@ from meta_animator.media.images import IMAGE_SUFFIXES, read_image
 
 
 def evaluate_animation(
-    generated: Path, truth: Path, reference: Path, *, shuffled: Path | None = None, seconds: Mapping[str, float] | None = None
+    generated: Path, truth: Path, reference: Path, *, clip: str = "", shuffled: Path | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """(metrics, overview picture) of a sampled run.
 
     generated   folder of stage 3, with frames/ and driving/
-    truth       data set whose first clip shows the same person in the driving motion
-    reference   data set of the reference photos
+    truth       data set with a clip of the same person in the driving motion
+    reference   data set of the reference photos: its frames that are not held out
+    clip        which clip of `truth`; empty: its first
     shuffled    folder of stage 3 driven by the poses in a wrong order: a control that must score worse
     seconds     wall-clock seconds per stage, for the record
 
@@ -33,10 +35,12 @@ def evaluate_animation(
     """
     frames = read_frames(generated / "frames")
     size = frames.shape[1:3]
-    truths = load_layers(read_manifest(truth)[:1], size)[: len(frames)]
+    truths = load_layers([find_clip(truth, clip)], size)[: len(frames)]
     if len(truths) < len(frames):
         raise UserError(f"{generated}: has {len(frames)} frames, the truth {truth} only {len(truths)}")
-    photos = load_layers(read_manifest(reference), size)
+    photos = load_layers([photo for photo in read_manifest(reference) if photo.split == "train"], size)
+    if not photos:
+        raise UserError(f"{reference}: holds no reference photo (all are held out)")
     pictures, poses = _stack(photos, "frame"), [photo.keypoints for photo in photos]
     target_poses = [layers.keypoints for layers in truths]
 

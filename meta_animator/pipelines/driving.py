@@ -13,7 +13,7 @@ from meta_animator.data.conditions import draw_condition, find_condition
 from meta_animator.data.conditions.colour_order import recognise_colour_order
 from meta_animator.data.keypoints import person_box
 from meta_animator.data.layers import Layers
-from meta_animator.data.manifest import MANIFEST, read_manifest
+from meta_animator.data.manifest import MANIFEST, find_clip, read_manifest
 from meta_animator.data.transforms import crop_and_resize, crop_box
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
@@ -100,10 +100,7 @@ def open_driving(
 
 def _open_clip(path: Path, clip_id: str) -> Clip:
     if (path / MANIFEST).is_file():
-        clips = {clip.id: clip for clip in read_manifest(path)}
-        if clip_id and clip_id not in clips:
-            raise UserError(f"sample.driving_clip: {path} has no clip '{clip_id}'; it has: {', '.join(clips)}")
-        return clips[clip_id] if clip_id else next(iter(clips.values()))
+        return find_clip(path, clip_id)
     if path.suffix == ".npz":
         return _keypoint_clip(path)
     if path.is_dir():

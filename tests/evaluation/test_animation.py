@@ -1,0 +1,35 @@
+"""A sampled folder against a clip of a data set."""
+
+import numpy as np
+import pytest
+
+from meta_animator.data.manifest import find_clip
+from meta_animator.errors import UserError
+from meta_animator.evaluation.animation import evaluate_animation
+from meta_animator.media.images import write_image
+
+
+@pytest.fixture
+def generated(tmp_path, puppet_data):
+    """The true frames of the clip p2, one grey level off, and their poses."""
+    clip = find_clip(puppet_data / "train", "p2")
+    for k in range(clip.num_frames):
+        frame = clip.load(k).frame
+        write_image(tmp_path / "frames" / f"{k:06d}.png", np.where(frame < 255, frame + 1, 254).astype(np.uint8))
+        write_image(tmp_path / "driving" / f"{k:06d}.png", clip.load_condition("dwpose", k))
+    return tmp_path
+
+
+def test_the_named_clip_is_the_truth(generated, puppet_data):
+    metrics, picture = evaluate_animation(generated, puppet_data / "train", puppet_data / "person", clip="p2")
+    assert metrics["frames"] == 4 and metrics["l1"] == pytest.approx(1.0)
+    assert metrics["psnr"] == pytest.approx(20 * np.log10(255), abs=0.01)
+    assert metrics["baselines"]["first_photo"]["psnr"] < 30 and metrics["controls"] == {}
+    assert picture.dtype == np.uint8 and picture.shape[1] > 4 * 64
+    other, _ = evaluate_animation(generated, puppet_data / "train", puppet_data / "person")
+    assert other["psnr"] < 30
+
+
+def test_an_unknown_clip_is_one_line(generated, puppet_data):
+    with pytest.raises(UserError, match=r"has no clip 'p9'; it has: p0, p1, p2, p3"):
+        evaluate_animation(generated, puppet_data / "train", puppet_data / "person", clip="p9")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train the embedded base model anew: puppets, VAE, UNet with text encoder, face embedder, stage 0; about an hour on 2 CPU cores.
+# Train the embedded base model anew: puppets, VAE, UNet with text encoder, face embedder, stage 0; well over an hour on 2 CPU cores.
 #
 #   bash scripts/train_base.sh      writes outputs/base/model; copy it to assets/base to make it the default
 

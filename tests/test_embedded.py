@@ -104,33 +104,41 @@ def test_stage_2_learns_an_unseen_person_from_an_identifier(tmp_path, seed):
     assert person_error() < before
 
 
+def encode_poses(models, seed):
+    """Control latents (24 c h w) of a clip's skeletons."""
+    images = [draw_condition("dwpose", layers) for layers in render_clip(seed, seed, 24, fps=24)]
+    return models.backbone.encode_condition(torch.stack([to_pixels(image) for image in images]))
+
+
 def test_windows_leave_no_seam(models):
-    """A clip of two windows: neighbouring frames across the seam differ no more than neighbours elsewhere do."""
+    """Clips of two windows: neighbouring frames across the seam differ no more than neighbours elsewhere do. Means over
+    three motions, since a motion has jerks of its own; between equals chance decides which is largest: hence the tenth.
+    A hard cut between the windows fails by far."""
     torch.manual_seed(0)
     motion = models.backbone.with_motion(32)
     for name, module in motion.named_modules():
         if name.endswith("proj_out"):  # zero in a fresh module: windows would not matter
-            torch.nn.init.normal_(module.weight, std=0.2)
+            torch.nn.init.normal_(module.weight, std=0.5)
     guide = Guide(backbone=models.backbone, control=models.control, tasks={"dwpose": 1.0})
-    frames = [draw_condition("dwpose", layers) for layers in render_clip(2_000_005, 2_000_005, 24, fps=24)]
     windows = temporal_windows(24, 16, 4)
     weights = window_weights(24, windows, 4)
     with torch.no_grad():
         context = models.backbone.embed_text(["person looks like <id001>"])
-        control = models.backbone.encode_condition(torch.stack([to_pixels(image) for image in frames]))[None]
-        x_T = torch.randn(1, 1, *control.shape[2:]).expand(-1, 24, -1, -1, -1)
+        control = torch.stack([encode_poses(models, seed) for seed in (2_000_005, 2_000_006, 2_000_007)])
+        x_T = torch.randn(3, 1, *control.shape[2:]).expand(-1, 24, -1, -1, -1)
+        context = context.expand(3, -1, -1)
 
         def denoise(x_t, t):
             return predict_in_windows(
                 lambda x, part: guide.predict(x, t, context, context, {"dwpose": control[:, part]}), x_t, windows, weights
             )
 
-        latents = ddim(denoise, x_T, models.backbone.process, sampling_timesteps(8))[0]
-        whole = guide.predict(x_T, torch.tensor([500]), context, context, {"dwpose": control})
-        blended = denoise(x_T, torch.tensor([500]))
+        latents = ddim(denoise, x_T, models.backbone.process, sampling_timesteps(8))
+        t = torch.full((3,), 500)
+        whole, blended = guide.predict(x_T, t, context, context, {"dwpose": control}), denoise(x_T, t)
     assert not torch.allclose(whole, blended, atol=1e-4), "the windows must matter for this test to mean anything"
-    jumps = latents.diff(dim=0).flatten(1).norm(dim=1)
+    jumps = latents.diff(dim=1).flatten(2).norm(dim=2).mean(0)
     (_, first_end), (second_start, _) = windows
     inside = torch.zeros(23, dtype=torch.bool)
     inside[second_start - 1 : first_end] = True
-    assert jumps[inside].max() <= jumps[~inside].max()
+    assert jumps[inside].max() <= 1.1 * jumps[~inside].max()

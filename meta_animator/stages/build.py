@@ -62,6 +62,7 @@ def train(config: RunConfig) -> None:
 def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module, SampleSet, TaskPlan]:
     """Stage 0, 1 or 2 with its data."""
     clips = read_clips(config.data.train, config.data.split)
+    person = only_person(clips) if config.stage == "reference" else ""
     extra = auxiliary_clips(config) if config.stage == "reference" else []
     models = build_models(config, [clip.identity for clip in [*clips, *extra]]).to(accelerator.device)
     check_size(config.data, models.backbone.divisor)
@@ -87,7 +88,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
         samples.cache = make_cache(config, models, samples.kept_frames(plan.pools()), accelerator)
     stage = STAGES[config.stage](config, models, make_loss(config, plan, accelerator), preview_examples(samples, plan, config))
     if isinstance(stage, ReferenceStage):
-        stage.person = only_person(clips)
+        stage.person = person
     return stage, samples, plan
 
 

@@ -35,7 +35,9 @@ class StableDiffusion(nn.Module):
     @classmethod
     def from_folder(cls, config: ModelConfig) -> "StableDiffusion":
         from transformers import CLIPTextModel, CLIPTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # the run's own bars are enough
         folder = Path(config.base)
         for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
             if not (folder / part).is_dir():

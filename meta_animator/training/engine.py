@@ -59,16 +59,16 @@ class Trainer:
             total=train.max_steps, initial=self.step, desc=self.config.stage, unit="step", disable=not main,
             mininterval=1.0, dynamic_ncols=True,
         )  # fmt: skip
-        stream = self.batches(self.step, train.max_steps)
-        while self.step < train.max_steps:
-            logs = self._optimizer_step(stream)
-            self.step += 1
-            bar.update()
-            if main and (self.step % train.log_every == 0 or self.step == train.max_steps):
-                bar.set_postfix(loss=f"{logs['loss']:.4f}")
-                tracker.log(self.step, logs)
-            self._save_and_show()
-        bar.close()
+        with bar:
+            stream = self.batches(self.step, train.max_steps)
+            while self.step < train.max_steps:
+                logs = self._optimizer_step(stream)
+                self.step += 1
+                bar.update()
+                if main and (self.step % train.log_every == 0 or self.step == train.max_steps):
+                    bar.set_postfix(loss=f"{logs['loss']:.4f}")
+                    tracker.log(self.step, logs)
+                self._save_and_show()
         if main:
             tracker.close()
 

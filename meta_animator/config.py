@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,13 @@ from meta_animator.settings import RunConfig
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:
     """The run described by `path` (YAML) with `overrides` ("train.max_steps=10") on top.
 
+    `include: other.yaml`, or a list of them, names files whose values come first; paths start at the including file.
+    A value replaces the earlier one: lists and {task: strength} as a whole, sections key by key.
     Raises UserError for a missing file, broken YAML, an unknown key, or a value outside its type, choices or bounds.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"config {path}: no such file; give a YAML such as configs/demo/step0.yaml")
-    try:
-        from_file = OmegaConf.load(path)
-    except Exception as error:
-        raise UserError(f"config {path}: not valid YAML ({_first_line(error)})") from error
-    if not OmegaConf.is_dict(from_file):
-        raise UserError(f"config {path}: expected sections such as 'train:', found {type(from_file).__name__}")
-    config = _merge(RunConfig(), from_file, str(path))
+    config = RunConfig()
+    for file, values in _read_files(Path(path), ()):
+        config = _merge(config, values, str(file))
     for override in overrides:
         if "=" not in override:
             raise UserError(f"argument '{override}': expected key=value, such as train.max_steps=100")
@@ -43,6 +39,49 @@ def save_config(config: RunConfig, path: Path) -> None:
     """Write the resolved config; loading it again gives an equal RunConfig."""
     with whole_file(path) as part:
         part.write_text(to_yaml(config), encoding="utf-8")
+
+
+def _read_files(path: Path, including: tuple[Path, ...]) -> list[tuple[Path, Any]]:
+    """(file, its values) of a YAML and what it includes, in the order in which they count."""
+    if path.resolve() in including:
+        raise UserError(f"config {including[-1]}: include: {path} includes itself; a file may not come round to itself")
+    if not path.is_file():
+        where = f"config {including[-1]}: include: {path}" if including else f"config {path}"
+        raise UserError(f"{where}: no such file; give a YAML such as configs/demo/step0.yaml")
+    try:
+        values = OmegaConf.load(path)
+    except Exception as error:
+        raise UserError(f"config {path}: not valid YAML ({_first_line(error)})") from error
+    if not OmegaConf.is_dict(values):
+        raise UserError(f"config {path}: expected sections such as 'train:', found {type(values).__name__}")
+    names = values.pop("include", None) or []
+    names = [names] if isinstance(names, str) else names
+    if (not OmegaConf.is_list(names) and not isinstance(names, list)) or not all(isinstance(n, str) for n in names):
+        raise UserError(f"config {path}: include: expected a file name or a list of them, got {names!r}")
+    included = [read for name in names for read in _read_files(path.parent / name, (*including, path.resolve()))]
+    return [*included, (path, values)]
+
+
+def describe_fields() -> list[tuple[str, str, str, str, str]]:
+    """(key, type, default, allowed values, meaning) of every field, in the order of a resolved config."""
+    return _describe(RunConfig(), "")
+
+
+def _describe(config: Any, prefix: str) -> list[tuple[str, str, str, str, str]]:
+    rows = []
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            rows += _describe(value, f"{name}.")
+            continue
+        about, kind = field.metadata, field.type if isinstance(field.type, str) else getattr(field.type, "__name__", "")
+        kind = kind if not isinstance(value, list | dict) else str(field.type)
+        low, high = about["low"], about["high"]
+        allowed = " | ".join(choice or '""' for choice in about["choices"])
+        if low is not None:
+            allowed = f"{low:g} to {high:g}" if high is not None else f"{low:g} or more"
+        rows.append((name, kind, json.dumps(value), allowed, about["meaning"]))
+    return rows
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -2,13 +2,15 @@
 
 import argparse
 
-from meta_animator.config import load_config, to_yaml
+from meta_animator.config import describe_fields, load_config, to_yaml
 from meta_animator.settings import RunConfig
 
 
 def config_from_arguments(description: str) -> RunConfig | None:
     """The RunConfig of CONFIG.yaml [key=value ...]; with --dry-run it is printed with what it would train, and None."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description, epilog=fields_as_text(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", help="YAML of the run")
     parser.add_argument("overrides", nargs="*", help="key=value, such as train.max_steps=100")
     parser.add_argument("--dry-run", action="store_true", help="print the config and the trainable parameters, then stop")
@@ -21,3 +23,11 @@ def config_from_arguments(description: str) -> RunConfig | None:
 
     print(to_yaml(config), describe(config), sep="\n")
     return None
+
+
+def fields_as_text() -> str:
+    """All config fields for --help: a line for the key, its type, default and range, and one for the meaning."""
+    lines = ["config fields (key: type = default, allowed values):"]
+    for key, kind, default, allowed, meaning in describe_fields():
+        lines += [f"  {key}: {kind} = {default}{f', {allowed}' if allowed else ''}", f"      {meaning}"]
+    return "\n".join(lines)

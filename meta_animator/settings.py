@@ -68,6 +68,7 @@ class DataConfig:
     prompt_drop: float = setting(0.01, "probability of an empty prompt", low=0.0, high=1.0)
     cache_latents: bool = setting(True, "encode every frame and condition once, before the first step")
     cache_dir: str = setting("", "where cached latents live; empty: <output_dir>/cache")
+    task_per_rank: bool = setting(False, "several processes: each draws a task of its own at every step")
     num_workers: int = setting(0, "data-loader processes", low=0)
     puppets: PuppetsConfig = dataclasses.field(default_factory=PuppetsConfig)
 
@@ -96,6 +97,7 @@ class TrainConfig:
     adam_beta2: float = setting(0.999, "AdamW", low=0.0, high=0.99999)
     adam_epsilon: float = setting(1e-8, "AdamW")
     weight_decay: float = setting(1e-2, "AdamW", low=0.0)
+    max_skipped_steps: int = setting(10, "steps that may be skipped because loss or gradient is not finite", low=0)
     max_grad_norm: float = setting(1.0, "gradient clipping; 0: off", low=0.0)
     lr_scheduler: str = setting(
         "constant_with_warmup", "learning-rate schedule",

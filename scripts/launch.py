@@ -1,7 +1,8 @@
 """Run a script on every device: python scripts/launch.py SCRIPT [arguments of the script ...]
 
 With one process the script simply replaces this one. NUM_PROCESSES, or more than one visible GPU, starts that many
-through accelerate's launcher; ACCELERATE_CONFIG_FILE (written by `accelerate config`) describes several nodes.
+through accelerate's launcher; ACCELERATE_CONFIG_FILE (configs/accelerate has some) describes several nodes, on each of
+which MACHINE_RANK, MAIN_PROCESS_IP, MAIN_PROCESS_PORT, NUM_MACHINES and NUM_PROCESSES replace what it says.
 The exit code is that of the processes ("ranks"); of their error lines each is shown once; none outlives this one.
 """
 
@@ -36,7 +37,7 @@ def main() -> None:
         fail(f"ACCELERATE_CONFIG_FILE={nodes}: no such file; `accelerate config` writes one")
     if not nodes and not gpus:
         os.environ["ACCELERATE_USE_CPU"] = "true"
-    options = ["--config_file", nodes] if nodes else one_machine(processes)
+    options = ["--config_file", nodes, *this_machine()] if nodes else one_machine(processes)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="meta-animator-") as folder:
         sys.exit(run_ranks([*options, "--log_dir", folder, __file__, *sys.argv[1:]], Path(folder)))
@@ -48,6 +49,12 @@ def one_machine(processes: int) -> list[str]:
         "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--gpu_ids", "all",
         "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no",
     ]  # fmt: skip
+
+
+def this_machine() -> list[str]:
+    """What differs between the machines of a config file, or between its uses."""
+    names = ("machine_rank", "main_process_ip", "main_process_port", "num_machines", "num_processes")
+    return [part for name in names if name.upper() in os.environ for part in (f"--{name}", os.environ[name.upper()])]
 
 
 def wanted_processes(gpus: int) -> int:
@@ -92,6 +99,7 @@ def run_ranks(arguments: list[str], logs: Path) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ[RANK_LOGS] = str(logs)
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")  # seconds for the ranks to save after a signal
     try:
         launch_command(launch_command_parser().parse_args(arguments))
     except ChildFailedError as error:
@@ -135,7 +143,7 @@ def report(failures: dict[int, Any], logs: Path) -> int:
 
 
 def error_lines(text: str) -> list[str]:
-    return [line for line in text.replace("\r", "\n").splitlines() if line.startswith(("error: ", "interrupted: "))]
+    return [line for line in text.replace("\r", "\n").splitlines() if line.startswith(("error: ", "interrupted: ", "stopped: "))]
 
 
 # a rank's side

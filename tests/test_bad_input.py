@@ -12,8 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from meta_animator.config import save_config
+from meta_animator.conversion.lora import extract
 from meta_animator.media.images import write_image
 from meta_animator.media.video import write_video
 from meta_animator.weights import load_tensors, read_json, save_tensors
@@ -336,8 +339,501 @@ def extraction_of_a_task_that_is_not_there(room):
     return ["extract_lora", room.config("sample"), f"extract.checkpoint={room.prepared}", "extract.tasks=[canny]"]
 
 
+# more of configs
+
+
+@case("not valid YAML")
+def config_that_is_no_yaml(room):
+    (room.folder / "bad.yaml").write_text("train: {max_steps: 1")
+    return ["train", str(room.folder / "bad.yaml")]
+
+
+@case("expected sections such as 'train:', found ListConfig")
+def config_that_is_a_list(room):
+    (room.folder / "bad.yaml").write_text("- train")
+    return ["train", str(room.folder / "bad.yaml")]
+
+
+@case("no such file")
+def config_that_is_a_folder(room):
+    return ["train", str(room.folder)]
+
+
+@case("include: ")
+def config_that_includes_nothing(room):
+    (room.folder / "bad.yaml").write_text("include: other.yaml")
+    return ["train", str(room.folder / "bad.yaml")]
+
+
+@case("train.max_steps")
+def word_for_a_number(room):
+    return ["train", room.config("control"), "train.max_steps=many"]
+
+
+@case("train.batch_size: 0 is below the smallest allowed value 1")
+def number_below_its_range(room):
+    return ["train", room.config("control"), "train.batch_size=0"]
+
+
+@case("data.prompt_drop: 1.5 is above the largest allowed value 1.0")
+def number_above_its_range(room):
+    return ["train", room.config("control"), "data.prompt_drop=1.5"]
+
+
+@case("train.lr_scheduler: 'cosinus' is not one of 'constant'")
+def choice_that_is_none(room):
+    return ["train", room.config("control"), "train.lr_scheduler=cosinus"]
+
+
+@case("argument 'train.max_steps': expected key=value")
+def argument_without_a_value(room):
+    return ["train", room.config("control"), "train.max_steps"]
+
+
+@case("model.tasks: expected at least one task, each once")
+def task_named_twice(room):
+    return ["train", room.config("control"), "model.tasks=[dwpose,dwpose]"]
+
+
+@case("model.tasks: expected at least one task")
+def no_task(room):
+    return ["train", room.config("control"), "model.tasks=[]"]
+
+
+@case("data.num_frames: 16 is more than model.motion_max_seq_length, 8")
+def clips_longer_than_the_motion_module(room):
+    return ["train", room.config("motion"), "data.num_frames=16"]
+
+
+@case("train.trainable=lora is for stages 0 and 2")
+def lora_only_in_stage_1(room):
+    return ["train", room.config("motion"), "train.trainable=lora"]
+
+
+@case("data.cache_latents: cannot hold random crops, flips or sampled posteriors")
+def cached_latents_of_random_crops(room):
+    return ["train", room.config("control"), "data.random_crop=0.5"]
+
+
+@case("train.wandb_project: Weights & Biases is not installed")
+def wandb_without_wandb(room):
+    return ["train", room.config("control"), "train.wandb_project=mine"]
+
+
+@case("model.face is empty but loss.face_weight > 0")
+def face_term_without_an_embedder(room):
+    return ["train", room.config("control"), "loss.face_weight=1", "model.face="]
+
+
+# more of manifests
+
+
+def manifest_text(room: Room, text: str) -> list[str]:
+    data = room.copy(room.data / "train")
+    (data / "manifest.jsonl").write_text(text)
+    return ["train", room.config("control"), f"data.train=[{data}]"]
+
+
+@case("manifest.jsonl: is empty; expected one JSON object per line")
+def manifest_of_no_lines(room):
+    return manifest_text(room, "\n\n")
+
+
+@case("manifest.jsonl, line 1: is not JSON")
+def manifest_that_is_no_json(room):
+    return manifest_text(room, "id: one")
+
+
+@case("manifest.jsonl, line 1: is a JSON list, expected an object")
+def manifest_of_lists(room):
+    return manifest_text(room, "[]")
+
+
+@case("manifest.jsonl, line 1: key 'id' is missing")
+def manifest_without_ids(room):
+    return manifest_text(room, "{}")
+
+
+@case("manifest.jsonl: cannot be read as UTF-8 text")
+def manifest_in_another_encoding(room):
+    arguments = manifest_text(room, "")
+    (room.folder / "train" / "manifest.jsonl").write_bytes(b"\xff\xfe{}")
+    return arguments
+
+
+@case("line 2: unknown key 'idenity'")
+def manifest_with_an_unknown_key(room):
+    return broken_manifest(room, idenity="anna")
+
+
+@case("line 2: id '../p1' may hold only letters")
+def manifest_with_a_path_as_id(room):
+    return broken_manifest(room, id="../p1")
+
+
+@case("line 2: id 'p0' is used twice")
+def manifest_with_an_id_twice(room):
+    return broken_manifest(room, id="p0")
+
+
+@case("line 2: 'identity' is empty")
+def manifest_of_nobody(room):
+    return broken_manifest(room, identity=" ")
+
+
+@case("line 2: 'fps' is -1, expected a positive number")
+def manifest_with_a_negative_rate(room):
+    return broken_manifest(room, fps=-1)
+
+
+@case("line 2: 'width' is \"64\", of the wrong type")
+def manifest_with_a_word_for_a_number(room):
+    return broken_manifest(room, width="64")
+
+
+@case("'kind' is 'film', expected one of clip, photo")
+def manifest_of_an_unknown_kind(room):
+    return broken_manifest(room, kind="film")
+
+
+@case("a photo has 1 frame, not 4")
+def manifest_with_a_photo_of_four_frames(room):
+    return broken_manifest(room, kind="photo")
+
+
+@case("unknown layer 'picture'")
+def manifest_with_an_unknown_layer(room):
+    return broken_manifest(room, layers={"picture": "clips/p1/frame"})
+
+
+@case("leaves the data-set folder")
+def manifest_with_an_absolute_path(room):
+    return broken_manifest(room, layers={"frame": "/etc"})
+
+
+@case("is a link that leaves the data-set folder")
+def manifest_with_a_link_outwards(room):
+    arguments = broken_manifest(room)
+    picture = room.folder / "train" / "clips" / "p1" / "frame" / "000001.png"
+    picture.unlink()
+    picture.symlink_to("/etc/hostname")
+    return arguments
+
+
+@case("'frame' has size 64x64, the manifest says 32x64")
+def manifest_of_another_size(room):
+    return broken_manifest(room, width=32)
+
+
+@case("no frame can show the task 'depth' (it needs the layers depth, mask)")
+def data_without_the_layers_of_a_task(room):
+    data = room.copy(room.data / "train")
+    lines = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["layers"] = {name: path for name, path in line["layers"].items() if name in ("frame", "keypoints")}
+    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return ["train", room.config("control"), f"data.train=[{data}]", "model.tasks=[dwpose,depth]"]
+
+
+@case("no clip of the split 'test'")
+def split_that_is_not_there(room):
+    return ["train", room.config("control"), "data.split=test"]
+
+
+@case("data.flip: clip 'p0' has drawn images of seg")
+def flips_of_drawn_conditions(room):
+    data = room.copy(room.data / "train")
+    lines = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
+    lines[0]["conditions"] = {"seg": lines[0]["layers"]["frame"]}
+    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return ["train", room.config("control"), f"data.train=[{data}]", "data.flip=0.5", "data.cache_latents=false"]
+
+
+# more of checkpoints
+
+
+@case("model.safetensors: not a whole safetensors file")
+def checkpoint_that_is_a_pickle(room):
+    """One that would make a file when unpickled."""
+
+    class Bomb:
+        def __reduce__(self):
+            return (exec, (f"open({str(room.folder / 'out' / 'executed')!r}, 'w')",))
+
+    def pickle_it(folder):
+        torch.save({"control.conv_in.weight": Bomb()}, folder / "model.safetensors")
+
+    room.out.mkdir()
+    return changed_checkpoint(room, pickle_it)
+
+
+@case("has shape (3,), the model has")
+def checkpoint_with_a_weight_of_another_shape(room):
+    def change(folder):
+        weights = load_tensors(folder / "model.safetensors")
+        weights[next(name for name in sorted(weights) if name.startswith("control."))] = torch.zeros(3)
+        save_tensors(weights, folder / "model.safetensors")
+
+    return changed_checkpoint(room, change)
+
+
+@case("1 weights are unknown to the model, the first is control.extra")
+def checkpoint_with_an_unknown_weight(room):
+    def change(folder):
+        weights = load_tensors(folder / "model.safetensors")
+        save_tensors(weights | {"control.extra": torch.zeros(3)}, folder / "model.safetensors")
+
+    return changed_checkpoint(room, change)
+
+
+@case("weights")
+def checkpoint_without_its_weights(room):
+    return changed_checkpoint(room, lambda folder: (folder / "model.safetensors").unlink())
+
+
+@case("belongs to ControlNet")
+def lora_of_another_controlnet(room):
+    loras = extracted(room)
+    tensors = load_tensors(loras / "controlnet" / "diffusion_pytorch_model.safetensors")
+    other = {name: weight + 1 for name, weight in tensors.items()}
+    save_tensors(other, loras / "controlnet" / "diffusion_pytorch_model.safetensors")
+    driving = [f"sample.driving={room.data / 'train'}", f"sample.reference={room.data / 'person'}", "sample.identity=p0"]
+    control = f"model.control_from={loras / 'controlnet'}"
+    return ["sample", room.config("sample"), control, f"sample.loras={{{loras / 'dwpose'}: 1}}", *driving]
+
+
+@case("no metadata.json; expected a folder written by extract_LoRA_weights.sh")
+def lora_folder_that_is_not_there(room):
+    driving = [f"sample.driving={room.data / 'train'}", f"sample.reference={room.data / 'person'}", "sample.identity=p0"]
+    return ["sample", room.config("sample"), f"sample.loras={{{room.folder}/nothing: 1}}", *driving]
+
+
+def extracted(room: Room) -> Path:
+    config = tiny.make_config(room.folder / "loras", room.base, room.data, "extract", extract__checkpoint=room.prepared)
+    extract(config)
+    return Path(config.output_dir)
+
+
+# more of sampling
+
+
+def sampling(room: Room, *arguments: str) -> list[str]:
+    driving = [f"sample.driving={room.data / 'train'}", f"sample.reference={room.data / 'person'}", "sample.identity=p0"]
+    return ["sample", room.config("sample"), *driving, *arguments]
+
+
+@case("has no clip 'p9'; it has: p0, p1, p2, p3")
+def driving_clip_that_is_not_there(room):
+    return sampling(room, "sample.driving_clip=p9")
+
+
+@case("a folder without manifest.jsonl")
+def driving_folder_without_a_manifest(room):
+    return sampling(room, f"sample.driving={room.folder}")
+
+
+@case("lacks width, height or fps; add these three numbers to the file")
+def driving_keypoints_without_their_size(room):
+    np.savez(room.folder / "bare.npz", keypoints=np.zeros((2, 133, 3), np.float32))
+    return sampling(room, f"sample.driving={room.folder}/bare.npz")
+
+
+@case("expected a photo")
+def reference_that_is_not_there(room):
+    return sampling(room, "sample.reference=none.png")
+
+
+@case("sample.reference is empty")
+def inversion_of_nothing(room):
+    return sampling(room, "sample.reference=")
+
+
+@case("sample.fit_pose needs sample.reference")
+def fitting_to_nobody(room):
+    return sampling(room, "sample.reference=", "sample.fit_pose=true")
+
+
+@case("sample.fit_pose: moves skeletons, not 'blurred'")
+def fitting_what_is_no_skeleton(room):
+    return sampling(room, "sample.fit_pose=true", "sample.tasks={blurred: 1}")
+
+
+@case("sample.num_inference_steps: num_inference_steps: expected 1 to 1000, got 2000")
+def more_steps_than_there_are(room):
+    return sampling(room, "sample.num_inference_steps=2000")
+
+
+@case("sample.tasks is empty")
+def sampling_without_a_task(room):
+    return sampling(room, "sample.tasks={}")
+
+
+# more of preparing
+
+
+def preparing(room: Room, *arguments: str, video: Path | None = None) -> list[str]:
+    return ["prepare_data", "--input", str(video or room.video()), "--output", str(room.out), *arguments]
+
+
+@case("film.mp4")
+def text_that_is_called_a_video(room):
+    (room.folder / "film.mp4").write_text("not a video")
+    return preparing(room, video=room.folder / "film.mp4")
+
+
+@case("holds no photos")
+def folder_without_photos(room):
+    (room.folder / "empty").mkdir()
+    return preparing(room, video=room.folder / "empty")
+
+
+def photos(room: Room, name: str, content: bytes | None = None) -> list[str]:
+    folder = room.folder / "photos"
+    write_image(folder / "good.png", np.full((32, 32, 3), 90, np.uint8))
+    if content is not None:
+        (folder / name).write_bytes(content)
+    return preparing(room, video=folder)
+
+
+@case("bad.jpg: cannot be read as a picture")
+def text_that_is_called_a_photo(room):
+    return photos(room, "bad.jpg", b"not a picture")
+
+
+@case("bad.png: ")
+def photo_of_no_bytes(room):
+    return photos(room, "bad.png", b"")
+
+
+def half_of(room: Room, mode: str, suffix: str, **options) -> list[str]:
+    """A photo of another kind, cut off in the middle."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).convert(mode)
+    picture.save(room.folder / f"whole{suffix}", **options)
+    content = (room.folder / f"whole{suffix}").read_bytes()
+    return photos(room, f"half{suffix}", content[: len(content) // 2])
+
+
+@case("half.png: cannot be read as a picture")
+def half_a_transparent_photo(room):
+    return half_of(room, "RGBA", ".png")
+
+
+@case("half.png: cannot be read as a picture")
+def half_a_grey_photo(room):
+    return half_of(room, "L", ".png")
+
+
+@case("half.png: cannot be read as a picture")
+def half_a_16_bit_photo(room):
+    return half_of(room, "I;16", ".png")
+
+
+@case("half.jpg: cannot be read as a picture")
+def half_a_cmyk_photo(room):
+    return half_of(room, "CMYK", ".jpg")
+
+
+@case("half.jpg: cannot be read as a picture")
+def half_a_rotated_photo(room):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return half_of(room, "RGB", ".jpg", exif=exif)
+
+
+@case("keypoints have shape (6, 17, 3); expected (frames, 133, 3)")
+def keypoints_of_another_skeleton(room):
+    np.savez(room.folder / "coco.npz", keypoints=np.zeros((6, 17, 3), np.float32))
+    return preparing(room, "--keypoints", f"{room.folder}/coco.npz")
+
+
+@case("cannot be read; expected an .npz with 'keypoints'")
+def keypoints_that_are_a_pickle(room):
+    np.savez(room.folder / "bad.npz", keypoints=np.array([{"x": 1}], dtype=object))
+    return preparing(room, "--keypoints", f"{room.folder}/bad.npz")
+
+
+@case("cannot be read; expected an .npz with 'keypoints'")
+def keypoints_under_another_name(room):
+    np.savez(room.folder / "bad.npz", points=np.zeros((6, 133, 3), np.float32))
+    return preparing(room, "--keypoints", f"{room.folder}/bad.npz")
+
+
+@case("none.npz: no such file")
+def keypoints_that_are_not_there(room):
+    return preparing(room, "--keypoints", "none.npz")
+
+
+@case("was made for 64x64, but the video is 32x32")
+def keypoints_of_another_size(room):
+    points = np.load(room.keypoints(6))["keypoints"]
+    np.savez(room.folder / "other.npz", keypoints=points, width=64, height=64, fps=10.0)
+    return preparing(room, "--keypoints", f"{room.folder}/other.npz")
+
+
+@case("mask is float32 (6, 32, 32); expected uint8 (6, 32, 4), bits packed by row")
+def masks_that_are_not_packed(room):
+    points = np.load(room.keypoints(6))["keypoints"]
+    np.savez(room.folder / "mask.npz", keypoints=points, mask=np.zeros((6, 32, 32), np.float32))
+    return preparing(room, "--keypoints", f"{room.folder}/mask.npz")
+
+
+@case("needs 32 rows of 4: np.packbits(mask, axis=-1)")
+def masks_of_photos_that_are_not_packed(room):
+    np.savez(room.folder / "mask.npz", keypoints=np.load(room.keypoints(1))["keypoints"], mask=np.zeros((1, 32, 32), np.uint8))
+    return [*photos(room, "none.png"), "--keypoints", f"{room.folder}/mask.npz"]
+
+
+@case("no keypoint is beyond 0.87; expected pixels, not shares of the picture")
+def keypoints_as_shares_of_the_picture(room):
+    points = np.load(room.keypoints(6))["keypoints"] / [32, 32, 1]
+    np.savez(room.folder / "shares.npz", keypoints=np.minimum(points, [0.9, 0.9, 1]))
+    return preparing(room, "--keypoints", f"{room.folder}/shares.npz")
+
+
+@case("mask is uint8 (5, 32, 4); expected uint8 (6, 32, 4)")
+def masks_of_another_length(room):
+    points = np.load(room.keypoints(6))["keypoints"]
+    np.savez(room.folder / "mask.npz", keypoints=points, mask=np.zeros((5, 32, 4), np.uint8))
+    return preparing(room, "--keypoints", f"{room.folder}/mask.npz")
+
+
+@case("--heldout-frames 4:9: expected A:B with 0 <= A < B <= 6")
+def held_out_frames_beyond_the_end(room):
+    return preparing(room, "--heldout-frames", "4:9")
+
+
+@case("--fps 60: the video has 10 frames per second; give at most that")
+def more_frames_than_there_are(room):
+    return preparing(room, "--fps", "60")
+
+
+@case("2 inputs, 1 of them photos; give one video, or photos only")
+def video_and_photo_together(room):
+    photo = write_image(room.folder / "photo.png", np.zeros((32, 32, 3), np.uint8))
+    return ["prepare_data", "--input", str(room.video()), str(photo), "--output", str(room.out)]
+
+
+@case("is a file; give the name of a new folder")
+def output_that_is_a_file(room):
+    room.out.write_text("precious")
+    return preparing(room)
+
+
+@case("holds other things than a data set and is not replaced")
+def overwriting_what_is_no_data_set(room):
+    room.out.mkdir()
+    (room.out / "mine.txt").write_text("precious")
+    return preparing(room, "--overwrite")
+
+
 def tree(folder: Path) -> dict[str, bytes]:
+    if folder.is_file():
+        return {"": folder.read_bytes()}
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_table_is_long():
+    assert len(CASES) >= 60
 
 
 @pytest.mark.parametrize("name", CASES)

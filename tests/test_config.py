@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from meta_animator.config import load_config, save_config, to_yaml
+from meta_animator.config import describe_fields, load_config, save_config, to_yaml
+from meta_animator.entry import fields_as_text
 from meta_animator.errors import UserError
 from meta_animator.settings import RunConfig
 
@@ -112,3 +113,51 @@ def test_loading_needs_no_torch(config_file):
     code = f"import sys, meta_animator.config as c; c.load_config({str(config_file)!r}); print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+def test_included_files_come_first_and_sections_join(tmp_path, config_file):
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "base.yaml").write_text("train: {max_steps: 1, batch_size: 3}\nsample: {tasks: {seg: 1}}\n")
+    (folder / "mine.yaml").write_text("include: [base.yaml, ../run.yaml]\ntrain: {learning_rate: 0.5}\n")
+    config = load_config(folder / "mine.yaml", ["train.batch_size=4"])
+    assert (config.train.max_steps, config.train.batch_size, config.train.learning_rate) == (7, 4, 0.5)
+    assert config.sample.tasks == {"canny": 0.5}
+    save_config(config, tmp_path / "resolved.yaml")
+    assert load_config(tmp_path / "resolved.yaml") == config
+
+
+def test_a_wrong_key_in_an_included_file_names_that_file(tmp_path):
+    (tmp_path / "base.yaml").write_text("trian: {max_steps: 1}\n")
+    (tmp_path / "mine.yaml").write_text("include: base.yaml\n")
+    assert str(tmp_path / "base.yaml") in message(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("include", "part"), [("none.yaml", "none.yaml: no such file"), ("mine.yaml", "round to itself"), ("{a: 1}", "a file name")]
+)
+def test_what_cannot_be_included_is_one_line(tmp_path, include, part):
+    (tmp_path / "mine.yaml").write_text(f"include: {include}\n")
+    text = message(tmp_path / "mine.yaml")
+    assert part in text and "include" in text
+
+
+def test_every_field_is_described_in_help_and_in_the_table():
+    rows = describe_fields()
+    assert len(rows) > 90 and all(all((key, kind, default, meaning)) for key, kind, default, _, meaning in rows)
+    root = Path(__file__).parents[1]
+    made = subprocess.run(
+        [sys.executable, "scripts/describe_config.py"], cwd=root, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert made.stdout == (root / "configs" / "FIELDS.md").read_text(), "run scripts/describe_config.py > configs/FIELDS.md"
+    shown = fields_as_text()
+    assert all(f"  {key}: {kind} = {default}" in shown for key, kind, default, _, _ in rows)
+
+
+def test_yaml_executes_nothing(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"output_dir: !!python/object/apply:os.system ['touch {tmp_path}/executed']\n")
+    assert "not valid YAML" in message(path)
+    path.write_text("output_dir: ${oc.create:x}\nmodel: {backbone: os.system}\n")
+    message(path)
+    assert not (tmp_path / "executed").exists()

@@ -196,4 +196,6 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
 
 def _expect_weights(folder: Path, what: str, found: str, own: str) -> None:
     if not same_weights(found, own):
-        raise UserError(f"{folder}: belongs to {what} {short(found)}, this run has {what} {short(own)}")
+        raise UserError(
+            f"{folder}: belongs to {what} {short(found)}, this run has {what} {short(own)}; use what was extracted together"
+        )

@@ -62,9 +62,12 @@ class Source(abc.ABC):
     def _layers(self, frame: np.ndarray, index: int, mask: np.ndarray | None = None) -> Layers:
         height, width = frame.shape[:2]
         if self.masks is not None:
+            if self.masks.shape[1:] != (height, -(-width // 8)):
+                raise UserError(
+                    f"the mask of {self.title(index)} has {self.masks.shape[1]} rows of {self.masks.shape[2]} bytes; one of "
+                    f"{width}x{height} needs {height} rows of {-(-width // 8)}: np.packbits(mask, axis=-1)"
+                )
             mask = np.unpackbits(self.masks[index], axis=-1)[:, :width].astype(bool)
-            if mask.shape != (height, width):
-                raise UserError(f"the mask of {self.title(index)} is {mask.shape[::-1]}, the frame {(width, height)}")
         return Layers(frame=frame, mask=mask, keypoints=None if self.keypoints is None else self.keypoints[index])
 
 
@@ -152,6 +155,9 @@ def _read_annotations(
     if path is None:
         return None, None
     keypoints = read_keypoints(path)
+    seen = keypoints[keypoints[..., 2] >= VISIBLE]
+    if len(seen) and (furthest := np.abs(seen[:, :2]).max()) <= 2:
+        raise UserError(f"{path}: no keypoint is beyond {furthest:.2g}; expected pixels, not shares of the picture")
     if len(keypoints) != count:
         raise UserError(f"{path}: keypoints for {len(keypoints)} frames, but {whose} {count}; they must be as many")
     with np.load(path, allow_pickle=False) as stored:
@@ -163,5 +169,6 @@ def _read_annotations(
         return keypoints, None
     expected = (count, *masks.shape[1:]) if size is None else (count, size[0], -(-size[1] // 8))
     if masks.dtype != np.uint8 or masks.ndim != 3 or masks.shape != expected:
-        raise UserError(f"{path}: mask is {masks.dtype} {masks.shape}; expected uint8 {expected}, bits packed by row")
+        shape = f"({count}, height, width / 8)" if size is None else expected
+        raise UserError(f"{path}: mask is {masks.dtype} {masks.shape}; expected uint8 {shape}, bits packed by row")
     return keypoints, masks

@@ -19,14 +19,17 @@ class Draw:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskPlan:
-    """One task per optimizer step; the tasks come in a fresh order in every cycle, so each gets the same number of steps.
+    """One task per optimizer step and lane; the tasks come in a fresh order in every cycle, so each gets the same number.
 
-    Inside a task its samples are walked in shuffled epochs: a task with few samples repeats them sooner.
+    A lane is all ranks together, or with `task_per_rank` each rank. Inside a task its samples are walked in shuffled
+    epochs: a task with few samples repeats them sooner. What a step draws depends on the number of its samples alone,
+    not on how they are split into ranks and micro-batches (with `task_per_rank`: also on the number of ranks).
 
     samples         {task: sample indices that have this task}
     batch_size      samples per rank and micro-batch
     micro_batches   gradient-accumulation steps; all of one task
-    world_size      ranks; all of the same task
+    world_size      ranks
+    task_per_rank   every rank has a task of its own instead of all the same
     auxiliary       {task: sample indices} of which `auxiliary_fraction` of the draws are taken
     """
 
@@ -35,12 +38,17 @@ class TaskPlan:
     seed: int
     micro_batches: int = 1
     world_size: int = 1
+    task_per_rank: bool = False
     auxiliary: dict[str, list[int]] | None = None
     auxiliary_fraction: float = 0.0
 
     @property
     def draws_per_step(self) -> int:
         return self.batch_size * self.micro_batches * self.world_size
+
+    @property
+    def lanes(self) -> int:
+        return self.world_size if self.task_per_rank else 1
 
     @property
     def steps_per_epoch(self) -> float:
@@ -51,20 +59,17 @@ class TaskPlan:
         """All samples that can be drawn."""
         return {index for table in (self.samples, self.auxiliary or {}) for pool in table.values() for index in pool}
 
-    def task_at(self, step: int) -> str:
+    def task_at(self, step: int, lane: int = 0) -> str:
         tasks = sorted(self.samples)
-        cycle, place = divmod(step, len(tasks))
+        cycle, place = divmod(step * self.lanes + lane, len(tasks))
         return tasks[rng(self.seed, "tasks", cycle).permutation(len(tasks))[place]]
 
-    def step_draws(self, step: int) -> list[Draw]:
-        """All draws of an optimizer step, in global order: micro-batch by micro-batch, rank by rank."""
-        task = self.task_at(step)
-        turn = step // len(self.samples)  # each task is drawn once per cycle
-        draws = []
-        for slot in range(self.draws_per_step):
-            number, position = step * self.draws_per_step + slot, turn * self.draws_per_step + slot
-            draws.append(Draw(number, task, self._sample(task, position)))
-        return draws
+    def lane_draws(self, step: int, lane: int = 0) -> list[Draw]:
+        """The draws of an optimizer step and lane, in order."""
+        task, count = self.task_at(step, lane), self.draws_per_step // self.lanes
+        turn = (step * self.lanes + lane) // len(self.samples)  # each task is drawn once per cycle
+        first = step * self.draws_per_step + lane * count
+        return [Draw(first + slot, task, self._sample(task, turn * count + slot)) for slot in range(count)]
 
     def _sample(self, task: str, position: int) -> int:
         """The sample of a task's draw number `position`. Auxiliary draws are spread evenly among the others."""
@@ -81,10 +86,10 @@ class TaskPlan:
     def batches(self, first_step: int, last_step: int, rank: int = 0) -> Iterator[list[Draw]]:
         """This rank's micro-batches from optimizer step `first_step` up to, not including, `last_step`."""
         for step in range(first_step, last_step):
-            draws = self.step_draws(step)
+            draws = self.lane_draws(step, rank if self.task_per_rank else 0)
             for micro in range(self.micro_batches):
-                start = (micro * self.world_size + rank) * self.batch_size
-                yield draws[start : start + self.batch_size]
+                place = micro if self.task_per_rank else micro * self.world_size + rank
+                yield draws[place * self.batch_size : (place + 1) * self.batch_size]
 
 
 @functools.lru_cache(maxsize=64)

@@ -113,7 +113,7 @@ def _keypoint_clip(path: Path) -> Clip:
     with np.load(path, allow_pickle=False) as stored:
         facts = {name: stored[name].item() for name in ("width", "height", "fps") if name in stored}
     if len(facts) < 3:
-        raise UserError(f"driving {path}: lacks width, height or fps; make a data set with scripts/prepare_data.py")
+        raise UserError(f"driving {path}: lacks width, height or fps; add these three numbers to the file")
     return Clip(
         folder=path.parent, id=path.stem, identity="", fps=float(facts["fps"]), num_frames=len(keypoints),
         width=int(facts["width"]), height=int(facts["height"]), layers={"keypoints": path.name},

@@ -32,6 +32,7 @@ from meta_animator.stages.motion import MotionStage
 from meta_animator.stages.reference import ReferenceStage
 from meta_animator.training.checkpoint import find_checkpoint, list_checkpoints, read_weights
 from meta_animator.training.engine import Trainer, make_accelerator
+from meta_animator.training.signals import leave_signals_to_the_loop
 from meta_animator.weights import read_json
 
 PREVIEW_DRAWS = 10**9  # numbers of preview draws, beyond those of training
@@ -61,6 +62,8 @@ def train(config: RunConfig) -> None:
 
 def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module, SampleSet, TaskPlan]:
     """Stage 0, 1 or 2 with its data."""
+    if config.stage == "motion" and config.train.trainable == "lora":
+        raise UserError("train.trainable=lora is for stages 0 and 2; stage 1 trains the motion module")
     clips = read_clips(config.data.train, config.data.split)
     person = only_person(clips) if config.stage == "reference" else ""
     extra = auxiliary_clips(config) if config.stage == "reference" else []
@@ -81,7 +84,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     plan = TaskPlan(
         samples=main, batch_size=config.train.batch_size, seed=config.seed,
         micro_batches=config.train.gradient_accumulation_steps, world_size=accelerator.num_processes,
-        auxiliary=auxiliary_samples(config, samples, table, len(clips)),
+        task_per_rank=config.data.task_per_rank, auxiliary=auxiliary_samples(config, samples, table, len(clips)),
         auxiliary_fraction=config.data.auxiliary_fraction if extra else 0.0,
     )  # fmt: skip
     if config.data.cache_latents:
@@ -193,7 +196,10 @@ def load_batches(
     """This rank's micro-batches of the optimizer steps first .. last - 1."""
     draws = list(plan.batches(first, last, accelerator.process_index))
     try:
-        yield from DataLoader(samples, batch_sampler=draws, collate_fn=collate, num_workers=data.num_workers)
+        yield from DataLoader(
+            samples, batch_sampler=draws, collate_fn=collate, num_workers=data.num_workers,
+            worker_init_fn=leave_signals_to_the_loop,
+        )  # fmt: skip
     except UserError as error:  # a worker's error carries the worker's traceback; its last line is the message
         raise UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1]) from None
 

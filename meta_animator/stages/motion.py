@@ -8,7 +8,6 @@ from torch import Tensor
 from meta_animator.data.batch import Batch
 from meta_animator.data.samples import to_images
 from meta_animator.diffusion.randomness import noise_for
-from meta_animator.errors import UserError
 from meta_animator.media.video import write_video
 from meta_animator.stages.control import ControlStage
 from meta_animator.training.stage import ParamGroup
@@ -18,8 +17,6 @@ class MotionStage(ControlStage):
     """Trains what lies between the frames; needs `models.motion`."""
 
     def param_groups(self) -> list[ParamGroup]:
-        if self.config.train.trainable == "lora":
-            raise UserError("train.trainable=lora is for stages 0 and 2; stage 1 trains the motion module")
         train, state = self.config.train, self.models.state()
         motion = {n: p for n, p in state.items() if n.startswith("motion.")}
         groups = [ParamGroup(name="motion", parameters=motion, lr=train.learning_rate)]

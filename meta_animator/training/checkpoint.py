@@ -24,23 +24,43 @@ class Checkpoint:
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write one checkpoint and delete all but the newest `keep`."""
+    """Write one checkpoint and delete all but the newest `keep`. Hidden folders are what a crash has left behind."""
     folder = run / "checkpoints"
+    for left in folder.glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
     final = folder / f"step-{checkpoint.step:06d}"
-    temporary = folder / f".{final.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = folder / f".{final.name}.new"
     temporary.mkdir(parents=True)
     save_tensors(checkpoint.model, temporary / "model.safetensors")
     save_tensors(checkpoint.optimizer, temporary / "optimizer.safetensors")
     if checkpoint.ema:
         save_tensors(checkpoint.ema, temporary / "ema.safetensors")
     write_json(temporary / "manifest.json", {"step": checkpoint.step, **checkpoint.manifest})
+    for path in (*temporary.iterdir(), temporary):
+        _to_disk(path)
     if final.exists():
-        shutil.rmtree(final)
+        _remove(final)
     os.replace(temporary, final)
+    _to_disk(folder)
     for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+        _remove(old)
     return final
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or a folder's entries would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(folder: Path) -> None:
+    """Out of sight in one step, then deleted: no half-deleted checkpoint is ever found."""
+    hidden = folder.with_name(f".{folder.name}.old")
+    os.replace(folder, hidden)
+    shutil.rmtree(hidden)
 
 
 def list_checkpoints(run: Path) -> list[Path]:

@@ -3,8 +3,10 @@
 import contextlib
 import datetime
 import math
+import signal
 import warnings
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,14 @@ from torch import nn
 from tqdm import tqdm
 
 from meta_animator.config import save_config
-from meta_animator.errors import UserError
+from meta_animator.errors import Stopped, UserError
 from meta_animator.settings import RunConfig
 from meta_animator.training.checkpoint import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint
 from meta_animator.training.ema import EMA
+from meta_animator.training.lock import lock_folder
 from meta_animator.training.optim import load_named_state, make_optimizer, named_state
+from meta_animator.training.page import write_page
+from meta_animator.training.signals import StopRequest, stop_request
 from meta_animator.training.trackers import Tracker
 
 # batches(first_step, last_step) yields micro-batches, `gradient_accumulation_steps` of them per optimizer step
@@ -36,10 +41,15 @@ class Trainer:
         self.parameters = {name: p for g in self.groups for name, p in g.parameters.items()}
         if not self.parameters:
             raise UserError(f"{config.output_dir}: this configuration trains nothing; see train.trainable")
+        try:
+            self.run_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output_dir {self.run_folder}: cannot be made ({error.strerror}); name another") from error
+        self.lock = lock_folder(self.run_folder) if accelerator.is_main_process else None
         self.stage = stage.to(accelerator.device)
         self.optimizer = make_optimizer(self.groups, config.train)
         self.ema = EMA(self.parameters, config.train.ema_decay) if config.train.ema_decay else None
-        self.step = self._resume()
+        self.step, self.skipped = self._resume()
         self.wrapped, self.prepared = accelerator.prepare(self.stage, self.optimizer)
         self.scheduler = get_scheduler(
             config.train.lr_scheduler, self.optimizer, num_warmup_steps=config.train.lr_warmup_steps,
@@ -51,16 +61,37 @@ class Trainer:
                 self.scheduler.step()
 
     def run(self) -> None:
-        train, main = self.config.train, self.accelerator.is_main_process
-        tracker = Tracker(self.config, self.step) if main else None
+        """Train to the last step. Raises Stopped after a signal, UserError for what the user can mend; in both cases the
+        folder holds a checkpoint to continue from, if any step was saved."""
+        tracker = Tracker(self.config, self.step) if self.accelerator.is_main_process else None
+        try:
+            with stop_request() as request:
+                self._loop(tracker, request)
+            self.accelerator.print(f"done: {list_checkpoints(self.run_folder)[-1]}; to look at: {self.run_folder}/index.html")
+        except torch.OutOfMemoryError as error:
+            raise UserError(self._advice_on_memory()) from error
+        except RuntimeError as error:  # torch notices a dead worker wherever this process happens to be
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                f"a data-loader process died ({str(error).splitlines()[0]}); out of memory is the usual cause: lower "
+                f"data.num_workers (now {self.config.data.num_workers}); the same command continues from the last checkpoint"
+            ) from error
+        finally:
+            if tracker is not None:
+                tracker.close()
+                self.lock.close()
+
+    def _loop(self, tracker: Tracker | None, request: StopRequest) -> None:
+        train, main = self.config.train, tracker is not None
         if main:
             save_config(self.config, self.run_folder / "config.yaml")
         bar = tqdm(
             total=train.max_steps, initial=self.step, desc=self.config.stage, unit="step", disable=not main,
             mininterval=1.0, dynamic_ncols=True,
         )  # fmt: skip
+        stream = self.batches(self.step, train.max_steps)
         with bar:
-            stream = self.batches(self.step, train.max_steps)
             while self.step < train.max_steps:
                 logs = self._optimizer_step(stream)
                 self.step += 1
@@ -68,13 +99,19 @@ class Trainer:
                 if main and (self.step % train.log_every == 0 or self.step == train.max_steps):
                     bar.set_postfix(loss=f"{logs['loss']:.4f}")
                     tracker.log(self.step, logs)
-                self._save_and_show()
-        if main:
-            tracker.close()
+                stop = self._stop_on_any_rank(request)
+                self._save_and_show(save_now=bool(stop))
+                if stop and self.step < train.max_steps:
+                    name = signal.Signals(stop).name
+                    raise Stopped(f"{name} after step {self.step}, which is saved; the same command continues", stop)
 
     def _optimizer_step(self, stream: Iterator[Any]) -> dict[str, Any]:
-        """Forward and backward over the micro-batches, clip, step; returns the means of their logs."""
-        count = self.config.train.gradient_accumulation_steps
+        """Forward and backward over the micro-batches, clip, step; returns the means of their logs.
+
+        A step whose gradient is not finite changes nothing but the step number; `train.max_skipped_steps` of them are
+        forgiven. With fp16 the scaler skips steps of its own until it has found its scale; those do not count.
+        """
+        count, train = self.config.train.gradient_accumulation_steps, self.config.train
         all_logs = []
         self.wrapped.train()
         for micro in range(count):
@@ -85,42 +122,76 @@ class Trainer:
                     loss, logs = self.wrapped(batch, self.step)
                 self.accelerator.backward(loss / count)
             all_logs.append({"loss": float(loss.detach()), **logs})
-            if not math.isfinite(all_logs[-1]["loss"]):
-                raise UserError(
-                    f"{self.run_folder}: the loss is {all_logs[-1]['loss']} at step {self.step + 1}; lower train.learning_rate"
-                )
-        norm = None
-        if self.config.train.max_grad_norm:
-            norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.train.max_grad_norm)
-        self.prepared.step()
-        if not self.accelerator.optimizer_step_was_skipped:
-            self.scheduler.step()
-            if self.ema is not None:
-                self.ema.update()
-        self.prepared.zero_grad(set_to_none=True)
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), train.max_grad_norm or math.inf))
         mean = _mean_logs(all_logs)
-        mean["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        if norm is not None:
-            mean["gradient_norm"] = float(norm)
+        mean["learning_rate"], mean["gradient_norm"] = self.optimizer.param_groups[0]["lr"], norm
+        scaler = self.accelerator.scaler
+        if math.isfinite(norm) or (scaler is not None and scaler.get_scale() >= 1):
+            self.prepared.step()
+            if self.ema is not None and not self.accelerator.optimizer_step_was_skipped:
+                self.ema.update()
+        else:
+            self._skip(mean)
+        self.prepared.zero_grad(set_to_none=True)
+        self.scheduler.step()
         return mean
 
-    def _save_and_show(self) -> None:
+    def _skip(self, logs: dict[str, Any]) -> None:
+        """Count a step that is not taken. Raises UserError when there were too many."""
+        self.skipped += 1
+        logs["skipped_steps"] = self.skipped
+        budget = self.config.train.max_skipped_steps
+        if self.skipped > budget:
+            saved = list_checkpoints(self.run_folder)
+            raise UserError(
+                f"{self.run_folder}: the gradient is not finite at step {self.step + 1} (loss {logs['loss']:.4g}), and "
+                f"{budget} steps were skipped for that before; lower train.learning_rate; "
+                f"{f'the last checkpoint, {saved[-1].name}, is good' if saved else 'nothing was saved yet'}"
+            )
+
+    def _stop_on_any_rank(self, request: StopRequest) -> int:
+        """The signal that some process got, or 0; the same on all of them."""
+        if self.accelerator.num_processes == 1:
+            return request.number
+        numbers = self.accelerator.gather(torch.tensor([request.number], device=self.accelerator.device))
+        return int(numbers.max())
+
+    def _advice_on_memory(self) -> str:
+        train, data = self.config.train, self.config.data
+        advice = [] if train.gradient_checkpointing else ["train.gradient_checkpointing=true"]
+        if train.batch_size > 1:
+            half, double = train.batch_size // 2, train.gradient_accumulation_steps * 2
+            advice.append(f"train.batch_size={half} with train.gradient_accumulation_steps={double}")
+        advice += [] if train.mixed_precision != "no" else ["train.mixed_precision=bf16"]
+        advice += ["loss.image_weight=0"] if self.config.loss.image_weight else []
+        advice.append(f"smaller data.height and data.width (now {data.height} x {data.width})")
+        return f"{self.run_folder}: out of memory at step {self.step + 1}; in the order of effect: {', then '.join(advice)}"
+
+    def _save_and_show(self, save_now: bool) -> None:
+        """What is due at this step: checkpoint, preview, and after either the page that shows the run."""
         train, last = self.config.train, self.step == self.config.train.max_steps
-        if self.accelerator.is_main_process:
-            if self.step % train.checkpoint_every == 0 or last:
+        save = self.step % train.checkpoint_every == 0 or last or save_now
+        show = train.preview_every and (self.step % train.preview_every == 0 or last) and not save_now
+        if self.accelerator.is_main_process and (save or show):
+            if save:
                 self._save()
-            if train.preview_every and (self.step % train.preview_every == 0 or last):
+            if show:
                 folder = self.run_folder / "previews"
                 folder.mkdir(exist_ok=True)
                 with self.ema.applied() if self.ema else contextlib.nullcontext(), torch.no_grad():
                     self.stage.eval()
                     self.stage.preview(folder, self.step)
+            write_page(self.run_folder, self.config, versions())
         self.accelerator.wait_for_everyone()
 
     def _save(self) -> None:
         checkpoint = Checkpoint(
             step=self.step,
-            manifest={**self._identity(), "ema_updates": self.ema.updates if self.ema else 0},
+            manifest={
+                **self._identity(), "versions": versions(), "skipped_steps": self.skipped,
+                "ema_updates": self.ema.updates if self.ema else 0,
+                "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
+            },
             model=self.stage.trainable_state(),
             optimizer=named_state(self.optimizer, self.groups),
             ema=self.ema.shadow if self.ema else {},
@@ -130,32 +201,47 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """What must stay the same for a run to continue."""
         groups = {group.name: len(group.parameters) for group in self.groups}
-        return {**self.stage.manifest(), "trained_tensors": groups, "has_ema": self.ema is not None}
+        train = self.config.train
+        samples = train.batch_size * train.gradient_accumulation_steps * self.accelerator.num_processes
+        return {
+            **self.stage.manifest(), "trained_tensors": groups, "has_ema": self.ema is not None,
+            "seed": self.config.seed, "samples_per_step": samples,
+        }  # fmt: skip
 
-    def _resume(self) -> int:
-        """Load the newest checkpoint of the run folder, if any, and return its step."""
-        self.run_folder.mkdir(parents=True, exist_ok=True)
+    def _resume(self) -> tuple[int, int]:
+        """Load the newest checkpoint of the run folder, if any; returns its step and its count of skipped steps."""
         found = list_checkpoints(self.run_folder)
         if not found:
-            return 0
+            return 0, 0
         checkpoint = read_checkpoint(found[-1])
         _check_same_run(self._identity(), checkpoint.manifest, found[-1])
         self.stage.load_trainable_state(checkpoint.model, str(found[-1]))
         load_named_state(self.optimizer, self.groups, checkpoint.optimizer)
         if self.ema is not None:
             self.ema.load(checkpoint.ema, checkpoint.manifest["ema_updates"])
+        if self.accelerator.scaler is not None and checkpoint.manifest.get("scaler"):
+            self.accelerator.scaler.load_state_dict(checkpoint.manifest["scaler"])
         self.accelerator.print(f"continuing {self.run_folder} at step {checkpoint.step}")
-        return checkpoint.step
+        return checkpoint.step, checkpoint.manifest.get("skipped_steps", 0)
 
 
 def _check_same_run(own: dict[str, Any], saved: dict[str, Any], where: Path) -> None:
     for key, value in own.items():
-        if key in ("versions", "identifiers"):
+        if key == "identifiers" or saved.get(key) == value:
             continue
-        if saved.get(key) != value:
+        if key == "samples_per_step":
             raise UserError(
-                f"{where}: its {key} is {saved.get(key)}, this run's is {value}; use another output_dir or the old settings"
+                f"{where}: was trained with {saved.get(key)} samples per step, now there are {value}; change train.batch_size "
+                f"or train.gradient_accumulation_steps so that they, times the processes, make {saved.get(key)} again"
             )
+        raise UserError(
+            f"{where}: its {key} is {saved.get(key)}, this run's is {value}; use another output_dir or the old settings"
+        )
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    return {name: metadata.version(name) for name in ("torch", "diffusers", "transformers", "accelerate", "peft")}
 
 
 def _mean_logs(all_logs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 from meta_animator.files import whole_file
@@ -32,9 +33,10 @@ class Tracker:
             self.wandb = wandb.init(project=config.train.wandb_project, name=folder.name, id=name, dir=folder, resume="allow")
 
     def log(self, step: int, values: dict[str, float | str]) -> None:
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        finite = {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in values.items()}
+        self.file.write(json.dumps({"step": step, **finite}) + "\n")
         self.file.flush()
-        numbers = {k: v for k, v in values.items() if not isinstance(v, str)}
+        numbers = {k: v for k, v in finite.items() if not isinstance(v, str | None)}
         for name, value in numbers.items():
             self.board.add_scalar(name, value, step)
         if self.wandb is not None:

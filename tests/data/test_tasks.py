@@ -22,14 +22,14 @@ def test_every_task_gets_its_share_of_steps_whatever_its_number_of_samples():
 
 def test_one_task_per_step_with_samples_of_its_own():
     for step in range(30):
-        draws = plan(micro_batches=2, world_size=2).step_draws(step)
+        draws = plan(micro_batches=2, world_size=2).lane_draws(step)
         assert {draw.task for draw in draws} == {plan().task_at(step)} and len(draws) == 16
         assert {draw.sample for draw in draws} <= set(POOLS[draws[0].task])
 
 
 def test_samples_of_a_task_are_all_drawn_before_one_comes_again():
     for task, pool in POOLS.items():
-        drawn = [draw.sample for step in range(9 * 60) for draw in plan().step_draws(step) if draw.task == task]
+        drawn = [draw.sample for step in range(9 * 60) for draw in plan().lane_draws(step) if draw.task == task]
         epochs = [drawn[k : k + len(pool)] for k in range(0, len(drawn) - len(pool) + 1, len(pool))]
         assert all(sorted(epoch) == pool for epoch in epochs)
         assert len(epochs) > 1 and any(epoch != epochs[0] for epoch in epochs)
@@ -54,11 +54,34 @@ def test_two_ranks_draw_what_one_rank_with_the_double_batch_draws(micro_batches,
     assert single.steps_per_epoch == double.steps_per_epoch
 
 
+def test_the_samples_of_a_step_do_not_depend_on_how_it_is_split():
+    def drawn(**split):
+        ranks = zip(*(plan(**split).batches(0, 12, rank) for rank in range(split["world_size"])), strict=True)
+        return [draw for micro in ranks for batch in micro for draw in batch]
+
+    whole = drawn(batch_size=8, micro_batches=1, world_size=1)
+    for split in ((4, 1, 2), (2, 2, 2), (1, 1, 8), (1, 8, 1)):
+        assert drawn(batch_size=split[0], micro_batches=split[1], world_size=split[2]) == whole
+
+
+def test_ranks_may_have_tasks_of_their_own():
+    own = plan(world_size=3, micro_batches=2, task_per_rank=True)
+    ranks = [list(own.batches(0, 30, rank)) for rank in range(3)]
+    tasks = [[batch[0].task for batch in batches] for batches in ranks]
+    assert tasks[0] != tasks[1] and all(one == two for row in tasks for one, two in zip(row[::2], row[1::2], strict=True))
+    assert Counter(task for row in tasks for task in row) == dict.fromkeys(TASKS, 30 * 3 * 2 // 9)
+    draws = [draw for batches in ranks for batch in batches for draw in batch]
+    assert sorted(draw.number for draw in draws) == list(range(30 * 3 * 2 * 4))
+    for task, pool in POOLS.items():
+        order = [draw.sample for draw in sorted(draws, key=lambda draw: draw.number) if draw.task == task]
+        assert sorted(order[: len(pool)]) == pool
+
+
 def test_auxiliary_samples_take_their_fraction():
     pools = {task: [900, 901, 902] for task in TASKS}
     for fraction in (0.0, 0.25, 1.0):
         mixed = plan(auxiliary=pools, auxiliary_fraction=fraction)
-        draws = [draw for step in range(300) for draw in mixed.step_draws(step)]
+        draws = [draw for step in range(300) for draw in mixed.lane_draws(step)]
         share = sum(draw.sample >= 900 for draw in draws) / len(draws)
         assert share == pytest.approx(fraction, abs=0.05 if 0 < fraction < 1 else 0)
 

@@ -1,0 +1,131 @@
+"""A run as one HTML page, complete in itself: curves, previews, config, versions."""
+
+import base64
+import html
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from meta_animator.config import to_yaml
+from meta_animator.files import whole_file
+from meta_animator.media.images import read_image
+from meta_animator.settings import RunConfig
+
+COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e")
+FIRST = ("loss", "latent", "pixel", "face", "clean_latent", "l1", "psnr")  # the order of charts; others follow by name
+SHOWN_PREVIEWS = 12
+WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 56, 22
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1500px;padding:0 1rem;color:#222;background:#fff}
+h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}.charts{display:flex;flex-wrap:wrap;gap:1rem}
+figure{margin:0}figcaption{font-weight:600}svg text{font-size:11px;fill:#666}.key{margin-right:1.2em;white-space:nowrap}
+.key i{display:inline-block;width:1.4em;height:.25em;margin-right:.4em;vertical-align:middle}
+img,video{max-width:100%;border:1px solid #ddd}pre{background:#f6f6f6;padding:1rem;overflow:auto}"""
+
+
+def write_page(folder: Path, config: RunConfig, versions: Mapping[str, str]) -> Path:
+    """<folder>/index.html from the folder's metrics.jsonl and previews; a browser needs nothing else."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = lines[-1]["step"] if lines else 0
+    facts = f"{config.stage}, step {last} of {config.train.max_steps}, seed {config.seed}"
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(folder.name)}</title>",
+        f"<style>{STYLE}</style><h1>{html.escape(str(folder))}</h1><p>{facts}</p>",
+        "<h2>Curves</h2>", *_charts(lines),
+        "<h2>Previews</h2>", *_previews(folder / "previews"),
+        f"<h2>Config</h2><pre>{html.escape(to_yaml(config))}</pre>",
+        f"<h2>Versions</h2><p>{html.escape(', '.join(f'{name} {number}' for name, number in versions.items()))}</p></html>",
+    ]  # fmt: skip
+    with whole_file(folder / "index.html") as part:
+        part.write_text("\n".join(parts), encoding="utf-8")
+    return folder / "index.html"
+
+
+# curves
+
+
+def _charts(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A chart per logged number, with a line per task where the loss is meant."""
+    names = sorted({key for line in lines for key in line} - {"step", "task"})
+    names = [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
+    tasks = sorted({line["task"] for line in lines if "task" in line})
+    colours = {task: COLOURS[k % len(COLOURS)] for k, task in enumerate(tasks)}
+    key = "".join(f'<span class=key><i style="background:{c}"></i>{html.escape(t)}</span>' for t, c in colours.items())
+    charts = []
+    for name in names:
+        per_task = bool(tasks) and name not in ("learning_rate", "gradient_norm", "skipped_steps")
+        curves = {}
+        for task in tasks if per_task else [""]:
+            points = [(x["step"], x[name]) for x in lines if x.get(name) is not None and (not per_task or x["task"] == task)]
+            if points:
+                curves[colours.get(task, COLOURS[0])] = points
+        if curves:
+            charts.append(f"<figure><figcaption>{html.escape(name)}</figcaption>{chart(curves)}</figure>")
+    return [f"<p>{key}</p>", "<div class=charts>", *charts, "</div>"] if charts else ["<p>Nothing was logged yet.</p>"]
+
+
+def chart(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """An SVG of {colour: [(x, y), ...]}: values as dots, their running mean as a line, both axes from data to data."""
+    every = np.array([point for points in curves.values() for point in points], float)
+    (x0, y0), (x1, y1) = every.min(0), every.max(0)
+    x1, y1 = x1 if x1 > x0 else x0 + 1, y1 if y1 > y0 else y0 + (abs(y0) or 1)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - 8), 8 + (y1 - y) / (y1 - y0) * (HEIGHT - BOTTOM - 16)
+
+    shapes = []
+    for value in np.linspace(y0, y1, 4):
+        y = place(x0, value)[1]
+        shapes.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - 8}" stroke="#e5e5e5"/>')
+        shapes.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+    for value, anchor in ((x0, "start"), (x1, "end")):
+        shapes.append(f'<text x="{place(value, y0)[0]:.1f}" y="{HEIGHT - 4}" text-anchor="{anchor}">{value:g}</text>')
+    for colour, points in curves.items():
+        dots = points if len(points) <= 300 else points[:: math.ceil(len(points) / 300)]
+        for x, y in (place(*point) for point in dots):
+            shapes.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.6" fill="{colour}" opacity=".35"/>')
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in _smooth(points)))
+        shapes.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+    return f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(shapes)}</svg>'
+
+
+def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Means over up to a twentieth of the points, around each of at most 200 of them."""
+    x, y = np.array(points, float).T
+    reach = max(1, len(y) // 40)
+    total = np.concatenate([[0], np.cumsum(y)])
+    places = np.unique(np.linspace(0, len(y) - 1, min(200, len(y))).round().astype(int))
+    return [
+        (x[k], (total[min(len(y), k + reach + 1)] - total[max(0, k - reach)]) / (min(len(y), k + reach + 1) - max(0, k - reach)))
+        for k in places
+    ]
+
+
+# previews
+
+
+def _previews(folder: Path) -> list[str]:
+    """The newest first, evenly chosen over the run where there are many."""
+    files = sorted(path for path in folder.glob("*") if path.suffix in (".png", ".mp4")) if folder.is_dir() else []
+    if not files:
+        return ["<p>None yet.</p>"]
+    chosen = sorted({round(k) for k in np.linspace(0, len(files) - 1, min(SHOWN_PREVIEWS, len(files)))}, reverse=True)
+    return [f"<figure><figcaption>{html.escape(files[k].stem)}</figcaption>{_embed(files[k])}</figure>" for k in chosen]
+
+
+def _embed(path: Path) -> str:
+    if path.suffix == ".mp4":
+        return f'<video controls loop muted src="data:video/mp4;base64,{_base64(path.read_bytes())}"></video>'
+    picture, buffer = Image.fromarray(read_image(path)), io.BytesIO()
+    picture.thumbnail((1600, 1600))
+    picture.save(buffer, "JPEG", quality=88)
+    return f'<img src="data:image/jpeg;base64,{_base64(buffer.getvalue())}" alt="{html.escape(path.stem)}">'
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

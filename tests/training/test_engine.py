@@ -1,0 +1,211 @@
+"""What a training does when the machine or the data misbehave: it saves what is good, and says one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from meta_animator.config import save_config
+from meta_animator.errors import Stopped, UserError
+from meta_animator.stages.build import train
+from meta_animator.stages.control import ControlStage
+from meta_animator.training.checkpoint import list_checkpoints
+from meta_animator.weights import load_tensors, read_json
+
+ROOT = Path(__file__).parents[2]
+
+
+def steps(config) -> list[dict]:
+    return [json.loads(line) for line in (Path(config.output_dir) / "metrics.jsonl").read_text().splitlines()]
+
+
+def last(config) -> Path:
+    return list_checkpoints(Path(config.output_dir))[-1]
+
+
+@pytest.fixture
+def disturbed(monkeypatch):
+    """disturbed(step, what): `what(loss)` takes the loss's place in that step of every stage-0 training."""
+    plans = {}
+    original = ControlStage.forward
+
+    def forward(self, batch, step):
+        loss, logs = original(self, batch, step)
+        return (plans[step](loss) if step in plans else loss), logs
+
+    monkeypatch.setattr(ControlStage, "forward", forward)
+    return lambda step, what: plans.__setitem__(step, what)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted(make_config, disturbed, value):
+    disturbed(2, lambda loss: loss * value)
+    config = make_config(train__max_steps=5, train__checkpoint_every=1, train__keep_checkpoints=9, train__ema_decay=0.9)
+    train(config)
+    two, three, four = (
+        load_tensors(Path(config.output_dir) / "checkpoints" / f"step-{k:06d}" / "model.safetensors") for k in (2, 3, 4)
+    )
+    assert all(torch.equal(two[name], three[name]) for name in two)
+    assert any(not torch.equal(three[name], four[name]) for name in two)
+    lines = steps(config)
+    assert [line.get("skipped_steps") for line in lines] == [None, None, 1, None, None]
+    assert lines[2]["loss"] is None and read_json(last(config) / "manifest.json")["skipped_steps"] == 1
+
+
+def test_skipped_steps_are_forgiven_only_so_often_and_over_resumes(make_config, disturbed):
+    for step in (1, 3, 4):
+        disturbed(step, lambda loss: loss * float("nan"))
+    settings = {"train__checkpoint_every": 1, "train__max_skipped_steps": 2}
+    train(make_config(train__max_steps=3, **settings))
+    config = make_config(train__max_steps=8, **settings)
+    with pytest.raises(UserError, match=r"not finite at step 5 .*2 steps were skipped.*step-000004, is good") as caught:
+        train(config)
+    assert "\n" not in str(caught.value)
+    assert all(torch.isfinite(w).all() for w in load_tensors(last(config) / "model.safetensors").values())
+
+
+def test_out_of_memory_names_the_knobs_in_order(make_config, disturbed):
+    def burst(loss):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nand so on")
+
+    disturbed(2, burst)
+    with pytest.raises(UserError) as caught:
+        train(make_config(train__batch_size=4, train__checkpoint_every=1))
+    text = str(caught.value)
+    assert "\n" not in text and "out of memory at step 3" in text
+    knobs = [
+        "train.gradient_checkpointing=true", "train.batch_size=2 with train.gradient_accumulation_steps=2",
+        "train.mixed_precision=bf16", "loss.image_weight=0", "data.height",
+    ]  # fmt: skip
+    assert sorted(text.index(knob) for knob in knobs) == [text.index(knob) for knob in knobs]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_ends_equal(make_config, disturbed, number):
+    whole = make_config(name="whole", train__max_steps=6)
+    train(whole)
+
+    def ask_to_stop(loss):
+        os.kill(os.getpid(), number)
+        return loss
+
+    disturbed(1, ask_to_stop)
+    stopped = make_config(name="stopped", train__max_steps=6)
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match=rf"{number.name} after step 2, which is saved") as caught:
+        train(stopped)
+    assert caught.value.signal_number == number and last(stopped).name == "step-000002"
+    assert signal.getsignal(number) is before
+    train(stopped)
+    assert steps(whole) == steps(stopped)
+    ends = [load_tensors(last(config) / "model.safetensors") for config in (whole, stopped)]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_two_runs_in_one_folder_are_refused(make_config, disturbed):
+    config = make_config(train__max_steps=2)
+    said = []
+
+    def second_run(loss):
+        pattern = rf"another run is writing here \(process {os.getpid()} on .*another output_dir"
+        with pytest.raises(UserError, match=pattern) as caught:
+            train(config)
+        said.append(str(caught.value))
+        return loss
+
+    disturbed(1, second_run)
+    train(config)
+    assert len(said) == 1 and len(steps(config)) == 2
+    train(config)
+
+
+# through the entry point
+
+
+def start(config, *arguments: str, prelude: str = "", **variables: str) -> subprocess.Popen:
+    path = Path(config.output_dir).with_suffix(".yaml")
+    save_config(config, path)
+    code = f"import runpy, sys; sys.argv = ['train.py', {str(path)!r}, *{list(arguments)!r}]\n{prelude}\n"
+    code += f"runpy.run_path({str(ROOT / 'scripts' / 'train.py')!r}, run_name='__main__')"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | variables
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def error_lines(text: str) -> list[str]:
+    return [line for line in text.replace("\r", "\n").splitlines() if "error" in line.lower() or "Traceback" in line]
+
+
+def test_a_data_loader_process_that_dies_is_one_line(make_config):
+    config = make_config(data__num_workers=1, data__cache_latents=False, train__max_steps=50)
+    prelude = """
+import os, signal
+from meta_animator.data import samples
+main, original = os.getpid(), samples.SampleSet.__getitem__
+def deadly(self, draw):
+    if draw.number >= 6 and os.getpid() != main:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, draw)
+samples.SampleSet.__getitem__ = deadly
+"""
+    process = start(config, prelude=prelude)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err[-900:]
+    (line,) = error_lines(err)
+    assert "a data-loader process died" in line and "data.num_workers (now 1)" in line
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(make_config):
+    """A limit on the size of files stands in for the disk: the optimizer's state is larger than the model."""
+    config = make_config(train__max_steps=4, train__checkpoint_every=1)
+    train(make_config(train__max_steps=1))
+    (good,) = list_checkpoints(Path(config.output_dir))
+    limit = (good / "model.safetensors").stat().st_size // 2
+    prelude = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    )
+    process = start(config, prelude=prelude)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err[-900:]
+    (line,) = error_lines(err)
+    assert line.startswith("error: ") and "checkpoints" in line and ("too large" in line or "cannot be written" in line)
+    assert list_checkpoints(Path(config.output_dir)) == [good]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_saves_and_leaves_none_behind(make_config, number):
+    """As Ctrl-C in a terminal and Slurm send it: to the data-loader processes too."""
+    config = make_config(data__num_workers=2, data__cache_latents=False, train__max_steps=5000, train__checkpoint_every=5000)
+    process = start(config)
+    end = time.monotonic() + 120
+    while not (Path(config.output_dir) / "metrics.jsonl").exists() or len(steps(config)) < 3:
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert not error_lines(err) and f"stopped: {number.name} after step" in err
+    assert last(config).name == f"step-{steps(config)[-1]['step']:06d}"
+    psutil.wait_procs(children, timeout=10)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+def test_a_read_only_place_is_one_line(make_config):
+    """/proc takes no files, whoever asks."""
+    process = start(make_config(), "output_dir=/proc/run", "data.cache_latents=false")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err[-900:]
+    (line,) = error_lines(err)
+    assert line.startswith("error: ") and "/proc/run" in line

@@ -109,6 +109,9 @@ class Reader:
 
 
 def serve(pipe: Connection, read: Callable[[Path], None]) -> None:
+    import av
+
+    av.logging.set_level(av.logging.PANIC)
     warnings.simplefilter("ignore")
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))

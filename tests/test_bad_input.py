@@ -300,6 +300,13 @@ def video_that_was_cut_off(room):
     return ["prepare_data", "--input", str(video), "--output", str(room.out)]
 
 
+@case("is encoded in a way that no decoder here knows")
+def video_of_an_unknown_codec(room):
+    video = room.video()
+    video.write_bytes(video.read_bytes().replace(b"avc1", b"zzzz"))
+    return ["prepare_data", "--input", str(video), "--output", str(room.out)]
+
+
 @case("empty.mp4: is empty")
 def video_of_no_bytes(room):
     (room.folder / "empty.mp4").touch()

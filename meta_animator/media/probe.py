@@ -94,6 +94,8 @@ def open_stream(path: Path) -> Iterator[tuple[Any, Any]]:
         if not container.streams.video:
             raise UserError(f"{path}: holds no video stream; {EXPECTED}")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise UserError(f"{path}: is encoded in a way that no decoder here knows; {EXPECTED}")
         stream.codec_context.thread_count = 1
         yield container, stream
 

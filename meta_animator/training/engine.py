@@ -49,7 +49,12 @@ class Trainer:
         self.stage = stage.to(accelerator.device)
         self.optimizer = make_optimizer(self.groups, config.train)
         self.ema = EMA(self.parameters, config.train.ema_decay) if config.train.ema_decay else None
-        self.step, self.skipped = self._resume()
+        try:
+            self.step, self.skipped = self._resume()
+        except BaseException:
+            if self.lock is not None:
+                self.lock.close()
+            raise
         self.wrapped, self.prepared = accelerator.prepare(self.stage, self.optimizer)
         self.scheduler = get_scheduler(
             config.train.lr_scheduler, self.optimizer, num_warmup_steps=config.train.lr_warmup_steps,
@@ -67,7 +72,8 @@ class Trainer:
         try:
             with stop_request() as request:
                 self._loop(tracker, request)
-            self.accelerator.print(f"done: {list_checkpoints(self.run_folder)[-1]}; to look at: {self.run_folder}/index.html")
+            if tracker is not None:
+                print(f"done: {list_checkpoints(self.run_folder)[-1]}; to look at: {self.run_folder}/index.html")
         except torch.OutOfMemoryError as error:
             raise UserError(self._advice_on_memory()) from error
         except RuntimeError as error:  # torch notices a dead worker wherever this process happens to be

@@ -21,12 +21,12 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def launch(config, processes: int, *arguments: str) -> subprocess.CompletedProcess:
+def launch(config, processes: int, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     Path(config.output_dir).mkdir(parents=True, exist_ok=True)
     path = Path(config.output_dir).with_suffix(".yaml")
     save_config(config, path)
     kept = {k: v for k, v in os.environ.items() if k not in ("ACCELERATE_CONFIG_FILE", "LOCAL_RANK")}
-    environment = kept | {"NUM_PROCESSES": str(processes), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = kept | {"NUM_PROCESSES": str(processes), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | variables
     return subprocess.run(
         [sys.executable, "scripts/launch.py", "scripts/train.py", str(path), *arguments],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400,
@@ -56,6 +56,34 @@ def test_two_processes_equal_one_with_the_double_batch(make_config):
     difference = torch.cat([(double[n] - single[n]).flatten() for n in begin])
     assert update.norm() > 0.1
     assert difference.norm() / update.norm() <= 1e-4
+
+
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # what accelerate makes of configs/accelerate/fsdp2.yaml
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("stage", ["control", "motion"])
+def test_shared_out_weights_train_as_whole_ones(make_config, stage):
+    """Two processes with FSDP2, stopped half-way and continued without it, against one process with the double batch."""
+    settings = SETTINGS | {"train__max_steps": 6, "train__ema_decay": 0.5}
+    if stage == "motion":
+        zero = make_config(name="zero", train__max_steps=1)
+        assert launch(zero, 1).returncode == 0
+        settings |= {"stage": "motion", "model__control_from": zero.output_dir}
+    one = make_config(name="one", train__batch_size=4, **settings)
+    half = make_config(name="two", train__batch_size=2, **(settings | {"train__max_steps": 3, "train__preview_every": 3}))
+    two = make_config(name="two", train__batch_size=2, **settings)
+    answers = launch(one, 1), launch(half, 2, **FSDP2), launch(two, 2)
+    assert [a.returncode for a in answers] == [0, 0, 0], "".join(a.stderr[-500:] for a in answers)
+    assert "two/previews/step-000003" in " ".join(map(str, Path(half.output_dir).rglob("*")))
+    begin = start_weights(make_config, **settings)
+    for file in ("model.safetensors", "ema.safetensors"):
+        single, shared = (load_tensors(list_checkpoints(Path(c.output_dir))[-1] / file) for c in (one, two))
+        assert single.keys() == shared.keys()
+        update = torch.cat([(single[n] - begin[n]).flatten() for n in single])
+        difference = torch.cat([(shared[n] - single[n]).flatten() for n in single])
+        assert update.norm() > 1e-3
+        assert difference.norm() / update.norm() <= 1e-4
 
 
 @pytest.mark.timeout(900)

@@ -17,11 +17,7 @@ from meta_animator.losses.pixel import pixel_loss
 
 # Lies between the noise levels of timesteps 124 (0.36958) and 125 (0.37138) of Stable Diffusion 1.5.
 SD15_GATE = 0.3707
-
-
-def keep(counts: Tensor) -> Tensor:
-    """The counts of one process alone."""
-    return counts
+WEIGHTS = {"pixel": "gated_images", "clean_latent": "gated_images", "face": "faces"}  # what each log is a mean over
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,9 +31,6 @@ class HybridLoss:
     image_weight     lambda
     max_noise_level  the gate, included, in the unit of the process's `noise_level`
     start_step       the first step with the image terms
-    reduce           turns counts (images, faces) into those to divide by. Where an optimizer averages gradients over
-                     processes, the mean over all samples needs the counts' mean over processes. It is called in every
-                     step from start_step on, whether or not anything is gated here.
     """
 
     image_weight: float = 1.0
@@ -46,7 +39,6 @@ class HybridLoss:
     latent_weight: float = 1.0
     max_noise_level: float = SD15_GATE
     start_step: int = 0
-    reduce: Callable[[Tensor], Tensor] = keep
 
     def __post_init__(self) -> None:
         for name in ("image_weight", "face_weight", "pixel_weight", "latent_weight", "start_step"):
@@ -58,6 +50,16 @@ class HybridLoss:
     def image_active(self, step: int) -> bool:
         """Whether the image terms count in this step: what they need can be left out of a batch otherwise."""
         return step >= self.start_step and self.image_weight * (self.pixel_weight + self.face_weight) > 0
+
+    def gated(self, process: Process, t: Tensor) -> Tensor:
+        """Which of the timesteps (b,) the image terms see: bool (b,)."""
+        return process.noise_level(t) <= self.max_noise_level
+
+    def counts(self, process: Process, t: Tensor, face_visible: Tensor | None, frames: int = 1) -> Tensor:
+        """float32 (2,): a batch's gated images and the visible faces in them; arguments as for a call."""
+        gated = self.gated(process, t)
+        faces = 0 if face_visible is None else face_visible[gated.to(face_visible.device)].sum()
+        return torch.tensor([float(gated.sum() * frames), float(faces)])
 
     def __call__(
         self,
@@ -74,6 +76,7 @@ class HybridLoss:
         step: int,
         decode: Callable[[Tensor], Tensor],
         embed_face: EmbedFace | None,
+        divisors: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, a float32 scalar, and its parts.
 
@@ -84,43 +87,35 @@ class HybridLoss:
         face_visible    bool (b,) or (b, f): faces seen, and large enough for the embedder
         decode          latents `n c h w` -> images `n 3 H W` in [-1, 1]; called with the gated ones, if any
         embed_face      as for `identity_loss`
+        divisors        (2,): what to divide the image terms' sums by, this batch's own `counts` by default. Where a
+                        gradient is averaged over micro-batches and processes, the mean over all gated images and faces
+                        needs the means of their counts.
 
         The logs are detached float32 scalars. `pixel`, `face` and `clean_latent` (error of the implied clean latents)
-        are means over this process's `gated_images`, `faces` and `gated_images`, and 0 where those are 0: weigh by
-        them to average over steps.
+        are means over this batch's `gated_images`, `faces` and `gated_images`, and 0 where those are 0: weigh by them
+        (WEIGHTS names them) to average over batches.
         """
         latent = latent_loss(prediction, target).mean()
         if not self.image_active(step):
-            return self._total(latent, {})
-        gated = (process.noise_level(t) <= self.max_noise_level).nonzero().squeeze(1).to(prediction.device)
+            return self.latent_weight * latent, {"latent": latent.detach()}
+        gated = self.gated(process, t).nonzero().squeeze(1).to(prediction.device)
         x, x_0 = _fold(pixels[gated], 3), _fold(latents[gated], 3)
         clean = _fold(process.to_x0(prediction[gated], x_t[gated], t[gated.to(t.device)]), 3)
         decoded = decode(clean) if len(clean) > 0 else torch.zeros_like(x)
-        images = latent.new_tensor(len(x))
-        terms = {
-            "clean_latent": (latent_loss(clean.detach(), x_0).sum(), images),
-            "pixel": (pixel_loss(x, decoded).sum(), images),
-        }
+        images, faces = latent.new_tensor(len(x)), latent.new_zeros(())
+        sums = {"pixel": pixel_loss(x, decoded).sum(), "clean_latent": latent_loss(clean.detach(), x_0).sum()}
         if self.face_weight > 0:
             if landmarks is None or face_visible is None or embed_face is None:
                 raise UserError("face_weight: above 0, it needs a face embedder and data with face landmarks")
             points, visible = _fold(landmarks[gated], 2), face_visible[gated].flatten()
-            terms["face"] = identity_loss(embed_face, x, decoded, points, visible)
-        return self._total(latent, terms)
-
-    def _total(self, latent: Tensor, terms: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weigh the latent mean and the (sum, count) of each image term."""
-        zero = latent.new_zeros(())
-        sums = {name: terms.get(name, (zero, zero)) for name in ("pixel", "face", "clean_latent")}
-        loss = self.latent_weight * latent
-        if terms:
-            divisors = self.reduce(torch.stack([sums["pixel"][1], sums["face"][1]])).clamp_min(1e-6)
-            pixel, face = sums["pixel"][0] / divisors[0], sums["face"][0] / divisors[1]
-            loss = loss + self.image_weight * (self.pixel_weight * pixel + self.face_weight * face)
-        logs = {name: total.detach() / count.clamp_min(1) for name, (total, count) in sums.items()}
-        logs |= {"loss": loss.detach(), "latent": latent.detach()}
-        logs |= {"gated_images": sums["pixel"][1].detach(), "faces": sums["face"][1].detach()}
-        return loss, logs
+            sums["face"], faces = identity_loss(embed_face, x, decoded, points, visible)
+        counts = {"gated_images": images, "faces": faces}
+        divisors = torch.stack([images, faces]) if divisors is None else divisors.to(latent)
+        logs = {name: total.detach() / counts[WEIGHTS[name]].clamp_min(1) for name, total in sums.items()}
+        sums.setdefault("face", latent.new_zeros(()))
+        pixel, face = (sums[name] / count.clamp_min(1e-6) for name, count in zip(("pixel", "face"), divisors, strict=True))
+        image = self.pixel_weight * pixel + self.face_weight * face
+        return self.latent_weight * latent + self.image_weight * image, {"latent": latent.detach(), **logs, **counts}
 
 
 def _fold(x: Tensor, dims: int) -> Tensor:

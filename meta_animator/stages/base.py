@@ -3,6 +3,7 @@
 Three stages of the one engine; `conversion/base.py` writes what they learned as a diffusers folder.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ class BaseStage(nn.Module):
         super().__init__()
         self.config, self.examples = config, examples
         self.networks = nn.ModuleDict(networks)
+
+    def begin_step(self, batches: Sequence[Batch], step: int, mean: Callable[[Tensor], Tensor]) -> None:
+        """Nothing to do: every term is a mean over a batch."""
 
     def param_groups(self) -> list[ParamGroup]:
         return [ParamGroup(name="base", parameters=dict(self.named_parameters()), lr=self.config.train.learning_rate)]

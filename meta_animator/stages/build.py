@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from meta_animator.stages.motion import MotionStage
 from meta_animator.stages.reference import ReferenceStage
 from meta_animator.training.checkpoint import find_checkpoint, list_checkpoints, read_weights
 from meta_animator.training.engine import Trainer, make_accelerator
+from meta_animator.training.sharding import take_sharding_request
 from meta_animator.training.signals import leave_signals_to_the_loop
 from meta_animator.weights import read_json
 
@@ -44,6 +45,7 @@ def train(config: RunConfig) -> None:
     check_tasks(config.model.tasks, "model.tasks")
     if config.train.wandb_project and find_spec("wandb") is None:
         raise UserError("train.wandb_project: Weights & Biases is not installed; pip install wandb, or leave it empty")
+    sharded = take_sharding_request(config)
     accelerator = make_accelerator(config)
     torch.manual_seed(config.seed)  # fresh weights
     if accelerator.is_main_process:
@@ -57,7 +59,8 @@ def train(config: RunConfig) -> None:
         stage, samples, plan = build_stage(config, accelerator)
     else:
         raise UserError(f"stage '{config.stage}' is not trained; use {', '.join(STAGES)}")
-    Trainer(config, accelerator, stage, functools.partial(load_batches, config.data, samples, plan, accelerator)).run()
+    batches = functools.partial(load_batches, config.data, samples, plan, accelerator)
+    Trainer(config, accelerator, stage, batches, sharded).run()
 
 
 def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module, SampleSet, TaskPlan]:
@@ -89,7 +92,8 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     )  # fmt: skip
     if config.data.cache_latents:
         samples.cache = make_cache(config, models, samples.kept_frames(plan.pools()), accelerator)
-    stage = STAGES[config.stage](config, models, make_loss(config, plan, accelerator), preview_examples(samples, plan, config))
+    loss, examples = make_loss(config, plan, accelerator.print), preview_examples(samples, plan, config)
+    stage = STAGES[config.stage](config, models, loss, examples)
     if isinstance(stage, ReferenceStage):
         stage.person = person
     return stage, samples, plan
@@ -113,17 +117,16 @@ def build_models(config: RunConfig, identities: list[str]) -> Assembly:
     return models
 
 
-def make_loss(config: RunConfig, plan: TaskPlan, accelerator: Accelerator) -> HybridLoss:
-    """The hybrid loss; its image terms are means over the gated images and visible faces of all processes."""
+def make_loss(config: RunConfig, plan: TaskPlan, say: Callable[[str], None]) -> HybridLoss:
+    """The hybrid loss, with its first step in figures."""
     loss = config.loss
     start = loss.start_step if loss.start_step >= 0 else int(plan.steps_per_epoch / 2)
     if loss.image_weight > 0:
         late = " (after the last step; set loss.start_step)" if start >= config.train.max_steps else ""
-        accelerator.print(f"the image loss starts at step {start}{late}")
+        say(f"the image loss starts at step {start}{late}")
     return HybridLoss(
         image_weight=loss.image_weight, face_weight=loss.face_weight, pixel_weight=loss.pixel_weight,
         latent_weight=loss.latent_weight, max_noise_level=loss.max_noise_level, start_step=start,
-        reduce=lambda counts: accelerator.reduce(counts, "mean"),
     )  # fmt: skip
 
 

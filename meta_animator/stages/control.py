@@ -3,6 +3,7 @@
 Shapes: images `b c h w`, clips `b f c h w`.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from meta_animator.data.samples import to_images
 from meta_animator.diffusion.randomness import noise_for, torch_generator
 from meta_animator.diffusion.samplers import ddim
 from meta_animator.diffusion.timesteps import sampling_timesteps, training_timesteps
-from meta_animator.losses.hybrid import HybridLoss
+from meta_animator.losses.hybrid import WEIGHTS, HybridLoss
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 from meta_animator.models.assembly import Assembly
 from meta_animator.pipelines.guidance import Guide
 from meta_animator.settings import RunConfig
-from meta_animator.training.stage import ParamGroup
+from meta_animator.training.stage import Mean, ParamGroup
 
 MAX_CONTEXTS = 4096  # text embeddings that are kept
 
@@ -36,6 +37,7 @@ class ControlStage(nn.Module):
         super().__init__()
         self.config, self.models, self.loss, self.examples = config, models, loss, examples
         self.contexts: dict[str, Tensor] = {}
+        self.divisors: Tensor | None = None
         models.requires_grad_(False)
         for group in self.param_groups():
             for parameter in group.parameters.values():
@@ -65,6 +67,17 @@ class ControlStage(nn.Module):
 
     # one training step
 
+    def begin_step(self, batches: Sequence[Batch], step: int, mean: Callable[[Tensor], Tensor]) -> None:
+        """Count what the image terms are means over: gated images and visible faces, of all micro-batches and processes."""
+        self.divisors = None
+        if self.loss.image_active(step):
+            process, counts = self.models.backbone.process, []
+            for batch in batches:
+                usable = self.models.usable_faces(batch.landmarks, batch.face_visible)
+                frames = batch.pixels.shape[1] if batch.pixels.ndim == 5 else 1
+                counts.append(self.loss.counts(process, self._timesteps(batch), usable, frames))
+            self.divisors = mean(torch.stack(counts).mean(0))
+
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Any]]:
         backbone = self.models.backbone
         latents = batch.latents if batch.latents is not None else backbone.encode(batch.pixels)
@@ -81,16 +94,20 @@ class ControlStage(nn.Module):
             process=backbone.process, prediction=prediction, x_t=x_t, t=t,
             target=backbone.process.target(latents, noise, t), latents=latents, pixels=batch.pixels,
             landmarks=batch.landmarks, face_visible=self.models.usable_faces(batch.landmarks, batch.face_visible),
-            step=step, decode=backbone.decode, embed_face=self.models.embed_face,
+            step=step, decode=backbone.decode, embed_face=self.models.embed_face, divisors=self.divisors,
         )  # fmt: skip
-        return loss, {"task": batch.task, **{k: float(v) for k, v in logs.items() if k != "loss"}}
+        numbers = {name: float(value) for name, value in logs.items()}
+        means = {name: Mean(numbers[name], numbers[of]) for name, of in WEIGHTS.items() if name in numbers}
+        return loss, {"task": batch.task, **numbers, **means}
 
     def _noise(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Timestep and noise of each draw; functions of (seed, draw) alone."""
-        generators = [torch_generator(self.config.seed, "timestep", int(d)) for d in batch.draws]
-        t = training_timesteps(generators, self.models.backbone.process.timestep_bounds)
         noise = noise_for(self.config.seed, batch.draws, tuple(latents.shape[1:]))
-        return t.to(latents.device), noise.to(latents)
+        return self._timesteps(batch).to(latents.device), noise.to(latents)
+
+    def _timesteps(self, batch: Batch) -> Tensor:
+        generators = [torch_generator(self.config.seed, "timestep", int(d)) for d in batch.draws]
+        return training_timesteps(generators, self.models.backbone.process.timestep_bounds)
 
     def context(self, prompts: list[str]) -> Tensor:
         """Text embeddings (b n d); each distinct prompt is embedded once."""

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from meta_animator.training.sharding import like
+
 
 class EMA:
     """shadow <- decay shadow + (1 - decay) weight, with the warm-up min(decay, (1 + n) / (10 + n)) of the n-th update."""
@@ -41,4 +43,4 @@ class EMA:
     def load(self, shadow: Mapping[str, Tensor], updates: int) -> None:
         self.updates = updates
         for name, value in self.shadow.items():
-            value.copy_(shadow[name])
+            value.copy_(like(shadow[name], value))

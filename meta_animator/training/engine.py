@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import math
 import signal
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from diffusers.optimization import get_scheduler
 from torch import nn
 from tqdm import tqdm
@@ -24,7 +26,9 @@ from meta_animator.training.ema import EMA
 from meta_animator.training.lock import lock_folder
 from meta_animator.training.optim import load_named_state, make_optimizer, named_state
 from meta_animator.training.page import write_page
+from meta_animator.training.sharding import shard, whole
 from meta_animator.training.signals import StopRequest, stop_request
+from meta_animator.training.stage import Mean
 from meta_animator.training.trackers import Tracker
 
 # batches(first_step, last_step) yields micro-batches, `gradient_accumulation_steps` of them per optimizer step
@@ -34,28 +38,25 @@ Batches = Callable[[int, int], Iterator[Any]]
 class Trainer:
     """One run: a stage, its optimizer, its average and its folder. `run()` continues where the folder's last checkpoint is."""
 
-    def __init__(self, config: RunConfig, accelerator: Accelerator, stage: nn.Module, batches: Batches):
+    def __init__(
+        self, config: RunConfig, accelerator: Accelerator, stage: nn.Module, batches: Batches, sharded: bool = False
+    ):
         self.config, self.accelerator, self.batches = config, accelerator, batches
         self.run_folder = Path(config.output_dir)
-        self.groups = stage.param_groups()
-        self.parameters = {name: p for g in self.groups for name, p in g.parameters.items()}
-        if not self.parameters:
+        if not any(group.parameters for group in stage.param_groups()):
             raise UserError(f"{config.output_dir}: this configuration trains nothing; see train.trainable")
         try:
             self.run_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output_dir {self.run_folder}: cannot be made ({error.strerror}); name another") from error
         self.lock = lock_folder(self.run_folder) if accelerator.is_main_process else None
-        self.stage = stage.to(accelerator.device)
-        self.optimizer = make_optimizer(self.groups, config.train)
-        self.ema = EMA(self.parameters, config.train.ema_decay) if config.train.ema_decay else None
+        self.stage, self.sharded = stage.to(accelerator.device), sharded
         try:
-            self.step, self.skipped = self._resume()
+            self._restore()
         except BaseException:
             if self.lock is not None:
                 self.lock.close()
             raise
-        self.wrapped, self.prepared = accelerator.prepare(self.stage, self.optimizer)
         self.scheduler = get_scheduler(
             config.train.lr_scheduler, self.optimizer, num_warmup_steps=config.train.lr_warmup_steps,
             num_training_steps=config.train.max_steps,
@@ -102,9 +103,11 @@ class Trainer:
                 logs = self._optimizer_step(stream)
                 self.step += 1
                 bar.update()
-                if main and (self.step % train.log_every == 0 or self.step == train.max_steps):
-                    bar.set_postfix(loss=f"{logs['loss']:.4f}")
-                    tracker.log(self.step, logs)
+                if self.step % train.log_every == 0 or self.step == train.max_steps:
+                    for line in self._mean_over_ranks(logs):
+                        bar.set_postfix(loss=f"{line['loss']:.4f}")
+                        if main:
+                            tracker.log(self.step, _plain(line))
                 stop = self._stop_on_any_rank(request)
                 self._save_and_show(save_now=bool(stop))
                 if stop and self.step < train.max_steps:
@@ -118,17 +121,17 @@ class Trainer:
         forgiven. With fp16 the scaler skips steps of its own until it has found its scale; those do not count.
         """
         count, train = self.config.train.gradient_accumulation_steps, self.config.train
-        all_logs = []
+        all_logs, batches = [], [next(stream).to(self.accelerator.device) for _ in range(count)]
         self.wrapped.train()
-        for micro in range(count):
-            batch = next(stream).to(self.accelerator.device)
-            sync = contextlib.nullcontext() if micro == count - 1 else self.accelerator.no_sync(self.wrapped)
-            with sync:
+        self.stage.begin_step(batches, self.step, lambda values: self.accelerator.reduce(values, "mean"))
+        for micro, batch in enumerate(batches):
+            with self._without_sync() if micro < count - 1 else contextlib.nullcontext():
                 with self.accelerator.autocast():
                     loss, logs = self.wrapped(batch, self.step)
                 self.accelerator.backward(loss / count)
             all_logs.append({"loss": float(loss.detach()), **logs})
-        norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), train.max_grad_norm or math.inf))
+        norm = self.accelerator.clip_grad_norm_(self.parameters.values(), train.max_grad_norm or math.inf)
+        norm = float(whole({"norm": norm})["norm"])
         mean = _mean_logs(all_logs)
         mean["learning_rate"], mean["gradient_norm"] = self.optimizer.param_groups[0]["lr"], norm
         scaler = self.accelerator.scaler
@@ -141,6 +144,25 @@ class Trainer:
         self.prepared.zero_grad(set_to_none=True)
         self.scheduler.step()
         return mean
+
+    @contextlib.contextmanager
+    def _without_sync(self) -> Iterator[None]:
+        """Gradients stay in this process until the step's last micro-batch."""
+        if not self.sharded:
+            with self.accelerator.no_sync(self.wrapped):
+                yield
+            return
+        self.stage.set_requires_gradient_sync(False)
+        yield
+        self.stage.set_requires_gradient_sync(True)
+
+    def _mean_over_ranks(self, logs: dict[str, Any]) -> list[dict[str, Any]]:
+        """The logs to write: means over all processes, one for each task that a process had."""
+        if self.accelerator.num_processes == 1:
+            return [logs]
+        everyone = gather_object([logs])
+        tasks = dict.fromkeys(one.get("task") for one in everyone)
+        return [_mean_logs([one for one in everyone if one.get("task") == task]) for task in tasks]
 
     def _skip(self, logs: dict[str, Any]) -> None:
         """Count a step that is not taken. Raises UserError when there were too many."""
@@ -178,30 +200,43 @@ class Trainer:
         train, last = self.config.train, self.step == self.config.train.max_steps
         save = self.step % train.checkpoint_every == 0 or last or save_now
         show = train.preview_every and (self.step % train.preview_every == 0 or last) and not save_now
-        if self.accelerator.is_main_process and (save or show):
-            if save:
-                self._save()
-            if show:
-                folder = self.run_folder / "previews"
-                folder.mkdir(exist_ok=True)
-                with self.ema.applied() if self.ema else contextlib.nullcontext(), torch.no_grad():
-                    self.stage.eval()
-                    self.stage.preview(folder, self.step)
+        if save:
+            self._save()
+        if show:
+            self._show()
+        if (save or show) and self.accelerator.is_main_process:
             write_page(self.run_folder, self.config, versions())
         self.accelerator.wait_for_everyone()
 
+    def _show(self) -> None:
+        """A preview of the averaged weights, by the main process; where weights are shared out, all must take part."""
+        if not (self.accelerator.is_main_process or self.sharded):
+            return
+        with contextlib.ExitStack() as stack:
+            folder = self.run_folder / "previews"
+            if self.accelerator.is_main_process:
+                folder.mkdir(exist_ok=True)
+            else:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            stack.enter_context(self.ema.applied() if self.ema else contextlib.nullcontext())
+            self.stage.eval()
+            with torch.no_grad():
+                self.stage.preview(folder, self.step)
+            if self.sharded:
+                self.stage.reshard()
+
     def _save(self) -> None:
-        checkpoint = Checkpoint(
-            step=self.step,
-            manifest={
-                **self._identity(), "versions": versions(), "skipped_steps": self.skipped,
-                "ema_updates": self.ema.updates if self.ema else 0,
-                "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
-            },
-            model=self.stage.trainable_state(),
-            optimizer=named_state(self.optimizer, self.groups),
-            ema=self.ema.shadow if self.ema else {},
-        )
+        """Write a checkpoint from the main process; it holds whole tensors, however they are shared out."""
+        model, optimizer = whole(self.stage.trainable_state()), whole(named_state(self.optimizer, self.groups))
+        ema = whole(self.ema.shadow) if self.ema else {}
+        if not self.accelerator.is_main_process:
+            return
+        manifest = {
+            **self._identity(), "versions": versions(), "skipped_steps": self.skipped,
+            "ema_updates": self.ema.updates if self.ema else 0,
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
+        }  # fmt: skip
+        checkpoint = Checkpoint(step=self.step, manifest=manifest, model=model, optimizer=optimizer, ema=ema)
         save_checkpoint(self.run_folder, checkpoint, self.config.train.keep_checkpoints)
 
     def _identity(self) -> dict[str, Any]:
@@ -210,25 +245,36 @@ class Trainer:
         train = self.config.train
         samples = train.batch_size * train.gradient_accumulation_steps * self.accelerator.num_processes
         return {
-            **self.stage.manifest(), "trained_tensors": groups, "has_ema": self.ema is not None,
+            **self.stage.manifest(), "trained_tensors": groups, "has_ema": bool(train.ema_decay),
             "seed": self.config.seed, "samples_per_step": samples,
         }  # fmt: skip
 
-    def _resume(self) -> tuple[int, int]:
-        """Load the newest checkpoint of the run folder, if any; returns its step and its count of skipped steps."""
-        found = list_checkpoints(self.run_folder)
-        if not found:
-            return 0, 0
-        checkpoint = read_checkpoint(found[-1])
-        _check_same_run(self._identity(), checkpoint.manifest, found[-1])
-        self.stage.load_trainable_state(checkpoint.model, str(found[-1]))
+    def _restore(self) -> None:
+        """Make optimizer and average, and continue from the newest checkpoint of the run folder, if any."""
+        found, train = list_checkpoints(self.run_folder), self.config.train
+        checkpoint = read_checkpoint(found[-1]) if found else None
+        if checkpoint is not None:
+            self.groups = self.stage.param_groups()
+            _check_same_run(self._identity(), checkpoint.manifest, found[-1])
+            self.stage.load_trainable_state(checkpoint.model, str(found[-1]))
+        if self.sharded:
+            shard(self.stage, self.accelerator.device)
+        self.groups = self.stage.param_groups()
+        self.parameters = {name: p for g in self.groups for name, p in g.parameters.items()}
+        self.optimizer = make_optimizer(self.groups, train)
+        self.wrapped = self.stage if self.sharded else self.accelerator.prepare(self.stage)
+        self.prepared = self.accelerator.prepare(self.optimizer)
+        self.ema = EMA(self.parameters, train.ema_decay) if train.ema_decay else None
+        self.step = self.skipped = 0
+        if checkpoint is None:
+            return
         load_named_state(self.optimizer, self.groups, checkpoint.optimizer)
         if self.ema is not None:
             self.ema.load(checkpoint.ema, checkpoint.manifest["ema_updates"])
         if self.accelerator.scaler is not None and checkpoint.manifest.get("scaler"):
             self.accelerator.scaler.load_state_dict(checkpoint.manifest["scaler"])
+        self.step, self.skipped = checkpoint.step, checkpoint.manifest.get("skipped_steps", 0)
         self.accelerator.print(f"continuing {self.run_folder} at step {checkpoint.step}")
-        return checkpoint.step, checkpoint.manifest.get("skipped_steps", 0)
 
 
 def _check_same_run(own: dict[str, Any], saved: dict[str, Any], where: Path) -> None:
@@ -251,12 +297,21 @@ def versions() -> dict[str, str]:
 
 
 def _mean_logs(all_logs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over micro-batches; texts (the task) are the same in all of them."""
+    """Means over micro-batches or processes; texts (the task) are the same in all of them."""
     mean = {}
-    for key in all_logs[0]:
-        values = [logs[key] for logs in all_logs if logs.get(key) is not None]
-        mean[key] = values[0] if isinstance(values[0], str) else sum(values) / len(values)
+    for key in dict.fromkeys(key for logs in all_logs for key in logs):
+        values = [logs[key] for logs in all_logs if key in logs]
+        if isinstance(values[0], Mean):
+            weight = sum(each.weight for each in values)
+            mean[key] = Mean(sum(each.value * each.weight for each in values) / max(weight, 1), weight)
+        else:
+            mean[key] = values[0] if isinstance(values[0], str) else sum(values) / len(values)
     return mean
+
+
+def _plain(logs: dict[str, Any]) -> dict[str, float | str]:
+    """Numbers and texts; means over nothing are left out."""
+    return {k: v.value if isinstance(v, Mean) else v for k, v in logs.items() if not isinstance(v, Mean) or v.weight}
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from meta_animator.settings import TrainConfig
+from meta_animator.training.sharding import like
 from meta_animator.training.stage import ParamGroup
 
 
@@ -32,5 +33,4 @@ def load_named_state(optimizer: torch.optim.Optimizer, groups: list[ParamGroup],
     for key, value in state.items():
         name, _, slot = key.rpartition("/")
         parameter = by_name[name]
-        value = value if slot == "step" else value.to(parameter.device)
-        optimizer.state[parameter][slot] = value.clone()
+        optimizer.state[parameter][slot] = value.clone() if slot == "step" else like(value, parameter).clone()

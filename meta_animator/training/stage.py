@@ -1,8 +1,9 @@
 """What the engine knows of a stage."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -16,11 +17,22 @@ class ParamGroup:
     lr: float
 
 
+class Mean(NamedTuple):
+    """A number to log that is a mean over `weight` things, possibly none; means of such means are weighted."""
+
+    value: float
+    weight: float
+
+
 class Stage(Protocol):
     """A trainable nn.Module: `stage(batch, step) -> (loss, logs)`; every stage is trained by the one loop."""
 
-    def __call__(self, batch: Any, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The scalar loss and plain numbers to log."""
+    def __call__(self, batch: Any, step: int) -> tuple[Tensor, dict[str, "float | str | Mean"]]:
+        """The scalar loss and what to log of the batch."""
+
+    def begin_step(self, batches: Sequence[Any], step: int, mean: Callable[[Tensor], Tensor]) -> None:
+        """See all micro-batches of an optimizer step before the first of them; `mean` averages over processes. What is
+        computed here is the same in every process, and may be a mean over all of the step's samples."""
 
     def param_groups(self) -> list[ParamGroup]: ...
 

@@ -54,7 +54,7 @@ def test_the_value_by_hand():
     pixel = (clean[:, :3] - data["latents"][:1, :3]).square().mean()
     face = 1 - torch.cosine_similarity(clean[:, :3, 0, 0], data["latents"][:1, :3, 0, 0]).mean()
     torch.testing.assert_close(loss, 2 * latent + 0.5 * (3 * pixel + 0.25 * face))
-    expected = {"loss": loss, "latent": latent, "pixel": pixel, "face": face, "gated_images": 1.0, "faces": 1.0}
+    expected = {"latent": latent, "pixel": pixel, "face": face, "gated_images": 1.0, "faces": 1.0}
     for name, value in expected.items():
         assert logs[name].item() == pytest.approx(float(value), rel=1e-4), name
     assert logs["clean_latent"].item() == pytest.approx((clean - data["latents"][:1]).square().mean().item(), rel=1e-4)
@@ -88,7 +88,7 @@ def test_without_an_image_term_nothing_is_decoded(options):
     loss, logs = HybridLoss(**options)(**data)
     torch.testing.assert_close(loss, (data["prediction"] - data["target"]).square().mean())
     loss.backward()
-    assert logs["pixel"].item() == logs["face"].item() == logs["gated_images"].item() == 0
+    assert not any(float(logs.get(name, 0)) for name in ("pixel", "face", "gated_images"))
 
 
 def test_the_start_step_is_included():
@@ -132,15 +132,25 @@ def test_a_clip_counts_as_its_frames():
     assert logs["gated_images"].item() == 3 and logs["faces"].item() == 2
 
 
-def test_reduced_counts_make_the_mean_over_processes():
+def test_mean_counts_as_divisors_make_the_mean_over_micro_batches_and_processes():
     data = batch(4, 4, 2, 2, t=[3, 50, 120, 7])
     data["face_visible"] = torch.tensor([True, False, False, False])
     whole, _ = HybridLoss()(**data)
     halves = []
     for part in (slice(0, 2), slice(2, 4)):
         half = {k: v[part] if isinstance(v, torch.Tensor) else v for k, v in data.items()}
-        halves.append(HybridLoss(reduce=lambda counts: torch.tensor([4.0, 1.0]) / 2)(**half)[0])
+        halves.append(HybridLoss()(**half, divisors=torch.tensor([4.0, 1.0]) / 2)[0])
     torch.testing.assert_close((halves[0] + halves[1]) / 2, whole)
+
+
+def test_counts_are_those_of_the_call():
+    for clip in (False, True):
+        data = batch(4, *([3] if clip else []), 4, 2, 2, t=[3, 900, 120, 125])
+        visible = torch.arange(12 if clip else 4).view(data["face_visible"].shape) % 3 == 0
+        logs = HybridLoss()(**data | {"face_visible": visible})[1]
+        counted = HybridLoss().counts(SD15, data["t"], visible, frames=3 if clip else 1)
+        assert counted.tolist() == [logs["gated_images"], logs["faces"]]
+        assert counted[0] == (6 if clip else 2) and counted[1] > 0
 
 
 def test_wrong_settings_are_named():

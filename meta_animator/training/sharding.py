@@ -1,0 +1,56 @@
+"""Trained weights in parts: every process keeps its part of them, of their gradients, momenta and averages (FSDP2).
+
+The frozen base stays whole in every process: it needs no gradient, and parts of it (text encoder, VAE, face embedder)
+run in some processes only, which a gathering of weights must not.
+"""
+
+import os
+from collections.abc import Mapping
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from meta_animator.errors import UserError
+from meta_animator.settings import RunConfig
+
+
+def take_sharding_request(config: RunConfig) -> bool:
+    """Whether accelerate's config file asks for FSDP2. The request is taken out of the environment: the engine shards by
+    itself, on any device. Raises UserError for what does not go with it."""
+    if os.environ.pop("ACCELERATE_USE_FSDP", "").lower() not in ("true", "1"):
+        return False
+    version = os.environ.get("FSDP_VERSION", "1")
+    if version != "2":
+        raise UserError(f"accelerate's fsdp_version is {version}; only 2 can be used, see configs/accelerate/fsdp2.yaml")
+    if config.train.mixed_precision == "fp16":
+        raise UserError("train.mixed_precision: fp16 does not go with FSDP2; use bf16 or no")
+    if config.data.task_per_rank:
+        raise UserError("data.task_per_rank: set it to false; with FSDP2 all processes train the same weights")
+    return True
+
+
+def shard(stage: nn.Module, device: torch.device) -> None:
+    """Split what is trained over all processes, in place. `forward` and `preview` gather it first, and must be called by
+    all of them; `param_groups` and the states hold DTensors from now on."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    frozen = {parameter for parameter in stage.parameters() if not parameter.requires_grad}
+    fully_shard(stage, mesh=mesh, ignored_params=frozen, reshard_after_forward=False)
+    register_fsdp_forward_method(stage, "preview")
+
+
+def whole(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state with its DTensors gathered; to be called by all processes."""
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
+
+
+def like(value: Tensor, parameter: Tensor) -> Tensor:
+    """`value`, whole, on the parameter's device and split as the parameter is."""
+    value = value.to(parameter.device)
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+    return value

@@ -1,16 +1,27 @@
-"""Two processes on one machine (gloo): the same training as one process with the double batch."""
+"""Two processes on one machine (gloo): the same training as one process with the double batch, and the launching of it."""
 
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import torch
 
 from meta_animator.config import save_config
+from meta_animator.data.puppets.render import render_clip
+from meta_animator.data.writer import DatasetWriter
+from meta_animator.errors import UserError
 from meta_animator.training.checkpoint import list_checkpoints
+from meta_animator.training.sharding import take_sharding_request
 from meta_animator.weights import load_tensors, read_json
+from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 STEPS = 21  # seven of each task
@@ -21,16 +32,30 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def launch(config, processes: int, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+def written(config) -> str:
+    """The path of the config's YAML."""
     Path(config.output_dir).mkdir(parents=True, exist_ok=True)
     path = Path(config.output_dir).with_suffix(".yaml")
     save_config(config, path)
+    return str(path)
+
+
+def environment(processes: int, **variables: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k not in ("ACCELERATE_CONFIG_FILE", "LOCAL_RANK")}
-    environment = kept | {"NUM_PROCESSES": str(processes), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | variables
+    own = {"NUM_PROCESSES": str(processes), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "VIRTUAL_ENV": sys.prefix}
+    return kept | own | variables
+
+
+def launch(config, processes: int, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "scripts/launch.py", "scripts/train.py", str(path), *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400,
+        [sys.executable, "scripts/launch.py", "scripts/train.py", written(config), *arguments],
+        cwd=ROOT, env=environment(processes, **variables), capture_output=True, text=True, check=False, timeout=400,
     )  # fmt: skip
+
+
+def lines(config) -> list[dict]:
+    path = Path(config.output_dir) / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def end(config) -> dict[str, torch.Tensor]:
@@ -38,15 +63,25 @@ def end(config) -> dict[str, torch.Tensor]:
 
 
 def start_weights(make_config, **settings) -> dict[str, torch.Tensor]:
-    from tests import tiny
-
     return {name: p.detach().clone() for name, p in tiny.make_stage(make_config(**settings))[0].trainable_state().items()}
 
 
+@pytest.fixture
+def some_faceless(tmp_path) -> str:
+    """Four people, two of whom never show their faces."""
+    with DatasetWriter(tmp_path / "faces") as writer:
+        for person in range(4):
+            layers = render_clip(person, person, 4, 12, (tiny.SIZE, tiny.SIZE))
+            for layer in layers if person % 2 else []:
+                layer.keypoints[:, 2] *= np.arange(133) >= 91  # the hands remain
+            writer.add(id=f"p{person}", identity=f"p{person}", layers=layers, fps=12)
+    return f"[{tmp_path / 'faces'}]"
+
+
 @pytest.mark.timeout(900)
-def test_two_processes_equal_one_with_the_double_batch(make_config):
-    one = make_config(name="one", train__batch_size=4, **SETTINGS)
-    two = make_config(name="two", train__batch_size=2, **SETTINGS)
+def test_two_processes_equal_one_with_the_double_batch(make_config, some_faceless):
+    one = make_config(name="one", train__batch_size=4, data__train=some_faceless, **SETTINGS)
+    two = make_config(name="two", train__batch_size=2, data__train=some_faceless, **SETTINGS)
     answers = launch(one, 1), launch(two, 2)
     assert [a.returncode for a in answers] == [0, 0], answers[0].stderr[-500:] + answers[1].stderr[-500:]
     begin = start_weights(make_config, **SETTINGS)
@@ -56,6 +91,12 @@ def test_two_processes_equal_one_with_the_double_batch(make_config):
     difference = torch.cat([(double[n] - single[n]).flatten() for n in begin])
     assert update.norm() > 0.1
     assert difference.norm() / update.norm() <= 1e-4
+    assert len(lines(one)) == len(lines(two)) == STEPS
+    for ours, theirs in zip(lines(one), lines(two), strict=True):
+        names = ours.keys() - {"task", "gated_images", "faces"}  # counts are per process
+        assert theirs.keys() == ours.keys() and [theirs[k] for k in names] == pytest.approx([ours[k] for k in names], rel=1e-3)
+    assert sum("face" in line for line in lines(one)) > 5, "visible faces took part"
+    assert {line["faces"] == line["gated_images"] for line in lines(one)} == {True, False}, "and faceless images"
 
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # what accelerate makes of configs/accelerate/fsdp2.yaml
@@ -88,9 +129,8 @@ def test_shared_out_weights_train_as_whole_ones(make_config, stage):
 
 @pytest.mark.timeout(900)
 def test_another_number_of_processes_continues_the_same_order(make_config):
-    """Three steps of two processes, then one process with twice the micro-batches, against one process throughout. Without
-    image terms: those are means over each micro-batch's gated images."""
-    settings = SETTINGS | {"train__gradient_accumulation_steps": 1, "loss__image_weight": 0.0}
+    """Three steps of two processes, then one process with twice the micro-batches, against one process throughout."""
+    settings = SETTINGS | {"train__gradient_accumulation_steps": 1}
     whole = make_config(name="whole", train__batch_size=4, **(settings | {"train__max_steps": 6}))
     first = make_config(name="parts", train__batch_size=2, **(settings | {"train__max_steps": 3}))
     wrong = make_config(name="parts", train__batch_size=2, **(settings | {"train__max_steps": 6}))
@@ -116,3 +156,98 @@ def test_tasks_of_their_own_do_not_hang_and_leave_unused_loras_alone(make_config
     stepped = {name.split(".")[1] for name in load_tensors(folder / "optimizer.safetensors") if name.startswith("lora.")}
     tasks = read_json(folder / "manifest.json")["tasks"]
     assert len(stepped) == 2 < len(tasks), "two ranks have a task each; the third LoRA has no gradient on either"
+
+
+# starting and stopping them
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_through_shell_script_and_launcher_saves_and_leaves_none_behind(make_config, number):
+    """SIGTERM to the script alone, as `kill` and Slurm's batch step send it; Ctrl-C to the whole group."""
+    config = make_config(train__max_steps=5000, train__checkpoint_every=5000, data__num_workers=1, data__cache_latents=False)
+    process = subprocess.Popen(
+        ["bash", "Step0_train_BaseCtrl_LoRA.sh", written(config)], cwd=ROOT, env=environment(2), start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 240
+    while len(lines(config)) < 3:
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 4, "two ranks, each with a data-loader process"
+    (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, err[-900:]
+    said = [line for line in err.replace("\r", "\n").splitlines() if "stopped: " in line or "error" in line.lower()]
+    assert len(said) == 1 and said[0].startswith(f"stopped: {number.name} after step"), err[-900:]
+    assert list_checkpoints(Path(config.output_dir))[-1].name == f"step-{lines(config)[-1]['step']:06d}"
+    psutil.wait_procs(children, timeout=10)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+SRUN = """#!/usr/bin/env bash
+shift  # --kill-on-bad-exit=1
+for node in 0 1; do SLURM_NODEID=$node "$@" & started+=($!); done
+code=0; for one in "${started[@]}"; do wait $one || code=$?; done; exit $code
+"""
+
+
+@pytest.mark.timeout(900)
+def test_two_machines_by_the_slurm_example(make_config, tmp_path):
+    """Slurm's two programs are stand-ins, the two machines are this one; the rest is configs/accelerate as it is."""
+    one = make_config(name="one", train__max_steps=3, train__batch_size=4)
+    two = make_config(name="two", train__max_steps=3)
+    assert launch(one, 1).returncode == 0
+    for name, code in (("srun", SRUN), ("scontrol", "#!/usr/bin/env bash\necho localhost\necho otherhost\n")):
+        (tmp_path / name).write_text(code)
+        (tmp_path / name).chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "both", "MAIN_PROCESS_PORT": str(port)}
+    done = subprocess.run(
+        ["bash", "configs/accelerate/slurm.sh", written(two)], cwd=ROOT, capture_output=True, text=True, check=False,
+        env=environment(2, ACCELERATE_USE_CPU="true", **variables), timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-900:]
+    assert [line["loss"] for line in lines(two)] == pytest.approx([line["loss"] for line in lines(one)], rel=1e-3)
+
+
+FILES = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_accelerate_understands_its_config_files(path, monkeypatch):
+    """What `accelerate launch` would start its processes with."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(["--config_file", str(path), "train.py"]))
+    count = {"one_gpu": 1, "eight_gpus": 8, "two_nodes": 16, "fsdp2": 8}[path.stem]
+    assert arguments.num_processes == count
+    if count == 1:
+        made = prepare_simple_launcher_cmd_env(arguments)[1]
+    else:
+        made = prepare_multi_gpu_env(arguments)
+        assert str(arguments.nproc_per_node) == "8"
+    assert made["ACCELERATE_MIXED_PRECISION"] == "no"
+    shared = ("true", "2") if path.stem == "fsdp2" else (None, None)
+    assert (made.get("ACCELERATE_USE_FSDP"), made.get("FSDP_VERSION")) == shared
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings", "said"),
+    [
+        ({"FSDP_VERSION": "1"}, {}, "accelerate's fsdp_version is 1; only 2 can be used"),
+        ({}, {"train__mixed_precision": "fp16"}, "train.mixed_precision: fp16 does not go with FSDP2"),
+        ({}, {"data__task_per_rank": True}, "data.task_per_rank: set it to false"),
+    ],
+)
+def test_what_does_not_go_with_shared_out_weights_is_said(make_config, monkeypatch, variables, settings, said):
+    for name, value in (FSDP2 | variables).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=said):
+        take_sharding_request(make_config(**settings))

@@ -50,6 +50,14 @@ class Room:
     def copy(self, source: Path) -> Path:
         return shutil.copytree(source, self.folder / source.name)
 
+    def train_set(self, change: Callable[[list[dict]], None]) -> Path:
+        """A copy of the train set with `change` made to its manifest's lines."""
+        data = self.copy(self.data / "train")
+        lines = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
+        change(lines)
+        (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        return data
+
     def video(self, frames: int = 6) -> Path:
         return write_video(self.folder / "film.mp4", np.full((frames, 32, 32, 3), 90, np.uint8), fps=10)
 
@@ -132,11 +140,13 @@ def folder_without_manifest(room):
     return ["train", room.config("control"), f"data.train=[{room.folder}]"]
 
 
+@case("manifest.jsonl: no such file; expected a data-set folder")
+def folder_without_manifest_before_puppets_are_made(room):
+    return ["train", room.config("control"), f"data.train=[{room.folder}]", f"data.puppets.root={room.out}/puppets"]
+
+
 def broken_manifest(room: Room, **changes) -> list[str]:
-    data = room.copy(room.data / "train")
-    lines = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
-    lines[1] |= changes
-    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    data = room.train_set(lambda lines: lines[1].update(changes))
     return ["train", room.config("control"), f"data.train=[{data}]"]
 
 
@@ -157,13 +167,9 @@ def manifest_of_another_length(room):
 
 @case("seg of frame 1 is 32x32, the manifest says 64x64")
 def condition_of_another_size(room):
-    data = room.copy(room.data / "train")
-    lines = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
-    for line in lines:
-        line["conditions"] = {"seg": "seg"}
+    data = room.train_set(lambda lines: [line.update(conditions={"seg": "seg"}) for line in lines])
     for k in range(4):
         write_image(data / "seg" / f"{k:06d}.png", np.zeros((64, 64, 3) if k != 1 else (32, 32, 3), np.uint8))
-    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return ["train", room.config("control"), f"data.train=[{data}]", f"data.cache_dir={room.folder}/cache"]
 
 
@@ -251,7 +257,7 @@ def checkpoint_with_a_broken_manifest(room):
 
 @case("holds no motion module; give a stage-1 run")
 def motion_from_stage_0(room):
-    return ["sample", room.config("sample"), f"model.motion_from={room.prepared}", "sample.driving=x", "sample.window=8"]
+    return sampling(room, f"model.motion_from={room.prepared}", "sample.window=8")
 
 
 @case("no folder 'unet'; expected a model in diffusers format")
@@ -534,11 +540,7 @@ def manifest_of_another_size(room):
 
 @case("no frame can show the task 'depth' (it needs the layers depth, mask)")
 def data_without_the_layers_of_a_task(room):
-    data = room.copy(room.data / "train")
-    lines = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
-    for line in lines:
-        line["layers"] = {name: path for name, path in line["layers"].items() if name in ("frame", "keypoints")}
-    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    data = room.train_set(lambda lines: [line["layers"].pop("depth") for line in lines])
     return ["train", room.config("control"), f"data.train=[{data}]", "model.tasks=[dwpose,depth]"]
 
 
@@ -549,10 +551,7 @@ def split_that_is_not_there(room):
 
 @case("data.flip: clip 'p0' has drawn images of seg")
 def flips_of_drawn_conditions(room):
-    data = room.copy(room.data / "train")
-    lines = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
-    lines[0]["conditions"] = {"seg": lines[0]["layers"]["frame"]}
-    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    data = room.train_set(lambda lines: lines[0].update(conditions={"seg": lines[0]["layers"]["frame"]}))
     return ["train", room.config("control"), f"data.train=[{data}]", "data.flip=0.5", "data.cache_latents=false"]
 
 

@@ -17,6 +17,7 @@ from meta_animator.diffusion.timesteps import sampling_timesteps
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.pipelines.animate import Animator
+from meta_animator.pipelines.driving import open_inputs
 from meta_animator.pipelines.guidance import Guide
 from meta_animator.pipelines.windows import predict_in_windows, temporal_windows, window_weights
 from meta_animator.settings import PuppetsConfig
@@ -89,12 +90,13 @@ def test_stage_2_learns_an_unseen_person_from_an_identifier(tmp_path, seed):
     config.sample.num_inference_steps, config.sample.guidance_scale = 10, 1.0
     animator = Animator(config, stage.models, template=config.data.prompt, person=stage.person)
     assert animator.prompt == f"Person looks like {stage.models.identifiers[stage.person]}"
+    inputs = open_inputs(config)
     truth = read_clips([f"{tmp_path}/driving"], "train")[0]
     layers = [truth.load(k, ("frame", "mask")) for k in range(truth.num_frames)]
 
     def person_error() -> float:
         """Mean squared error inside the person, from the DDIM inversion of the first photo."""
-        frames = np.stack(list(animator.animate().frames)).astype(float)
+        frames = np.stack(list(animator.animate(*inputs).frames)).astype(float)
         difference = frames - np.stack([layer.frame for layer in layers])
         return float(np.square(difference[np.stack([layer.mask for layer in layers])]).mean())
 

@@ -20,7 +20,7 @@ from meta_animator.diffusion.samplers import ddim
 from meta_animator.diffusion.timesteps import sampling_timesteps
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
-from meta_animator.pipelines.driving import Driving, fit_to_reference, open_driving, open_reference
+from meta_animator.pipelines.driving import Driving
 from meta_animator.pipelines.guidance import Guide
 from meta_animator.pipelines.windows import predict_in_windows, temporal_windows, window_weights
 from meta_animator.settings import RunConfig, SampleConfig
@@ -42,7 +42,7 @@ class Animator:
 
     def __init__(self, config: RunConfig, models: Assembly, template: str, person: str):
         """template: the prompt of the fine-tuned checkpoint; person: whom it was tuned on."""
-        self.config, self.sample, self.models = config, config.sample, models
+        self.config, self.sample, self.models, self.person = config, config.sample, models, person
         self.prompt = prompt_for(config.sample, models.identifiers, template, person)
         self.device = next(models.parameters()).device
         loras = dict(self.sample.loras) or None
@@ -53,18 +53,9 @@ class Animator:
         )  # fmt: skip
 
     @torch.no_grad()
-    def animate(self, progress=None) -> Animation:
-        """Sample all frames. `progress(step, x_t)` is called after each denoising step."""
-        sample, size = self.sample, (self.config.data.height, self.config.data.width)
-        driving = open_driving(
-            sample.driving, sample.driving_clip, list(sample.tasks), size, max_frames=sample.max_frames,
-            shuffle_seed=self.config.seed if sample.shuffle_driving else None,
-        )  # fmt: skip
-        reference = open_reference(sample.reference, size) if sample.reference else None
-        if sample.fit_pose:
-            if reference is None:
-                raise UserError("sample.fit_pose needs sample.reference, the person to fit to")
-            fit_to_reference(driving, reference, list(sample.tasks))
+    def animate(self, driving: Driving, reference: Layers | None, progress=None) -> Animation:
+        """Sample all frames; `open_inputs` gives both. `progress(step, x_t)` is called after each denoising step."""
+        sample = self.sample
         context, null = (self.models.backbone.embed_text([text]) for text in (self.prompt, sample.negative_prompt))
         control_latents = {task: self._encode_conditions(driving, task) for task in sample.tasks}
         x_T = self._first_latents(reference, context, len(driving), control_latents)
@@ -97,8 +88,6 @@ class Animator:
         seed, share = self.config.seed, self.sample.frame_noise
         shared = noise_for(seed, torch.zeros(1, dtype=torch.int64), shape, stream="first noise").to(context)
         if self.sample.init_noise == "inversion":
-            if reference is None:
-                raise UserError("sample.reference is empty: init_noise 'inversion' starts from a photo of the person")
             inverted, kept = self._invert(reference, context), self.sample.inversion_share
             shared = math.sqrt(kept) * inverted + math.sqrt(1 - kept) * shared
         if not share:

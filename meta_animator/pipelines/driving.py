@@ -18,6 +18,7 @@ from meta_animator.data.transforms import crop_and_resize, crop_box
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.media.images import IMAGE_SUFFIXES, read_image
+from meta_animator.settings import RunConfig
 
 COLOUR_FRAMES = 12  # looked at to tell red from blue
 
@@ -71,6 +72,24 @@ class Driving:
     def layers(self, place: int) -> Layers:
         """The driving clip's own frame and layers at the output's size (the truth, where it shows the same person)."""
         return crop_and_resize(self.clip.load(self.order[place]), self.box, self.size)
+
+
+def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
+    """The driving motion and the reference photo that a config names, put together. Raises UserError where one of them is
+    missing or does not do."""
+    sample, size = config.sample, (config.data.height, config.data.width)
+    driving = open_driving(
+        sample.driving, sample.driving_clip, list(sample.tasks), size, max_frames=sample.max_frames,
+        shuffle_seed=config.seed if sample.shuffle_driving else None,
+    )  # fmt: skip
+    reference = open_reference(sample.reference, size) if sample.reference else None
+    if reference is None and sample.fit_pose:
+        raise UserError("sample.fit_pose needs sample.reference, the person to fit to")
+    if reference is None and sample.init_noise == "inversion":
+        raise UserError("sample.reference is empty: init_noise 'inversion' starts from a photo of the person")
+    if sample.fit_pose:
+        fit_to_reference(driving, reference, list(sample.tasks))
+    return driving, reference
 
 
 def open_driving(

@@ -16,7 +16,7 @@ from meta_animator.conversion.motion import load_motion
 from meta_animator.data.batch import Batch, collate
 from meta_animator.data.conditions import find_condition
 from meta_animator.data.latents import LatentCache
-from meta_animator.data.manifest import Clip
+from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.puppets.dataset import ensure_puppets
 from meta_animator.data.samples import FRAME, SampleSet, load_shown, read_clips
 from meta_animator.data.tasks import Draw, TaskPlan
@@ -49,6 +49,7 @@ def train(config: RunConfig) -> None:
     accelerator = make_accelerator(config)
     torch.manual_seed(config.seed)  # fresh weights
     if accelerator.is_main_process:
+        check_folders(config.data)
         ensure_puppets(config.data.puppets)
     accelerator.wait_for_everyone()
     if config.stage.startswith("base_"):
@@ -128,6 +129,14 @@ def make_loss(config: RunConfig, plan: TaskPlan, say: Callable[[str], None]) -> 
         image_weight=loss.image_weight, face_weight=loss.face_weight, pixel_weight=loss.pixel_weight,
         latent_weight=loss.latent_weight, max_noise_level=loss.max_noise_level, start_step=start,
     )  # fmt: skip
+
+
+def check_folders(data: DataConfig) -> None:
+    """Raises UserError for a data set that is not there, unless it is one of the puppets' that are about to be made."""
+    root = Path(data.puppets.root).resolve() if data.puppets.root else None
+    for folder in map(Path, [*data.train, *data.auxiliary]):
+        if root is None or root not in folder.resolve().parents:
+            read_manifest(folder)
 
 
 def check_tasks(tasks: list[str], key: str) -> None:

@@ -12,12 +12,15 @@ from tqdm import tqdm
 from meta_animator.config import save_config
 from meta_animator.conversion.lora import METADATA, load_control_folder, load_extracted
 from meta_animator.conversion.motion import load_motion
+from meta_animator.data.layers import Layers
+from meta_animator.data.manifest import MANIFEST, read_manifest
 from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.media.video import write_video
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.pipelines.animate import Animator
+from meta_animator.pipelines.driving import Driving, open_inputs
 from meta_animator.settings import RunConfig
 from meta_animator.stages.build import check_size, check_tasks
 from meta_animator.training.checkpoint import read_weights
@@ -27,15 +30,19 @@ def sample(config: RunConfig) -> Path:
     """Writes <output_dir>/{<output>.mp4, frames/, driving/, config.yaml} and returns the video's path."""
     if not config.sample.output.endswith(".mp4"):
         raise UserError(f"sample.output: '{config.sample.output}' does not end in .mp4")
+    check_settings(config)
+    inputs = open_inputs(config)
     animator = load_animator(copy.deepcopy(config))
+    if other := other_person(config, animator.person):
+        print(f"note: sample.reference shows '{other}', the prompt calls '{animator.person}', whom the checkpoint was tuned on")
     precision = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[config.train.mixed_precision]
     with torch.autocast(animator.device.type, precision, enabled=precision != torch.float32):
-        return _sample(config, animator)
+        return _sample(config, animator, *inputs)
 
 
-def _sample(config: RunConfig, animator: Animator) -> Path:
+def _sample(config: RunConfig, animator: Animator, driving: Driving, reference: Layers | None) -> Path:
     with tqdm(total=config.sample.num_inference_steps, desc="sampling", unit="step", dynamic_ncols=True) as bar:
-        animation = animator.animate(progress=lambda step, x_t: bar.update())
+        animation = animator.animate(driving, reference, progress=lambda step, x_t: bar.update())
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     task = next(iter(config.sample.tasks))
@@ -47,8 +54,8 @@ def _sample(config: RunConfig, animator: Animator) -> Path:
     return video
 
 
-def load_animator(config: RunConfig) -> Animator:
-    """The networks of sampling, on the GPU if there is one."""
+def check_settings(config: RunConfig) -> None:
+    """Raises UserError for what can be told without opening anything."""
     if not config.model.control_from:
         raise UserError("model.control_from is empty: name the run of stage 2 (or stage 0) to sample from")
     if not config.sample.driving:
@@ -59,6 +66,18 @@ def load_animator(config: RunConfig) -> Animator:
     if config.model.motion_from and config.sample.window > config.model.motion_max_seq_length:
         limit = config.model.motion_max_seq_length
         raise UserError(f"sample.window: {config.sample.window} is more than model.motion_max_seq_length, {limit}")
+
+
+def other_person(config: RunConfig, person: str) -> str:
+    """The person in the reference data set where that is somebody else than the one whom the prompt calls, else ''."""
+    if not person or config.sample.identity or not (Path(config.sample.reference) / MANIFEST).is_file():
+        return ""
+    shown = read_manifest(Path(config.sample.reference))[0].identity
+    return shown if shown != person else ""
+
+
+def load_animator(config: RunConfig) -> Animator:
+    """The networks of sampling, on the GPU if there is one."""
     config.model.tasks = list(config.sample.tasks)
     models = Assembly(config.model, load_backbone(config.model), with_motion=bool(config.model.motion_from))
     check_size(config.data, models.backbone.divisor)

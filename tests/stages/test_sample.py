@@ -9,16 +9,20 @@ from meta_animator.conversion.lora import extract
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.probe import probe_video
+from meta_animator.stages.build import train
 from meta_animator.stages.sample import sample
 
 
 @pytest.fixture
 def sampled(make_config, prepared, puppet_data):
+    defaults = {
+        "model__control_from": prepared, "sample__reference": puppet_data / "person", "sample__identity": "p0",
+    }  # fmt: skip
+
     def run(name, **overrides):
         config = make_config(
-            "sample", name, **({"model__control_from": prepared} | overrides), sample__reference=puppet_data / "person",
-            sample__driving=puppet_data / "train", sample__identity="p0", sample__num_inference_steps=4,
-            sample__guidance_scale=1.5,
+            "sample", name, sample__driving=puppet_data / "train", sample__num_inference_steps=4, sample__guidance_scale=1.5,
+            **(defaults | overrides),
         )  # fmt: skip
         video = sample(config)
         folder = Path(config.output_dir)
@@ -54,3 +58,12 @@ def test_half_precision_samples_nearly_the_same(sampled):
     _, half = sampled("half", train__mixed_precision="bf16")
     difference = np.abs(full - half)
     assert 0 < difference.mean() < 4, "bf16 must take effect, and change little"
+
+
+def test_another_person_in_the_reference_is_said(sampled, make_config, prepared, puppet_data, capsys):
+    tuned = make_config("reference", "tuned", model__control_from=prepared, train__max_steps=1)
+    train(tuned)
+    sampled("same", model__control_from=tuned.output_dir, sample__identity="")
+    assert "note:" not in capsys.readouterr().out
+    sampled("other", model__control_from=tuned.output_dir, sample__identity="", sample__reference=puppet_data / "train")
+    assert "note: sample.reference shows 'p0', the prompt calls 'held-out'" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from meta_animator.config import save_config
 from meta_animator.data.puppets.render import render_clip
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
+from meta_animator.media.images import read_image
 from meta_animator.training.checkpoint import list_checkpoints
 from meta_animator.training.sharding import take_sharding_request
 from meta_animator.weights import load_tensors, read_json
@@ -105,18 +106,23 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # what accelerate 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("stage", ["control", "motion"])
 def test_shared_out_weights_train_as_whole_ones(make_config, stage):
-    """Two processes with FSDP2, stopped half-way and continued without it, against one process with the double batch."""
-    settings = SETTINGS | {"train__max_steps": 6, "train__ema_decay": 0.5}
+    """Two processes with FSDP2, continued with it and then without, against one process with the double batch."""
+    settings = SETTINGS | {"train__max_steps": 6, "train__ema_decay": 0.5, "train__preview_every": 2}
     if stage == "motion":
         zero = make_config(name="zero", train__max_steps=1)
         assert launch(zero, 1).returncode == 0
         settings |= {"stage": "motion", "model__control_from": zero.output_dir}
     one = make_config(name="one", train__batch_size=4, **settings)
-    half = make_config(name="two", train__batch_size=2, **(settings | {"train__max_steps": 3, "train__preview_every": 3}))
-    two = make_config(name="two", train__batch_size=2, **settings)
-    answers = launch(one, 1), launch(half, 2, **FSDP2), launch(two, 2)
-    assert [a.returncode for a in answers] == [0, 0, 0], "".join(a.stderr[-500:] for a in answers)
-    assert "two/previews/step-000003" in " ".join(map(str, Path(half.output_dir).rglob("*")))
+    first, then, two = (
+        make_config(name="two", train__batch_size=2, **(settings | {"train__max_steps": steps})) for steps in (2, 4, 6)
+    )
+    answers = launch(one, 1), launch(first, 2, **FSDP2), launch(then, 2, **FSDP2), launch(two, 2)
+    assert [a.returncode for a in answers] == [0, 0, 0, 0], "".join(a.stderr[-500:] for a in answers)
+    assert ["shared out over 2 processes" in a.stdout for a in answers] == [False, True, True, False]
+    if stage == "control":  # previews of averaged weights, gathered for it
+        for name in ("step-000002.png", "step-000004.png"):
+            shown = (read_image(Path(c.output_dir) / "previews" / name).astype(int) for c in (one, two))
+            assert np.abs(next(shown) - next(shown)).max() <= 2
     begin = start_weights(make_config, **settings)
     for file in ("model.safetensors", "ema.safetensors"):
         single, shared = (load_tensors(list_checkpoints(Path(c.output_dir))[-1] / file) for c in (one, two))
@@ -244,10 +250,11 @@ def test_accelerate_understands_its_config_files(path, monkeypatch):
         ({"FSDP_VERSION": "1"}, {}, "accelerate's fsdp_version is 1; only 2 can be used"),
         ({}, {"train__mixed_precision": "fp16"}, "train.mixed_precision: fp16 does not go with FSDP2"),
         ({}, {"data__task_per_rank": True}, "data.task_per_rank: set it to false"),
+        ({}, {"stage": "base_vae"}, "stage 'base_vae' does not go with FSDP2"),
     ],
 )
 def test_what_does_not_go_with_shared_out_weights_is_said(make_config, monkeypatch, variables, settings, said):
-    for name, value in (FSDP2 | variables).items():
+    for name, value in (FSDP2 | {"WORLD_SIZE": "2"} | variables).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=said):
         take_sharding_request(make_config(**settings))

@@ -42,7 +42,8 @@ class Animator:
 
     def __init__(self, config: RunConfig, models: Assembly, template: str, person: str):
         """template: the prompt of the fine-tuned checkpoint; person: whom it was tuned on."""
-        self.config, self.sample, self.models, self.person = config, config.sample, models, person
+        self.config, self.sample, self.models = config, config.sample, models
+        self.template, self.person = template, person
         self.prompt = prompt_for(config.sample, models.identifiers, template, person)
         self.device = next(models.parameters()).device
         loras = dict(self.sample.loras) or None

@@ -36,7 +36,7 @@ class BaseStage(nn.Module):
         self.networks = nn.ModuleDict(networks)
 
     def begin_step(self, batches: Sequence[Batch], step: int, mean: Callable[[Tensor], Tensor]) -> None:
-        """Nothing to do: every term is a mean over a batch."""
+        """Nothing to do: every term is a mean over a micro-batch (of the faces seen in it)."""
 
     def param_groups(self) -> list[ParamGroup]:
         return [ParamGroup(name="base", parameters=dict(self.named_parameters()), lr=self.config.train.learning_rate)]

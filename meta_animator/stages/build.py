@@ -49,7 +49,7 @@ def train(config: RunConfig) -> None:
     accelerator = make_accelerator(config)
     torch.manual_seed(config.seed)  # fresh weights
     if accelerator.is_main_process:
-        check_folders(config.data)
+        check_folders(config)
         ensure_puppets(config.data.puppets)
     accelerator.wait_for_everyone()
     if config.stage.startswith("base_"):
@@ -131,10 +131,12 @@ def make_loss(config: RunConfig, plan: TaskPlan, say: Callable[[str], None]) -> 
     )  # fmt: skip
 
 
-def check_folders(data: DataConfig) -> None:
+def check_folders(config: RunConfig) -> None:
     """Raises UserError for a data set that is not there, unless it is one of the puppets' that are about to be made."""
+    data = config.data
+    auxiliary = data.auxiliary if config.stage == "reference" and data.auxiliary_sets else []
     root = Path(data.puppets.root).resolve() if data.puppets.root else None
-    for folder in map(Path, [*data.train, *data.auxiliary]):
+    for folder in map(Path, [*data.train, *auxiliary]):
         if root is None or root not in folder.resolve().parents:
             read_manifest(folder)
 

@@ -33,7 +33,7 @@ def sample(config: RunConfig) -> Path:
     check_settings(config)
     inputs = open_inputs(config)
     animator = load_animator(copy.deepcopy(config))
-    if other := other_person(config, animator.person):
+    if other := other_person(config, animator.person, animator.template):
         print(f"note: sample.reference shows '{other}', the prompt calls '{animator.person}', whom the checkpoint was tuned on")
     precision = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[config.train.mixed_precision]
     with torch.autocast(animator.device.type, precision, enabled=precision != torch.float32):
@@ -68,9 +68,10 @@ def check_settings(config: RunConfig) -> None:
         raise UserError(f"sample.window: {config.sample.window} is more than model.motion_max_seq_length, {limit}")
 
 
-def other_person(config: RunConfig, person: str) -> str:
+def other_person(config: RunConfig, person: str, template: str) -> str:
     """The person in the reference data set where that is somebody else than the one whom the prompt calls, else ''."""
-    if not person or config.sample.identity or not (Path(config.sample.reference) / MANIFEST).is_file():
+    calls = person and not config.sample.identity and "{identifier}" in (config.sample.prompt or template)
+    if not calls or not (Path(config.sample.reference) / MANIFEST).is_file():
         return ""
     shown = read_manifest(Path(config.sample.reference))[0].identity
     return shown if shown != person else ""

@@ -5,6 +5,7 @@ import datetime
 import math
 import signal
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -16,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from diffusers.optimization import get_scheduler
 from torch import nn
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from meta_animator.config import save_config
@@ -31,6 +33,8 @@ from meta_animator.training.signals import StopRequest, stop_request
 from meta_animator.training.stage import Mean
 from meta_animator.training.trackers import Tracker
 
+PAGE_SECONDS = 60  # at most between two versions of a run's page
+
 # batches(first_step, last_step) yields micro-batches, `gradient_accumulation_steps` of them per optimizer step
 Batches = Callable[[int, int], Iterator[Any]]
 
@@ -42,7 +46,7 @@ class Trainer:
         self, config: RunConfig, accelerator: Accelerator, stage: nn.Module, batches: Batches, sharded: bool = False
     ):
         self.config, self.accelerator, self.batches = config, accelerator, batches
-        self.run_folder = Path(config.output_dir)
+        self.run_folder, self.next_page = Path(config.output_dir), time.monotonic() + PAGE_SECONDS
         if not any(group.parameters for group in stage.param_groups()):
             raise UserError(f"{config.output_dir}: this configuration trains nothing; see train.trainable")
         try:
@@ -104,10 +108,10 @@ class Trainer:
                 self.step += 1
                 bar.update()
                 if self.step % train.log_every == 0 or self.step == train.max_steps:
-                    for line in self._mean_over_ranks(logs):
-                        bar.set_postfix(loss=f"{line['loss']:.4f}")
-                        if main:
-                            tracker.log(self.step, _plain(line))
+                    lines = self._mean_over_ranks(logs)
+                    bar.set_postfix(loss=f"{lines[0]['loss']:.4f}")
+                    for line in lines if main else []:
+                        tracker.log(self.step, _plain(line), several=len(lines) > 1)
                 stop = self._stop_on_any_rank(request)
                 self._save_and_show(save_now=bool(stop))
                 if stop and self.step < train.max_steps:
@@ -121,25 +125,27 @@ class Trainer:
         forgiven. With fp16 the scaler skips steps of its own until it has found its scale; those do not count.
         """
         count, train = self.config.train.gradient_accumulation_steps, self.config.train
-        all_logs, batches = [], [next(stream).to(self.accelerator.device) for _ in range(count)]
+        device = self.accelerator.device
+        all_logs, batches = [], [next(stream) for _ in range(count)]
         self.wrapped.train()
-        self.stage.begin_step(batches, self.step, lambda values: self.accelerator.reduce(values, "mean"))
+        self.stage.begin_step(batches, self.step, lambda values: self.accelerator.reduce(values.to(device), "mean"))
         for micro, batch in enumerate(batches):
             with self._without_sync() if micro < count - 1 else contextlib.nullcontext():
                 with self.accelerator.autocast():
-                    loss, logs = self.wrapped(batch, self.step)
+                    loss, logs = self.wrapped(batch.to(device), self.step)
                 self.accelerator.backward(loss / count)
             all_logs.append({"loss": float(loss.detach()), **logs})
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), train.max_grad_norm or math.inf)
-        norm = float(whole({"norm": norm})["norm"])
+        norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         mean = _mean_logs(all_logs)
         mean["learning_rate"], mean["gradient_norm"] = self.optimizer.param_groups[0]["lr"], norm
         scaler = self.accelerator.scaler
-        if math.isfinite(norm) or (scaler is not None and scaler.get_scale() >= 1):
+        searching = scaler is not None and scaler.get_scale() >= 1
+        if math.isfinite(norm) or scaler is not None:  # with a scaler, `step` itself skips, and must be called
             self.prepared.step()
             if self.ema is not None and not self.accelerator.optimizer_step_was_skipped:
                 self.ema.update()
-        else:
+        if not math.isfinite(norm) and not searching:
             self._skip(mean)
         self.prepared.zero_grad(set_to_none=True)
         self.scheduler.step()
@@ -196,7 +202,7 @@ class Trainer:
         return f"{self.run_folder}: out of memory at step {self.step + 1}; in the order of effect: {', then '.join(advice)}"
 
     def _save_and_show(self, save_now: bool) -> None:
-        """What is due at this step: checkpoint, preview, and after either the page that shows the run."""
+        """What is due at this step: checkpoint, preview, and after either, or every minute, the page that shows the run."""
         train, last = self.config.train, self.step == self.config.train.max_steps
         save = self.step % train.checkpoint_every == 0 or last or save_now
         show = train.preview_every and (self.step % train.preview_every == 0 or last) and not save_now
@@ -204,9 +210,11 @@ class Trainer:
             self._save()
         if show:
             self._show()
-        if (save or show) and self.accelerator.is_main_process:
+        if self.accelerator.is_main_process and (save or show or time.monotonic() > self.next_page):
             write_page(self.run_folder, self.config, versions())
-        self.accelerator.wait_for_everyone()
+            self.next_page = time.monotonic() + PAGE_SECONDS
+        if save or show:
+            self.accelerator.wait_for_everyone()
 
     def _show(self) -> None:
         """A preview of the averaged weights, by the main process; where weights are shared out, all must take part."""
@@ -227,9 +235,11 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a checkpoint from the main process; it holds whole tensors, however they are shared out."""
-        model, optimizer = whole(self.stage.trainable_state()), whole(named_state(self.optimizer, self.groups))
-        ema = whole(self.ema.shadow) if self.ema else {}
-        if not self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        model = whole(self.stage.trainable_state(), keep=main)
+        optimizer = whole(named_state(self.optimizer, self.groups), keep=main)
+        ema = whole(self.ema.shadow, keep=main) if self.ema else {}
+        if not main:
             return
         manifest = {
             **self._identity(), "versions": versions(), "skipped_steps": self.skipped,
@@ -259,6 +269,7 @@ class Trainer:
             self.stage.load_trainable_state(checkpoint.model, str(found[-1]))
         if self.sharded:
             shard(self.stage, self.accelerator.device)
+            self.accelerator.print(f"what is trained is shared out over {self.accelerator.num_processes} processes")
         self.groups = self.stage.param_groups()
         self.parameters = {name: p for g in self.groups for name, p in g.parameters.items()}
         self.optimizer = make_optimizer(self.groups, train)

@@ -1,5 +1,6 @@
-"""Trained weights in parts: every process keeps its part of them, of their gradients, momenta and averages (FSDP2).
+"""Trained weights in parts: between steps every process keeps its part of them, of their momenta and averages (FSDP2).
 
+They are one group: gathered whole for forward and backward, whose gradients are whole too until the backward has ended.
 The frozen base stays whole in every process: it needs no gradient, and parts of it (text encoder, VAE, face embedder)
 run in some processes only, which a gathering of weights must not.
 """
@@ -24,6 +25,10 @@ def take_sharding_request(config: RunConfig) -> bool:
     version = os.environ.get("FSDP_VERSION", "1")
     if version != "2":
         raise UserError(f"accelerate's fsdp_version is {version}; only 2 can be used, see configs/accelerate/fsdp2.yaml")
+    if "WORLD_SIZE" not in os.environ:
+        raise UserError("ACCELERATE_USE_FSDP is set, but nothing launched several processes; unset it")
+    if config.stage.startswith("base_"):
+        raise UserError(f"stage '{config.stage}' does not go with FSDP2; its networks are small")
     if config.train.mixed_precision == "fp16":
         raise UserError("train.mixed_precision: fp16 does not go with FSDP2; use bf16 or no")
     if config.data.task_per_rank:
@@ -43,9 +48,16 @@ def shard(stage: nn.Module, device: torch.device) -> None:
     register_fsdp_forward_method(stage, "preview")
 
 
-def whole(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state with its DTensors gathered; to be called by all processes."""
-    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
+def whole(state: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """The state with its DTensors gathered, one by one, and put into main memory where `keep` is set: nothing of them
+    stays on the device. To be called by all processes."""
+    gathered = {}
+    for name, value in state.items():
+        if isinstance(value, DTensor):
+            value = value.full_tensor()
+            value = value.cpu() if keep else value.new_empty(0)
+        gathered[name] = value
+    return gathered
 
 
 def like(value: Tensor, parameter: Tensor) -> Tensor:

@@ -32,11 +32,13 @@ class Tracker:
             name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]  # the same for a continued run
             self.wandb = wandb.init(project=config.train.wandb_project, name=folder.name, id=name, dir=folder, resume="allow")
 
-    def log(self, step: int, values: dict[str, float | str]) -> None:
+    def log(self, step: int, values: dict[str, float | str], several: bool = False) -> None:
+        """A line of numbers; `several`: one of a step's lines, told apart by their tasks."""
         finite = {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in values.items()}
         self.file.write(json.dumps({"step": step, **finite}) + "\n")
         self.file.flush()
-        numbers = {k: v for k, v in finite.items() if not isinstance(v, str | None)}
+        prefix = f"{values['task']}/" if several else ""
+        numbers = {prefix + k: v for k, v in finite.items() if not isinstance(v, str | None)}
         for name, value in numbers.items():
             self.board.add_scalar(name, value, step)
         if self.wandb is not None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from meta_animator.config import load_config
 from meta_animator.data.batch import collate
 from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
@@ -102,6 +103,15 @@ def test_a_run_folder_of_other_settings_is_not_continued(make_config, change, me
     with pytest.raises(UserError, match=message) as error:
         train(make_config(train__max_steps=2, **change))
     assert "\n" not in str(error.value)
+
+
+def test_the_config_of_a_run_starts_an_identical_run(make_config, tmp_path):
+    config = make_config(name="first", train__max_steps=3)
+    train(config)
+    again = load_config(Path(config.output_dir) / "config.yaml", [f"output_dir={tmp_path / 'second'}"])
+    train(again)
+    for name in ("metrics.jsonl", "checkpoints/step-000003/model.safetensors", "checkpoints/step-000003/manifest.json"):
+        assert (Path(config.output_dir) / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
 def test_identifiers_stay_when_the_data_change(make_config, puppet_data, tmp_path):

@@ -16,6 +16,7 @@ from meta_animator.config import save_config
 from meta_animator.errors import Stopped, UserError
 from meta_animator.stages.build import train
 from meta_animator.stages.control import ControlStage
+from meta_animator.training import engine
 from meta_animator.training.checkpoint import list_checkpoints
 from meta_animator.weights import load_tensors, read_json
 
@@ -124,6 +125,22 @@ def test_two_runs_in_one_folder_are_refused(make_config, disturbed):
     train(config)
     assert len(said) == 1 and len(steps(config)) == 2
     train(config)
+
+
+def test_the_page_is_written_as_the_run_goes(make_config, disturbed, monkeypatch):
+    """Before the first checkpoint, too."""
+    monkeypatch.setattr(engine, "PAGE_SECONDS", 0)
+    config = make_config(train__max_steps=4, train__checkpoint_every=4)
+    seen = []
+
+    def look(loss):
+        assert not list_checkpoints(Path(config.output_dir))
+        seen.append((Path(config.output_dir) / "index.html").read_text())
+        return loss
+
+    disturbed(2, look)
+    train(config)
+    assert "step 2 of 4" in seen[0]
 
 
 # through the entry point

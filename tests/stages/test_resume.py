@@ -56,7 +56,7 @@ def test_stop_and_resume_equals_uninterrupted_bit_for_bit(make_config, prepared,
     same_runs(whole.output_dir, Path(whole.output_dir).with_name("parts"))
     assert [line["step"] for line in metrics(whole.output_dir)] == [1, 2, 3, 4, 5, 6]
     first, last = metrics(whole.output_dir)[0], metrics(whole.output_dir)[-1]
-    assert first["learning_rate"] < last["learning_rate"] and first["gated_images"] == 0 < last["gated_images"]
+    assert first["learning_rate"] < last["learning_rate"] and "gated_images" not in first and last["gated_images"] > 0
 
 
 def test_a_run_killed_after_its_checkpoint_repeats_the_lost_steps(make_config):

@@ -21,15 +21,22 @@ def setting(
 @dataclasses.dataclass(kw_only=True)
 class ModelConfig:
     backbone: str = setting("sd", "family of the base model", choices=("sd",))
-    base: str = setting("assets/base", "folder of the base model in diffusers format")
-    architecture: str = setting("", "folder with the base's config files only, for --dry-run; empty: the base itself")
-    face: str = setting("", "folder of the face embedder; needed where loss.face_weight > 0")
+    base: str = setting("assets/base", "base model: diffusers folder, .safetensors or .ckpt file, or name on the hub")
+    architecture: str = setting("", "folder with the base's config files, for --dry-run and single files; empty: the base itself")
+    vae: str = setting("", "VAE instead of the base's own: diffusers folder or file")
+    tokenizer: str = setting("", "tokenizer folder or name on the hub; empty: the base's own, for a file SD1's from the hub")
+    face: str = setting(
+        "", "face embedder: folder of ours, .onnx (SFace, ArcFace) or iResNet .pth; needed where loss.face_weight > 0"
+    )
     tasks: list[str] = setting(list(TASKS), "Meta-Tasks of this run, one LoRA each")
     lora_rank: int = setting(128, "rank of every LoRA", low=1)
     condition_range: str = setting("signed", "range of condition images for the VAE", choices=("signed", "unit"))
     condition_posterior: str = setting("mode", "latent of a condition in training; sampling: mode", choices=("mode", "sample"))
     control_from: str = setting("", "run or checkpoint with Meta ControlNet and LoRAs; empty: from the base UNet")
-    motion_from: str = setting("", "run, checkpoint or diffusers MotionAdapter folder; empty: a fresh motion module")
+    motion_from: str = setting(
+        "", "run, checkpoint, diffusers MotionAdapter folder, or file of AnimateDiff's; empty: a fresh motion module"
+    )
+    motion_mid_block: bool = setting(False, "motion module in the UNet's mid block too, as AnimateDiff v2 has it")
     motion_max_seq_length: int = setting(32, "positions of the motion module, in frames", low=1)
     beta_schedule: str = setting(
         "", "noise schedule instead of the base's own", choices=("", "linear", "scaled_linear")
@@ -152,6 +159,7 @@ class SampleConfig:
 class ExtractConfig:
     checkpoint: str = setting("", "run folder or checkpoint")
     tasks: list[str] = setting([], "LoRAs to take out; empty: all")
+    merge: str = setting("", "instead, write the ControlNet with this task's LoRA folded in; empty: do not")
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from meta_animator.cli import run
 
+KEYS = ("psnr", "person_psnr", "face_psnr", "face_distance")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -18,22 +20,25 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, required=True, help="data set of the reference photos")
     parser.add_argument("--shuffled", type=Path, help="stage 3 with sample.shuffle_driving=true")
     parser.add_argument("--seconds", nargs="*", default=[], metavar="STAGE=S", help="wall-clock times to record")
+    parser.add_argument("--face", default="", help="folder of a face embedder: adds the mean distance of faces")
     parser.add_argument("--output", type=Path, required=True, help="folder for metrics.json and overview.png")
     args = parser.parse_args()
 
     from meta_animator.evaluation.animation import evaluate_animation
     from meta_animator.media.images import write_image
+    from meta_animator.models.face import FaceEmbedder
     from meta_animator.weights import write_json
 
+    face = FaceEmbedder.from_pretrained(args.face).eval() if args.face else None
     seconds = {stage: float(value) for stage, value in (pair.split("=") for pair in args.seconds)}
     metrics, picture = evaluate_animation(
-        args.generated, args.truth, args.reference, clip=args.clip, shuffled=args.shuffled, seconds=seconds
+        args.generated, args.truth, args.reference, clip=args.clip, shuffled=args.shuffled, seconds=seconds, face=face
     )
     write_json(args.output / "metrics.json", metrics)
     write_image(args.output / "overview.png", picture)
     rows = {"ours": metrics, **metrics["baselines"], **metrics["controls"]}
     for name, row in rows.items():
-        values = " ".join(f"{key} {row[key]:6.2f}" for key in ("psnr", "person_psnr", "face_psnr") if row[key] is not None)
+        values = " ".join(f"{key} {row[key]:6.2f}" for key in KEYS if row.get(key) is not None)
         print(f"{name:<16} {values}")
 
 

@@ -50,6 +50,9 @@ class Room:
     def copy(self, source: Path) -> Path:
         return shutil.copytree(source, self.folder / source.name)
 
+    def prepared_weights(self) -> Path:
+        return next(self.prepared.rglob("model.safetensors"))
+
     def train_set(self, change: Callable[[list[dict]], None]) -> Path:
         """A copy of the train set with `change` made to its manifest's lines."""
         data = self.copy(self.data / "train")
@@ -260,9 +263,47 @@ def motion_from_stage_0(room):
     return sampling(room, f"model.motion_from={room.prepared}", "sample.window=8")
 
 
-@case("no folder 'unet'; expected a model in diffusers format")
+@case("no-base': no such file or folder here, and not to be had from the hub")
 def base_that_is_not_there(room):
     return ["train", room.config("control"), f"model.base={room.folder}/no-base"]
+
+
+@case("no folder 'unet'; expected a model in diffusers format")
+def base_that_is_an_empty_folder(room):
+    (room.folder / "empty").mkdir()
+    return ["train", room.config("control"), f"model.base={room.folder}/empty"]
+
+
+@case("a single file does not say what it is; set model.architecture=configs/sd15/architecture")
+def base_in_one_file_of_unknown_shape(room):
+    return ["train", room.config("control"), f"model.base={room.base}/unet/diffusion_pytorch_model.safetensors"]
+
+
+@case("weights are unknown, the first is")
+def base_in_one_file_of_another_layout(room):
+    file = f"model.base={room.base}/unet/diffusion_pytorch_model.safetensors"
+    return ["train", room.config("control"), file, f"model.architecture={room.base}"]
+
+
+@case("none.ckpt: no such file")
+def file_to_convert_that_is_not_there(room):
+    return ["convert", "import-control", "none.ckpt", str(room.out), "--base", str(room.base)]
+
+
+@case("no weight is named control_model....; expected a checkpoint of CtrLoRA or Meta-Animator")
+def file_to_convert_that_is_something_else(room):
+    return ["convert", "import-control", str(room.prepared_weights()), str(room.out), "--base", str(room.base)]
+
+
+@case("holds no motion module; give a stage-1 run")
+def motion_to_export_that_was_never_trained(room):
+    return ["convert", "export-motion", str(room.prepared), str(room.out / "mm.ckpt"), "--base", str(room.base)]
+
+
+@case("merge")
+def merging_a_task_that_is_not_there(room):
+    extraction = room.config("extract", extract__checkpoint=room.prepared)
+    return ["extract_lora", extraction, "extract.merge=hed"]
 
 
 # sampling

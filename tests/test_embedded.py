@@ -13,7 +13,6 @@ from meta_animator.data.puppets.dataset import make_driving, make_person, make_t
 from meta_animator.data.samples import read_clips, to_pixels
 from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.diffusion.samplers import ddim
-from meta_animator.diffusion.timesteps import sampling_timesteps
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.pipelines.animate import Animator
@@ -62,7 +61,7 @@ def test_ddim_inversion_and_back_under_control(models):
     def denoise(x_t, t):
         return guide.predict(x_t, t, context, context, control)
 
-    steps = sampling_timesteps(50)
+    steps = backbone.process.sampling_timesteps(50)
     noise = ddim_inversion(denoise, latents, backbone.process, steps, fixed_point_iterations=2)
     back = ddim(denoise, noise, backbone.process, steps)
     assert (back - latents).norm() / latents.norm() <= 5e-2
@@ -135,7 +134,7 @@ def test_windows_leave_no_seam(models):
                 lambda x, part: guide.predict(x, t, context, context, {"dwpose": control[:, part]}), x_t, windows, weights
             )
 
-        latents = ddim(denoise, x_T, models.backbone.process, sampling_timesteps(8))
+        latents = ddim(denoise, x_T, models.backbone.process, models.backbone.process.sampling_timesteps(8))
         t = torch.full((3,), 500)
         whole, blended = guide.predict(x_T, t, context, context, {"dwpose": control}), denoise(x_T, t)
     assert not torch.allclose(whole, blended, atol=1e-4), "the windows must matter for this test to mean anything"

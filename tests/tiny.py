@@ -131,7 +131,7 @@ def randomise_zeros(module: nn.Module, std: float = 0.1, seed: int = 0) -> nn.Mo
 
 def tiny_control(tasks: list[str] | None = None, rank: int = 4, random: bool = True, **changes: Any) -> MetaControlNet:
     """A Meta ControlNet of the tiny UNet; its zeros are filled unless `random` is False."""
-    control = MetaControlNet(tiny_unet(**changes), TASKS if tasks is None else tasks, rank)
+    control = MetaControlNet.from_unet(tiny_unet(**changes), TASKS if tasks is None else tasks, rank)
     return randomise_zeros(control) if random else control
 
 

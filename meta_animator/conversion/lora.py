@@ -18,6 +18,7 @@ from torch import Tensor
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import MetaControlNet
+from meta_animator.models.lora import merged
 from meta_animator.settings import RunConfig
 from meta_animator.training.checkpoint import find_checkpoint, read_weights
 from meta_animator.weights import (
@@ -43,7 +44,8 @@ METADATA = "metadata.json"
 
 
 def extract(config: RunConfig) -> list[Path]:
-    """Write `config.extract.tasks` (all, where empty) of a checkpoint and their ControlNet below `output_dir`.
+    """Write `config.extract.tasks` (all, where empty) of a checkpoint and their ControlNet below `output_dir`; with
+    `config.extract.merge`, the ControlNet alone with that task's LoRA folded in.
 
     Returns the folders. All are written under temporary names before the first takes its place.
     Raises UserError where the checkpoint lacks a task or does not fit the base.
@@ -54,10 +56,16 @@ def extract(config: RunConfig) -> list[Path]:
     manifest, weights = read_weights(where)
     tasks = _wanted_tasks(config.extract.tasks, manifest, weights, where)
     shared = _part(weights, "control.")
+    if config.extract.merge:
+        tasks = _wanted_tasks([config.extract.merge], manifest, weights, where)
     network = _architecture(config, tasks, manifest["lora_rank"])
     _check_fit(network.base_state(), shared, f"{where}, for base {config.model.base}")
-    metadata = describe_checkpoint(manifest, shared)
     output = Path(config.output_dir)
+    if config.extract.merge:
+        shared = merged(shared, _part(weights, f"lora.{tasks[0]}."))
+    metadata = describe_checkpoint(manifest, shared)
+    if config.extract.merge:
+        metadata, tasks = metadata | {"merged": tasks[0]}, []
     names = [CONTROLNET, *tasks]
     temporary = {name: _fresh(output / f".{name}.tmp") for name in names}
     try:
@@ -89,6 +97,7 @@ def describe_checkpoint(manifest: Mapping[str, Any], shared: Mapping[str, Tensor
         "identifier": people.get(person, ""),
         "identifiers": people,
         "prompt": manifest.get("prompt", ""),
+        "condition_range": manifest.get("condition_range", "signed"),
         "versions": {name: version(name) for name in ("torch", "diffusers", "peft")},
     }
 
@@ -99,7 +108,7 @@ def _wanted_tasks(wanted: list[str], manifest: Mapping[str, Any], weights: Mappi
         raise UserError(f"{where}: holds no Meta ControlNet with LoRAs; give a stage-0 or stage-2 run")
     for task in wanted:
         if task not in have:
-            raise UserError(f"extract.tasks: {where} has no LoRA '{task}'; it has: {', '.join(have)}")
+            raise UserError(f"extract.tasks, extract.merge: {where} has no LoRA '{task}'; it has: {', '.join(have)}")
     return list(dict.fromkeys(wanted)) or have
 
 
@@ -109,7 +118,7 @@ def _architecture(config: RunConfig, tasks: list[str], rank: int) -> MetaControl
     read_json(folder / "config.json")
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
-    return MetaControlNet(unet, tasks, rank)
+    return MetaControlNet.from_unet(unet, tasks, rank)
 
 
 def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
@@ -158,6 +167,7 @@ def load_control_folder(models: Assembly, folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     metadata = read_metadata(folder)
     _expect_weights(folder, "base", metadata["base"], models.backbone.fingerprint())
+    models.check_conventions(metadata, str(folder))
     copy_strict(models.control.base_state(), load_tensors(folder / CONTROLNET_WEIGHTS), str(folder))
     models.identifiers.update(metadata["identifiers"])
     return metadata

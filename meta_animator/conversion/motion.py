@@ -1,22 +1,117 @@
-"""Motion weights from a run of ours, or from a folder in diffusers' MotionAdapter format."""
+"""Motion weights from a run of ours, a folder in diffusers' MotionAdapter format, or a file of AnimateDiff's.
 
+AnimateDiff's layout (v1 and v3; v2 has a mid block as well) read from github.com/guoyww/AnimateDiff, Apache-2.0.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import torch
 from diffusers import MotionAdapter
+from torch import Tensor
 
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
+from meta_animator.models.backbones.ldm import renamed, reversed_names
+from meta_animator.torch_files import read_state
 from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import copy_strict
+
+ANIMATEDIFF_BETAS = "linear"  # what AnimateDiff's published weights were trained with
+INSIDE = {
+    "attn1": "attention_blocks.0", "attn2": "attention_blocks.1", "norm1": "norms.0", "norm2": "norms.1", "norm3": "ff_norm",
+}  # fmt: skip
 
 
 def load_motion(models: Assembly, path: str) -> None:
     """Fill the motion module by name. Raises UserError where a weight is missing, unknown or of another shape."""
-    if not (Path(path) / "config.json").is_file():
+    what, own = f"motion module {path}", dict(models.motion.named_parameters())
+    if Path(path).is_file():
+        state = from_animatediff(read_state(path), models.config.motion_max_seq_length, what)
+    elif (Path(path) / "config.json").is_file():
+        try:
+            state = dict(MotionAdapter.from_pretrained(path).named_parameters())
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{what}: {str(error).splitlines()[0]}") from error
+    else:
         models.load_motion(*read_weights(path), path)
         return
-    try:
-        adapter = MotionAdapter.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"motion module {path}: {str(error).splitlines()[0]}") from error
-    copy_strict(dict(models.motion.named_parameters()), dict(adapter.named_parameters()), f"motion module {path}")
+    _check_mid_block(own, state, what)
+    copy_strict(own, state, what)
+    if models.config.beta_schedule != ANIMATEDIFF_BETAS:
+        print(
+            f"note: {path} has no word of its noise schedule; AnimateDiff's published weights were trained with "
+            f"model.beta_schedule={ANIMATEDIFF_BETAS}, this run has '{models.config.beta_schedule}' ('' is the base's own)"
+        )
+
+
+def animatediff_names(names: Iterable[str]) -> dict[str, str]:
+    """{diffusers name: AnimateDiff's} of a MotionAdapter's weights."""
+    return {name: _animatediff_name(name) for name in names}
+
+
+def _animatediff_name(name: str) -> str:
+    place, inner = re.fullmatch(r"((?:down_blocks\.\d+|up_blocks\.\d+|mid_block)\.motion_modules\.\d+)\.(.+)", name).groups()
+    if block := re.fullmatch(r"(transformer_blocks\.\d+)\.(\w+)\.(.+)", inner):
+        inner = f"{block[1]}.{INSIDE.get(block[2], block[2])}.{block[3]}"
+    return f"{place}.temporal_transformer.{inner}"
+
+
+def from_animatediff(state: Mapping[str, Tensor], max_seq_length: int, what: str) -> dict[str, Tensor]:
+    """Weights under diffusers' names from a file of AnimateDiff's; its position tables are compared with the formula.
+
+    Raises UserError for weights that are not a motion module's, or for positions that it was not trained with.
+    """
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if any("_blocks_motion_module." in name for name in state):
+        raise UserError(
+            f"{what}: is in the released Meta-Animator's layout, whose modules stand behind the upsampling layers instead "
+            "of before them; give the AnimateDiff file that it was started from"
+        )
+    tables = {name: tensor for name, tensor in state.items() if name.endswith(".pos_encoder.pe")}
+    weights = {name: tensor for name, tensor in state.items() if name not in tables}
+    if strange := sorted(name for name in weights if ".motion_modules." not in name):
+        raise UserError(f"{what}: {len(strange)} weights are not of a motion module, the first is {strange[0]}")
+    for name, table in tables.items():
+        if table.shape[1] < max_seq_length:
+            raise UserError(
+                f"{what}: knows {table.shape[1]} positions, this run has model.motion_max_seq_length={max_seq_length}; "
+                f"set it to {table.shape[1]} or less"
+            )
+        if not torch.allclose(table.float(), positions(table.shape[1], table.shape[2]), atol=2e-3):
+            raise UserError(f"{what}: {name} is not the usual table of sines; this module has positions of its own")
+    back = {_from_inside(name): name for name in weights}
+    return renamed(weights, reversed_names(back))
+
+
+def _from_inside(name: str) -> str:
+    """diffusers' name for AnimateDiff's."""
+    name = name.replace(".temporal_transformer.", ".")
+    for ours, theirs in INSIDE.items():
+        name = name.replace(f".{theirs}.", f".{ours}.")
+    return name
+
+
+def to_animatediff(adapter: MotionAdapter) -> dict[str, Tensor]:
+    """A motion module under AnimateDiff's names, with its position tables."""
+    weights = dict(adapter.named_parameters())
+    state = renamed(weights, animatediff_names(weights))
+    for name in list(state):
+        if name.endswith(".to_q.weight"):
+            place, width = name.removesuffix(".to_q.weight"), state[name].shape[1]
+            state[f"{place}.pos_encoder.pe"] = positions(adapter.config.motion_max_seq_length, width)
+    return state
+
+
+def positions(length: int, width: int) -> Tensor:
+    """Sines and cosines of geometrically spaced frequencies, float32 (1, length, width) (Vaswani et al. 2017, 3.5)."""
+    angles = torch.arange(length)[:, None] * torch.exp(torch.arange(0, width, 2) * (-torch.log(torch.tensor(10000.0)) / width))
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[None]
+
+
+def _check_mid_block(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
+    has, wants = ("mid_block." in "\n".join(names) for names in (state, own))
+    if has != wants:
+        kind = "has a motion module in the mid block (AnimateDiff v2)" if has else "has none in the mid block (v1, v3)"
+        raise UserError(f"{what}: {kind}; set model.motion_mid_block={str(has).lower()}")

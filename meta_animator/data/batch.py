@@ -14,7 +14,7 @@ class Batch:
 
     task            a Meta-Task, the same on all samples
     draws           (b,) int64: the global number of each draw, from which its noise and timestep follow
-    pixels          the frames
+    pixels          the frames; None where only latents are read
     control_pixels  the condition images; None where control_latents are given
     latents, control_latents   cached latents, scaled; None where they are not cached
     prompts         b texts, "" where the prompt was dropped
@@ -25,9 +25,9 @@ class Batch:
 
     task: str
     draws: Tensor
-    pixels: Tensor
     prompts: list[str]
     identities: list[str]
+    pixels: Tensor | None = None
     control_pixels: Tensor | None = None
     latents: Tensor | None = None
     control_latents: Tensor | None = None

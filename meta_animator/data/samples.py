@@ -50,7 +50,11 @@ class SampleSet(Dataset):
     """Frames (`num_frames` None) or clips of `num_frames`; `[Draw]` gives what `batch.collate` stacks.
 
     identifiers   {identity: identifier}
+    cache         where latents come from; conditions are then not drawn
+    latents_only  with a cache: pixels and faces are not loaded either, for runs whose loss has no image terms
     """
+
+    latents_only = False
 
     def __init__(
         self, clips: list[Clip], config: DataConfig, *, seed: int, identifiers: Mapping[str, str],
@@ -102,23 +106,18 @@ class SampleSet(Dataset):
         sample = self.samples[draw.sample]
         clip = self.clips[sample.clip]
         frames = self._frames(sample)
-        shown_task = draw.task if self.cache is None else FRAME  # a cached condition need not be drawn
-        shown = [load_shown(clip, k, shown_task, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
         item = {
-            "task": draw.task,
-            "draws": draw.number,
-            "prompts": self._prompt(clip, draw),
-            "identities": clip.identity,
-            "pixels": torch.stack([s.pixels for s in shown]),
-            "landmarks": torch.stack([s.landmarks for s in shown]),
-            "face_visible": torch.stack([s.face_visible for s in shown]),
-        }
+            "task": draw.task, "draws": draw.number, "prompts": self._prompt(clip, draw), "identities": clip.identity,
+        }  # fmt: skip
         if self.cache is not None:
             item["latents"] = self.cache.read(clip, FRAME, frames)
             if draw.task != FRAME:
                 item["control_latents"] = self.cache.read(clip, draw.task, frames)
-        elif draw.task != FRAME:
-            item["control_pixels"] = torch.stack([s.control_pixels for s in shown])
+        if self.cache is None or not self.latents_only:
+            task = draw.task if self.cache is None else FRAME  # a cached condition need not be drawn
+            shown = [load_shown(clip, k, task, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
+            for name in ("pixels", "landmarks", "face_visible", *(["control_pixels"] if task != FRAME else [])):
+                item[name] = torch.stack([getattr(one, name) for one in shown])
         if self.num_frames is None:
             item = {k: v[0] if isinstance(v, Tensor) else v for k, v in item.items()}
         return item

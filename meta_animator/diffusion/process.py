@@ -10,6 +10,8 @@ from typing import ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from meta_animator.diffusion.timesteps import Spacing, flow_timesteps, sampling_timesteps
+
 PredictionType = Literal["epsilon", "v_prediction"]
 BetaSchedule = Literal["scaled_linear", "linear"]
 
@@ -23,17 +25,22 @@ class DDPM:
     alphas_cumprod    float (T,), alpha_bar_t, falling
     prediction_type   what the network predicts: the noise, or v (Salimans & Ho 2022, appendix D)
     set_alpha_to_one  where sampling ends: at alpha_bar = 1 if True, at alpha_bar_0 if False (Stable Diffusion 1.5)
+    timestep_spacing, steps_offset   where sampling steps lie, see `sampling_timesteps`
     """
 
     alphas_cumprod: Tensor
     prediction_type: PredictionType = "epsilon"
     set_alpha_to_one: bool = False
+    timestep_spacing: Spacing = "leading"
+    steps_offset: int = 1
 
     def __post_init__(self) -> None:
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"prediction_type: expected epsilon or v_prediction, got {self.prediction_type!r}")
         if self.alphas_cumprod.ndim != 1 or not self.alphas_cumprod.is_floating_point():
             raise ValueError(f"alphas_cumprod: expected floats of shape (T,), got {tuple(self.alphas_cumprod.shape)}")
+        if self.prediction_type == "epsilon" and not float(self.alphas_cumprod[-1]) > 0:
+            raise ValueError("alphas_cumprod: ends at 0, pure noise, where only v_prediction says what the data is")
 
     @classmethod
     def from_betas(
@@ -44,8 +51,12 @@ class DDPM:
         num_train_timesteps: int = 1000,
         prediction_type: PredictionType = "epsilon",
         set_alpha_to_one: bool = False,
+        rescale_betas_zero_snr: bool = False,
+        timestep_spacing: Spacing = "leading",
+        steps_offset: int = 1,
     ) -> "DDPM":
         """The process of a beta schedule. "linear" spaces the betas evenly, "scaled_linear" their square roots.
+        With `rescale_betas_zero_snr` it ends in pure noise (Lin et al. 2024, algorithm 1).
 
         Stable Diffusion 1.5: scaled_linear, 0.00085, 0.012; AnimateDiff's published weights: linear, same ends.
         """
@@ -57,11 +68,22 @@ class DDPM:
             betas = torch.linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps, dtype=torch.float64) ** 2
         else:
             raise ValueError(f"schedule: expected scaled_linear or linear, got {schedule!r}")
+        signal = torch.cumprod(1 - betas, dim=0).sqrt()
+        if rescale_betas_zero_snr:
+            signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
         return cls(
-            alphas_cumprod=torch.cumprod(1 - betas, dim=0),
+            alphas_cumprod=signal.square(),
             prediction_type=prediction_type,
             set_alpha_to_one=set_alpha_to_one,
+            timestep_spacing=timestep_spacing,
+            steps_offset=steps_offset,
         )
+
+    def sampling_timesteps(self, num_inference_steps: int) -> Tensor:
+        """Falling timesteps, int64 (n,), as this process wants them sampled. Raises ValueError for an impossible number."""
+        return sampling_timesteps(
+            num_inference_steps, self.num_train_timesteps, self.timestep_spacing, self.steps_offset
+        )  # fmt: skip
 
     @property
     def num_train_timesteps(self) -> int:
@@ -124,6 +146,10 @@ class Flow:
 
     num_train_timesteps: int = 1000
     final_scales: ClassVar[tuple[float, float]] = (1.0, 0.0)
+
+    def sampling_timesteps(self, num_inference_steps: int) -> Tensor:
+        """Falling timesteps, float32 (n,), from pure noise."""
+        return flow_timesteps(num_inference_steps, self.num_train_timesteps)
 
     @property
     def timestep_bounds(self) -> tuple[int, int]:

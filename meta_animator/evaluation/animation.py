@@ -1,15 +1,17 @@
 """An animation against the truth: the metrics file and the overview picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from meta_animator.data.clips import Clip
-from meta_animator.data.keypoints import face_box
+from meta_animator.data.keypoints import face_box, five_points
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import find_clip, read_manifest
+from meta_animator.data.samples import to_pixels
 from meta_animator.data.transforms import crop_and_resize, crop_box
 from meta_animator.errors import UserError
 from meta_animator.evaluation.baselines import first_photo, nearest_photo
@@ -20,7 +22,7 @@ from meta_animator.media.images import IMAGE_SUFFIXES, read_image
 
 def evaluate_animation(
     generated: Path, truth: Path, reference: Path, *, clip: str = "", shuffled: Path | None = None,
-    seconds: Mapping[str, float] | None = None,
+    seconds: Mapping[str, float] | None = None, face: Any = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """(metrics, overview picture) of a sampled run.
 
@@ -30,6 +32,7 @@ def evaluate_animation(
     clip        which clip of `truth`; empty: its first
     shuffled    folder of stage 3 driven by the poses in a wrong order: a control that must score worse
     seconds     wall-clock seconds per stage, for the record
+    face        a face embedder, best another one than training used: adds `face_distance`, see there
 
     Raises UserError where folders are missing or lengths differ.
     """
@@ -47,7 +50,8 @@ def evaluate_animation(
     def score(candidate: np.ndarray) -> dict[str, Any]:
         masks = None if truths[0].mask is None else _stack(truths, "mask")
         boxes = [None if k is None else face_box(k) for k in target_poses]
-        return frame_metrics(candidate, _stack(truths, "frame"), masks, boxes)
+        row = frame_metrics(candidate, _stack(truths, "frame"), masks, boxes)
+        return row if face is None else row | {"face_distance": face_distance(face, candidate, truths)}
 
     metrics: dict[str, Any] = {**score(frames), "seconds": dict(seconds or {})}
     metrics["baselines"] = {"first_photo": score(first_photo(pictures, len(frames)))}
@@ -58,6 +62,21 @@ def evaluate_animation(
         metrics["controls"]["shuffled_pose"] = score(read_frames(shuffled / "frames")[: len(frames)])
     driving = read_frames(generated / "driving")
     return metrics, overview(list(pictures), list(driving), list(frames), list(_stack(truths, "frame")))
+
+
+@torch.no_grad()
+def face_distance(embedder: Any, frames: np.ndarray, truths: Sequence[Layers]) -> float | None:
+    """Mean of 1 - cosine between the embeddings of generated and true faces, in [0, 2], both cut out at the true landmarks;
+    over the frames whose face is seen and large enough, None where there are none."""
+    distances = []
+    for frame, truth in zip(frames, truths, strict=True):
+        points = None if truth.keypoints is None else five_points(truth.keypoints)
+        if points is None or not bool(embedder.large_enough(torch.from_numpy(points)[None])):
+            continue
+        landmarks = torch.from_numpy(points)[None].expand(2, -1, -1)
+        ours, theirs = embedder.embed_face(torch.stack([to_pixels(frame), to_pixels(truth.frame)]), landmarks)
+        distances.append(float(1 - ours @ theirs))
+    return float(np.mean(distances)) if distances else None
 
 
 def read_frames(folder: Path) -> np.ndarray:

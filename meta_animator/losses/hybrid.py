@@ -70,7 +70,7 @@ class HybridLoss:
         t: Tensor,
         target: Tensor,
         latents: Tensor,
-        pixels: Tensor,
+        pixels: Tensor | None,
         landmarks: Tensor | None,
         face_visible: Tensor | None,
         step: int,
@@ -82,7 +82,7 @@ class HybridLoss:
 
         prediction, x_t, target, latents  `b c h w` or `b f c h w`; latents are the clean ones
         t               (b,), shared by a clip's frames
-        pixels          `b 3 H W` or `b f 3 H W` in [-1, 1]
+        pixels          `b 3 H W` or `b f 3 H W` in [-1, 1]; only read where the image terms are active
         landmarks       (b, 5, 2) or (b, f, 5, 2), in pixels; only read where face_weight is not 0
         face_visible    bool (b,) or (b, f): faces seen, and large enough for the embedder
         decode          latents `n c h w` -> images `n 3 H W` in [-1, 1]; called with the gated ones, if any

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
+from meta_animator.models.arcface import load_face
 from meta_animator.models.backbones import load_backbone
-from meta_animator.models.face import FaceEmbedder
 from meta_animator.settings import ModelConfig
 from meta_animator.weights import copy_strict, fingerprint, same_weights, short
 
@@ -21,11 +21,7 @@ class Assembly(nn.Module):
         self.config, self.backbone = config, backbone
         self.control = backbone.make_control(config.tasks, config.lora_rank)
         self.motion = backbone.with_motion(config.motion_max_seq_length) if with_motion else None
-        self.face = None
-        if face:
-            if not config.face:
-                raise UserError("model.face is empty but loss.face_weight > 0: name the folder of a face embedder")
-            self.face = FaceEmbedder.from_pretrained(config.face).requires_grad_(False).eval()
+        self.face = load_face(config.face) if face else None
         self.identifiers: dict[str, str] = {}
 
     # weights by name
@@ -45,15 +41,22 @@ class Assembly(nn.Module):
         present = {_part(name) for name in state}
         copy_strict({n: p for n, p in own.items() if _part(n) in present}, state, what)
 
-    def load_control(self, manifest: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> None:
-        """Shared weights and the LoRAs of this run's tasks, which may be a subset of the checkpoint's."""
+    def load_control(
+        self, manifest: Mapping[str, Any], state: Mapping[str, Tensor], what: str, fresh_loras: bool = False
+    ) -> None:
+        """Shared weights and the LoRAs of this run's tasks, which may be a subset of the checkpoint's.
+
+        fresh_loras   take a checkpoint that has no LoRA at all, such as CtrLoRA's base file: they stay as they were made
+        """
         self._check_base(manifest, what)
-        if missing := [t for t in self.config.tasks if t not in manifest.get("tasks", [])]:
+        self.check_conventions(manifest, what)
+        bare = fresh_loras and not manifest.get("tasks")
+        if missing := [t for t in self.config.tasks if t not in manifest.get("tasks", []) and not bare]:
             raise UserError(
                 f"{what}: has no LoRA for {', '.join(missing)} (it has {', '.join(manifest.get('tasks', [])) or 'none'}); "
                 "set model.tasks to a subset"
             )
-        if manifest["lora_rank"] != self.config.lora_rank:
+        if manifest["lora_rank"] != self.config.lora_rank and not bare:
             raise UserError(f"{what}: LoRA rank {manifest['lora_rank']}, this run's model.lora_rank is {self.config.lora_rank}")
         wanted = {"control", *(f"lora.{task}" for task in self.config.tasks)}
         self.load({n: p for n, p in state.items() if _part(n) in wanted}, what)
@@ -79,6 +82,15 @@ class Assembly(nn.Module):
         if not same_weights(other, own):
             raise UserError(f"{what}: was trained on base {short(other)}, {self.config.base} is base {short(own)}")
 
+    def check_conventions(self, manifest: Mapping[str, Any], what: str) -> None:
+        """Raises UserError where the control network was trained on condition images of another range."""
+        own = self.config.condition_range
+        if (theirs := manifest.get("condition_range", own)) != own:
+            raise UserError(
+                f"{what}: was trained with model.condition_range '{theirs}', this run has '{own}'; set "
+                f"model.condition_range={theirs}"
+            )
+
     def keep_identifiers(self, own: Mapping[str, str]) -> None:
         """Identifiers that this run has given already; they win over those of the checkpoint that it started from."""
         words = set(own.values())
@@ -97,6 +109,9 @@ class Assembly(nn.Module):
             "tasks": list(self.config.tasks),
             "lora_rank": self.config.lora_rank,
             "beta_schedule": self.config.beta_schedule,
+            "condition_range": self.config.condition_range,
+            "condition_posterior": self.config.condition_posterior,
+            **({} if self.motion is None else {"motion_max_seq_length": self.config.motion_max_seq_length}),
             "identifiers": dict(self.identifiers),
         }
 

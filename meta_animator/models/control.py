@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ConfigMixin, ControlNetModel, ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -35,16 +36,32 @@ class NoHint(nn.Module):
         return 0.0
 
 
-class MetaControlNet(nn.Module):
-    """One shared ControlNet and one LoRA per task; zero convolutions, norms and convolutions are shared."""
+class MetaControlNet(ModelMixin, ConfigMixin):
+    """One shared ControlNet and one LoRA per task; zero convolutions, norms and convolutions are shared.
 
-    def __init__(self, unet: UNet2DConditionModel, tasks: list[str], rank: int):
+    `save_pretrained`, `from_pretrained` and `push_to_hub` are diffusers'.
+
+    controlnet   config of diffusers' ControlNetModel
+    net          such a model to take over instead of a fresh one
+    """
+
+    ignore_for_config = ("net",)
+
+    @register_to_config
+    def __init__(self, controlnet: dict[str, Any], tasks: list[str], rank: int, net: ControlNetModel | None = None):
         super().__init__()
-        with torch.device(unet.device):
-            self.net = ControlNetModel.from_unet(unet)
+        self.net = ControlNetModel.from_config(controlnet) if net is None else net
         self.net.controlnet_cond_embedding = NoHint()
         self.net.requires_grad_(True)
         self.bank = LoRABank(self.net, rank, tasks)
+
+    @classmethod
+    def from_unet(cls, unet: UNet2DConditionModel, tasks: list[str], rank: int) -> "MetaControlNet":
+        """A fresh one, on the UNet's device, that starts from its weights and leaves its output unchanged."""
+        with torch.device(unet.device):
+            net = ControlNetModel.from_unet(unet)
+        shape = {name: value for name, value in net.config.items() if not name.startswith("_")}
+        return cls(shape, list(tasks), rank, net=net)
 
     def forward(self, control_latents: Tensor, t: Tensor, context: Tensor) -> ControlOutput:
         """Residuals of the active LoRA's task. The noisy latent is not an input."""
@@ -62,9 +79,6 @@ class MetaControlNet(nn.Module):
     def load_base(self, state: Mapping[str, Tensor], what: str) -> None:
         """Raises UserError unless every name and shape matches."""
         copy_strict(self.base_state(), state, what)
-
-    def config(self) -> dict[str, Any]:
-        return dict(self.net.config)
 
 
 def _is_lora(parameter_name: str) -> bool:

@@ -17,7 +17,6 @@ from meta_animator.data.samples import fill_prompt, to_images, to_pixels
 from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.diffusion.randomness import noise_for
 from meta_animator.diffusion.samplers import ddim
-from meta_animator.diffusion.timesteps import sampling_timesteps
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.pipelines.driving import Driving
@@ -56,15 +55,30 @@ class Animator:
     @torch.no_grad()
     def animate(self, driving: Driving, reference: Layers | None, progress=None) -> Animation:
         """Sample all frames; `open_inputs` gives both. `progress(step, x_t)` is called after each denoising step."""
-        sample = self.sample
-        context, null = (self.models.backbone.embed_text([text]) for text in (self.prompt, sample.negative_prompt))
-        control_latents = {task: self._encode_conditions(driving, task) for task in sample.tasks}
-        x_T = self._first_latents(reference, context, len(driving), control_latents)
-        latents = self._denoise(x_T, context, null, control_latents, progress)
+        latents = self._sample(driving, reference, progress=progress)
         return Animation(
-            frames=self._decode(latents), driving=driving, reference=reference, prompt=self.prompt,
-            fps=sample.fps or driving.clip.fps,
+            frames=self.decode(latents), driving=driving, reference=reference, prompt=self.prompt,
+            fps=self.sample.fps or driving.clip.fps,
         )  # fmt: skip
+
+    @torch.no_grad()
+    def denoise_from(self, latents: Tensor, share: float, driving: Driving, reference: Layers | None) -> Tensor:
+        """Given latents (1 f c h w) with the animation's first noise on them, up to the share `share` in (0, 1] of the
+        noise process, denoised as `animate` does it."""
+        return self._sample(driving, reference, latents=latents, share=share)
+
+    def _sample(
+        self, driving: Driving, reference: Layers | None, progress=None, latents: Tensor | None = None, share: float = 1.0
+    ) -> Tensor:
+        """Latents (1 f c h w); from `latents` with noise where they are given."""
+        sample, backbone = self.sample, self.models.backbone
+        context, null = (backbone.embed_text([text]) for text in (self.prompt, sample.negative_prompt))
+        control_latents = {task: self._encode_conditions(driving, task) for task in sample.tasks}
+        x_T, timesteps = self._first_latents(reference, context, len(driving), control_latents), self._timesteps()
+        if latents is not None:
+            timesteps = timesteps[len(timesteps) - max(1, round(share * len(timesteps))) :]
+            x_T = backbone.process.add_noise(latents, x_T, timesteps[:1])
+        return self._denoise(x_T, timesteps, context, null, control_latents, progress)
 
     # parts
 
@@ -118,7 +132,9 @@ class Animator:
             fixed_point_iterations=sample.inversion_fixed_point_iterations,
         )  # fmt: skip
 
-    def _denoise(self, x_T: Tensor, context: Tensor, null: Tensor, control_latents: dict[str, Tensor], progress) -> Tensor:
+    def _denoise(
+        self, x_T: Tensor, timesteps: Tensor, context: Tensor, null: Tensor, control_latents: dict[str, Tensor], progress
+    ) -> Tensor:
         """Latents (1 f c h w). With a motion module in overlapping windows; without one, frames in batches."""
         sample, moving = self.sample, self.models.motion is not None
         overlap = sample.overlap if moving else 0
@@ -136,18 +152,19 @@ class Animator:
 
         return ddim(
             lambda x_t, t: predict_in_windows(lambda x, frames: predict(x, t, frames), x_t, windows, weights),
-            x_T, self.models.backbone.process, self._timesteps(), eta=sample.eta,
+            x_T, self.models.backbone.process, timesteps, eta=sample.eta,
             generator=torch.Generator().manual_seed(self.config.seed), callback=progress,
         )  # fmt: skip
 
-    def _decode(self, latents: Tensor) -> Iterator[np.ndarray]:
+    def decode(self, latents: Tensor) -> Iterator[np.ndarray]:
+        """Latents (1 f c h w) to uint8 frames (h w 3), `frame_batch_size` at a time."""
         for chunk in latents[0].split(self.sample.frame_batch_size):
             with torch.no_grad():
                 yield from to_images(self.models.backbone.decode(chunk))
 
     def _timesteps(self) -> Tensor:
         try:
-            return sampling_timesteps(self.sample.num_inference_steps, self.models.backbone.process.num_train_timesteps)
+            return self.models.backbone.process.sampling_timesteps(self.sample.num_inference_steps)
         except ValueError as error:
             raise UserError(f"sample.num_inference_steps: {error}") from error
 

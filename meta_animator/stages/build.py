@@ -24,6 +24,7 @@ from meta_animator.data.transforms import crop_box
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.losses.hybrid import HybridLoss
+from meta_animator.models.arcface import ADVICE
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.settings import DataConfig, RunConfig
@@ -69,6 +70,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     if config.stage == "motion" and config.train.trainable == "lora":
         raise UserError("train.trainable=lora is for stages 0 and 2; stage 1 trains the motion module")
     clips = read_clips(config.data.train, config.data.split)
+    leave_face_out_if_missing(config, accelerator.print)
     person = only_person(clips) if config.stage == "reference" else ""
     extra = auxiliary_clips(config) if config.stage == "reference" else []
     models = build_models(config, [clip.identity for clip in [*clips, *extra]]).to(accelerator.device)
@@ -93,7 +95,9 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     )  # fmt: skip
     if config.data.cache_latents:
         samples.cache = make_cache(config, models, samples.kept_frames(plan.pools()), accelerator)
-    loss, examples = make_loss(config, plan, accelerator.print), preview_examples(samples, plan, config)
+    loss = make_loss(config, plan, accelerator.print)
+    samples.latents_only = not loss.image_active(config.train.max_steps)
+    examples = preview_examples(samples, plan, config)
     stage = STAGES[config.stage](config, models, loss, examples)
     if isinstance(stage, ReferenceStage):
         stage.person = person
@@ -107,7 +111,8 @@ def build_models(config: RunConfig, identities: list[str]) -> Assembly:
         face=config.loss.face_weight > 0 and config.loss.image_weight > 0,
     )  # fmt: skip
     if config.model.control_from:
-        models.load_control(*read_weights(config.model.control_from), config.model.control_from)
+        fresh = config.stage in ("control", "reference")
+        models.load_control(*read_weights(config.model.control_from), config.model.control_from, fresh_loras=fresh)
     elif config.stage != "control":
         raise UserError(f"model.control_from is empty: stage '{config.stage}' starts from a stage-0 run; name its folder")
     if config.stage == "motion" and config.model.motion_from:
@@ -116,6 +121,14 @@ def build_models(config: RunConfig, identities: list[str]) -> Assembly:
         models.keep_identifiers(read_json(find_checkpoint(config.output_dir) / "manifest.json").get("identifiers", {}))
     models.name_people(identities)
     return models
+
+
+def leave_face_out_if_missing(config: RunConfig, say: Callable[[str], None]) -> None:
+    """Where the face embedder that the config names is not there, train without the face term, and say so."""
+    wanted, path = config.loss.face_weight > 0 and config.loss.image_weight > 0, config.model.face
+    if wanted and path and not Path(path).exists():
+        say(f"note: the face term is OFF: model.face {path} does not exist; {ADVICE}")
+        config.loss.face_weight = 0.0
 
 
 def make_loss(config: RunConfig, plan: TaskPlan, say: Callable[[str], None]) -> HybridLoss:

@@ -14,7 +14,7 @@ from meta_animator.data.batch import Batch
 from meta_animator.data.samples import to_images
 from meta_animator.diffusion.randomness import noise_for, torch_generator
 from meta_animator.diffusion.samplers import ddim
-from meta_animator.diffusion.timesteps import sampling_timesteps, training_timesteps
+from meta_animator.diffusion.timesteps import training_timesteps
 from meta_animator.losses.hybrid import WEIGHTS, HybridLoss
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
@@ -141,7 +141,7 @@ class ControlStage(nn.Module):
         x = noise_for(self.config.seed, torch.arange(len(batch.prompts)), shape, stream="preview").to(context)
         latents = ddim(
             lambda x_t, t: guide.predict(x_t, t, context, context, control_latents), x, backbone.process,
-            sampling_timesteps(20, backbone.process.num_train_timesteps),
+            backbone.process.sampling_timesteps(20),
         )  # fmt: skip
         with torch.no_grad():
             return backbone.decode(latents)

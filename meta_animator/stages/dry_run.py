@@ -31,7 +31,7 @@ def trainable_parameters(config: RunConfig) -> dict[str, int]:
     read_json(folder / "config.json")
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
-    control = MetaControlNet(unet, config.model.tasks, config.model.lora_rank)
+    control = MetaControlNet.from_unet(unet, config.model.tasks, config.model.lora_rank)
     shared = {"control": sum(p.numel() for p in control.base_state().values())}
     loras = {f"lora {t}": sum(p.numel() for p in control.bank.parameters(t)) for t in config.model.tasks}
     if config.stage == "motion":

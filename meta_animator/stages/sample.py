@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from meta_animator.config import save_config
-from meta_animator.conversion.lora import METADATA, load_control_folder, load_extracted
+from meta_animator.conversion.lora import METADATA, load_control_folder, load_extracted, read_metadata
 from meta_animator.conversion.motion import load_motion
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import MANIFEST, read_manifest
@@ -95,7 +95,7 @@ def _load_control(models: Assembly, config: RunConfig) -> dict:
     """Fill the Meta ControlNet from a run, or from a folder that `extract` wrote; returns what that says of itself."""
     source = config.model.control_from
     if (Path(source) / METADATA).is_file():
-        if not config.sample.loras:
+        if not config.sample.loras and not read_metadata(source).get("merged"):
             raise UserError(f"model.control_from: {source} is a ControlNet without LoRAs; name some in sample.loras")
         return load_control_folder(models, source)
     manifest, weights = read_weights(source)

@@ -290,7 +290,7 @@ class Trainer:
 
 def _check_same_run(own: dict[str, Any], saved: dict[str, Any], where: Path) -> None:
     for key, value in own.items():
-        if key == "identifiers" or saved.get(key) == value:
+        if key == "identifiers" or saved.get(key, value) == value:
             continue
         if key == "samples_per_step":
             raise UserError(

@@ -214,3 +214,22 @@ def test_checkpoints_that_hold_no_controlnet_or_another_base(make_config, tmp_pa
         extract(config)
     assert str(tmp_path / "narrow") in one_line(error)
     assert list((tmp_path / "loras").iterdir()) == []
+
+
+def test_a_merged_controlnet_needs_no_lora(original, make_config, tmp_path):
+    models, folder = original
+    config = make_config(
+        "extract", name="merged", extract__checkpoint=folder / "run", extract__merge="seg", output_dir=tmp_path / "merged"
+    )
+    assert [f.name for f in extract(config)] == ["controlnet"]
+    torch.manual_seed(99)
+    fresh = build_assembly(config.model, with_motion=False, face=False)
+    assert load_control_folder(fresh, tmp_path / "merged" / "controlnet")["merged"] == "seg"
+    models.control.bank.use("seg")
+    fresh.control.bank.use(None)
+    with torch.no_grad():
+        same_outputs(models.control(*tiny.control_inputs()), fresh.control(*tiny.control_inputs()), exact=False)
+        fresh.control.bank.use("seg")  # a fresh LoRA adds nothing
+        same_outputs(models.control(*tiny.control_inputs()), fresh.control(*tiny.control_inputs()), exact=False)
+    with pytest.raises(UserError, match="belongs to ControlNet"):
+        load_extracted(fresh, folder / "loras" / "dwpose")

@@ -34,7 +34,7 @@ def test_a_motion_adapter_folder_moves_the_network(models, tmp_path):
 def test_a_motion_adapter_of_another_layout_is_refused(models, tmp_path):
     config = dict(models.motion.config) | {"use_motion_mid_block": True}
     MotionAdapter.from_config(config).save_pretrained(tmp_path / "v2")
-    with pytest.raises(UserError, match=r"v2: .* weights are unknown to the model, the first is mid_block"):
+    with pytest.raises(UserError, match=r"v2: has a motion module in the mid block .*; set model.motion_mid_block=true"):
         load_motion(models, str(tmp_path / "v2"))
 
 

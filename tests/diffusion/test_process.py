@@ -2,7 +2,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
+from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.diffusion.process import DDPM, Flow
+from meta_animator.diffusion.samplers import ddim
 from tests.diffusion.gaussian import noise, sd15
 
 PROCESSES = [sd15("epsilon"), sd15("v_prediction"), Flow()]
@@ -48,6 +50,33 @@ def test_parity_with_diffusers(schedule, prediction_type):
     torch.testing.assert_close(ours.add_noise(x_0, eps, T), theirs.add_noise(x_0, eps, T))
     if prediction_type == "v_prediction":
         torch.testing.assert_close(ours.target(x_0, eps, T), theirs.get_velocity(x_0, eps, T))
+
+
+@pytest.mark.parametrize("steps", [4, 25])
+def test_parity_with_diffusers_where_the_schedule_ends_in_pure_noise(steps):
+    facts = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+    ours = DDPM.from_betas("scaled_linear", 0.00085, 0.012, **facts)
+    theirs = DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, set_alpha_to_one=False, **facts
+    )
+    assert ours.alphas_cumprod[-1] == 0 < sd15().alphas_cumprod[-1]
+    torch.testing.assert_close(ours.alphas_cumprod.float(), theirs.alphas_cumprod, rtol=0, atol=1e-5)
+    theirs.alphas_cumprod = ours.alphas_cumprod
+    theirs.final_alpha_cumprod = ours.alphas_cumprod[0]
+    theirs.set_timesteps(steps)
+    x = expected = noise(2, 4, 2, 2).double()
+    for t in theirs.timesteps:
+        expected = theirs.step(torch.sin(3 * expected) * 0.5, t, expected).prev_sample
+    timesteps = ours.sampling_timesteps(steps)
+    assert timesteps.tolist() == theirs.timesteps.tolist() and timesteps[0] == 999
+    torch.testing.assert_close(ddim(lambda x_t, t: torch.sin(3 * x_t) * 0.5, x, ours, timesteps), expected)
+    back = ddim_inversion(lambda x_t, t: 0.1 * x_t, ddim(lambda x_t, t: 0.1 * x_t, x, ours, timesteps), ours, timesteps, 50)
+    torch.testing.assert_close(back, x, rtol=1e-4, atol=1e-4)
+
+
+def test_pure_noise_cannot_be_read_back_from_a_noise_prediction():
+    with pytest.raises(ValueError, match="only v_prediction"):
+        DDPM.from_betas("linear", 0.00085, 0.012, rescale_betas_zero_snr=True)
 
 
 def test_noise_level_of_the_published_gate():

@@ -1,12 +1,16 @@
 """A sampled folder against a clip of a data set."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 
 from meta_animator.data.manifest import find_clip
 from meta_animator.errors import UserError
 from meta_animator.evaluation.animation import evaluate_animation
 from meta_animator.media.images import write_image
+from meta_animator.models.face import FaceConfig, FaceEmbedder
 
 
 @pytest.fixture
@@ -33,3 +37,15 @@ def test_the_named_clip_is_the_truth(generated, puppet_data):
 def test_an_unknown_clip_is_one_line(generated, puppet_data):
     with pytest.raises(UserError, match=r"has no clip 'p9'; it has: p0, p1, p2, p3"):
         evaluate_animation(generated, puppet_data / "train", puppet_data / "person", clip="p9")
+
+
+def test_an_embedder_adds_the_distance_of_faces(generated, puppet_data):
+    """Nearly nothing for the true frames, more for another person's photo; None where no face is large enough."""
+    torch.manual_seed(0)
+    small = FaceConfig(channels=(8, 12), embedding_dim=8, input_size=8, min_face_size=1)
+    paths = (generated, puppet_data / "train", puppet_data / "person")
+    metrics, _ = evaluate_animation(*paths, clip="p2", face=FaceEmbedder(small))
+    assert 0 <= metrics["face_distance"] < 1e-3 < metrics["baselines"]["first_photo"]["face_distance"] <= 2
+    blind = FaceEmbedder(dataclasses.replace(small, min_face_size=1000))
+    assert evaluate_animation(*paths, clip="p2", face=blind)[0]["face_distance"] is None
+    assert "face_distance" not in evaluate_animation(*paths, clip="p2")[0]

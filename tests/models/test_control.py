@@ -19,7 +19,7 @@ def count(parameters) -> int:
 def sd15():
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(tiny.SD15 / "unet"))
-    return unet, MetaControlNet(unet, list(TASKS), 128)
+    return unet, MetaControlNet.from_unet(unet, list(TASKS), 128)
 
 
 def test_sd15_sizes(sd15):

@@ -27,8 +27,11 @@ def test_each_term_alone_reaches_every_trained_module_and_no_idle_lora(make_conf
     if stage == "motion":
         tiny.randomise_zeros(module.models.motion)
     batch = tiny.first_batch(samples, "seg")
-    batch = dataclasses.replace(batch, face_visible=torch.ones_like(batch.face_visible))
-    assert batch.landmarks.abs().sum() > 0
+    if term == "latent":
+        assert batch.pixels is None and batch.face_visible is None, "only latents are read where no term needs pixels"
+    else:
+        batch = dataclasses.replace(batch, face_visible=torch.ones_like(batch.face_visible))
+        assert batch.landmarks.abs().sum() > 0
     loss, logs = module(batch, 0)
     assert getattr(logs[term], "value", logs[term]) > 0
     loss.backward()
@@ -77,3 +80,10 @@ def test_training_changes_what_is_trained_and_nothing_else(make_config, prepared
         assert int(trainer.optimizer.state[parameter]["step"] if steps else 0) == steps, name
         assert (after[name] == trained_before[name]) == (steps == 0), name
     assert stage == "motion" or sorted(turns.values()) == [1, 1, 2]
+
+
+def test_a_face_embedder_that_is_not_there_is_left_out_and_said(make_config, capsys):
+    config = make_config(loss__face_weight=1.0, loss__image_weight=1.0, model__face="models/sface.onnx")
+    stage, _, _ = tiny.make_stage(config)
+    assert "the face term is OFF: model.face models/sface.onnx does not exist" in capsys.readouterr().out
+    assert stage.loss.face_weight == 0 and stage.models.face is None and config.loss.face_weight == 0

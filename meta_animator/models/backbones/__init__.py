@@ -8,4 +8,4 @@ def load_backbone(config: ModelConfig) -> Backbone:
     """The base model named by `config.backbone`, frozen, in float32 on the CPU. Raises UserError where it is incomplete."""
     from meta_animator.models.backbones.sd import StableDiffusion
 
-    return {"sd": StableDiffusion.from_folder}[config.backbone](config)
+    return {"sd": StableDiffusion.load}[config.backbone](config)

@@ -1,8 +1,9 @@
-"""The SD1.5 family: KL-VAE, CLIP text encoder, UNet2DConditionModel; from a folder in diffusers format."""
+"""The SD1.5 family: KL-VAE, CLIP text encoder, UNet2DConditionModel."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
@@ -12,18 +13,23 @@ from torch import Tensor, nn
 
 from meta_animator.diffusion.process import DDPM
 from meta_animator.errors import UserError
+from meta_animator.models.backbones.single_file import load_single_file, load_vae
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.motion import join_motion, new_motion_adapter
+from meta_animator.models.tokenizer import reserved_identifiers
 from meta_animator.settings import ModelConfig
 from meta_animator.weights import fingerprint, read_json
+
+SD1_TOKENIZER = "openai/clip-vit-large-patch14"  # Stable Diffusion 1.x's, on the hub
 
 
 class StableDiffusion(nn.Module):
     """A frozen base model. Raises UserError where the folder lacks a part."""
 
-    def __init__(self, config: ModelConfig, unet: UNet2DConditionModel, vae, text_encoder, tokenizer, process: DDPM):
+    def __init__(self, config: ModelConfig, unet: UNet2DConditionModel, vae, text_encoder, tokenizer, scheduler: Mapping):
         super().__init__()
-        self.config, self.process, self.tokenizer = config, process, tokenizer
+        self.config, self.tokenizer = config, tokenizer
+        self.scheduler, self.process = dict(scheduler), make_process(scheduler)
         self.unet, self.vae, self.text_encoder, self.motion_unet = unet, vae, text_encoder, None
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.divisor = self.factor * 2 ** (len(unet.config.block_out_channels) - 1)
@@ -33,26 +39,46 @@ class StableDiffusion(nn.Module):
         self._fingerprint = fingerprint({f"{n}.{k}": w for n, part in parts.items() for k, w in part.state_dict().items()})
 
     @classmethod
-    def from_folder(cls, config: ModelConfig) -> "StableDiffusion":
-        from transformers import CLIPTextModel, CLIPTokenizer
+    def load(cls, config: ModelConfig) -> "StableDiffusion":
+        """The model that `config.base` names: a diffusers folder, a file in the original layout, or a name on the hub."""
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # the run's own bars are enough
-        folder = Path(config.base)
-        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+        path = Path(config.base)
+        if path.is_file():
+            return cls._from_file(config, path)
+        return cls._from_folder(config, path if path.is_dir() else download(config.base))
+
+    @classmethod
+    def _from_folder(cls, config: ModelConfig, folder: Path) -> "StableDiffusion":
+        from transformers import CLIPTextModel
+
+        own_vae, own_tokenizer = not config.vae, not config.tokenizer
+        for part in ("unet", *(["vae"] * own_vae), "text_encoder", *(["tokenizer"] * own_tokenizer), "scheduler"):
             if not (folder / part).is_dir():
                 raise UserError(f"base model {folder}: no folder '{part}'; expected a model in diffusers format")
         parts = {}
         for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL), ("text_encoder", CLIPTextModel)):
+            if part == "vae" and config.vae:
+                parts[part] = load_vae(config.vae, folder)
+                continue
             try:
                 parts[part] = kind.from_pretrained(folder / part, torch_dtype=torch.float32)
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise UserError(f"base model {folder / part}: {str(error).splitlines()[0]}") from error
-        try:
-            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"base model {folder / 'tokenizer'}: {str(error).splitlines()[0]}") from error
-        return cls(config, **parts, tokenizer=tokenizer, process=read_process(folder, config.beta_schedule))
+        tokenizer = load_tokenizer(config.tokenizer or str(folder / "tokenizer"))
+        return cls(config, **parts, tokenizer=tokenizer, scheduler=read_scheduler(folder, config.beta_schedule))
+
+    @classmethod
+    def _from_file(cls, config: ModelConfig, path: Path) -> "StableDiffusion":
+        if not config.architecture:
+            raise UserError(
+                f"base model {path}: a single file does not say what it is; set model.architecture=configs/sd15/architecture"
+            )
+        folder = Path(config.architecture)
+        unet, vae, text_encoder = load_single_file(path, folder, config.vae)
+        scheduler = read_scheduler(folder, config.beta_schedule)
+        return cls(config, unet, vae, text_encoder, load_tokenizer(config.tokenizer or SD1_TOKENIZER), scheduler)
 
     # pixels and latents
 
@@ -86,7 +112,7 @@ class StableDiffusion(nn.Module):
 
     def identifiers(self, count: int) -> list[str]:
         """Reserved tokens of the tokenizer ("<id007>"), pairs of them, or pairs of rare four-letter tokens."""
-        reserved = sorted(t for t in self.tokenizer.get_added_vocab() if t.startswith("<id"))
+        reserved = reserved_identifiers(self.tokenizer)
         if len(reserved) >= count:
             return reserved[:count]
         return pairs(reserved or rare_words(self.tokenizer.get_vocab()), count)
@@ -94,25 +120,17 @@ class StableDiffusion(nn.Module):
     # networks
 
     def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None = None) -> Tensor:
-        down, mid = (None, None) if control_output is None else control_output
         if x_t.ndim == 4:
-            return self.unet(
-                x_t, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid,
-                return_dict=False,
-            )[0]  # fmt: skip
+            return predict_image(self.unet, x_t, t, context, control_output)
         if self.motion_unet is None:
             raise UserError("this run samples or trains a video but has no motion module")
-        sample = self.motion_unet(
-            rearrange(x_t, "b f c h w -> b c f h w"), t, context.repeat_interleave(x_t.shape[1], 0),
-            down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False,
-        )[0]  # fmt: skip
-        return rearrange(sample, "b c f h w -> b f c h w")
+        return predict_video(self.motion_unet, x_t, t, context, control_output)
 
     def make_control(self, tasks: list[str], rank: int) -> MetaControlNet:
-        return MetaControlNet(self.unet, tasks, rank)
+        return MetaControlNet.from_unet(self.unet, tasks, rank)
 
     def with_motion(self, max_seq_length: int) -> MotionAdapter:
-        adapter = new_motion_adapter(self.unet, max_seq_length)
+        adapter = new_motion_adapter(self.unet, max_seq_length, self.config.motion_mid_block)
         self.motion_unet = join_motion(self.unet, adapter)
         return adapter
 
@@ -128,17 +146,71 @@ class StableDiffusion(nn.Module):
         return fingerprint(self.vae.state_dict())
 
 
-def read_process(folder: Path, beta_schedule: str = "") -> DDPM:
-    """The noise process of a diffusers folder, or the same with another `beta_schedule`."""
+def predict_image(unet, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None) -> Tensor:
+    """The prediction (b c h w) of a UNet2DConditionModel."""
+    down, mid = (None, None) if control_output is None else control_output
+    return unet(
+        x_t, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False
+    )[0]
+
+
+def predict_video(unet, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None) -> Tensor:
+    """The prediction (b f c h w) of a UNetMotionModel."""
+    down, mid = (None, None) if control_output is None else control_output
+    sample = unet(
+        rearrange(x_t, "b f c h w -> b c f h w"), t, context.repeat_interleave(x_t.shape[1], 0),
+        down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False,
+    )[0]  # fmt: skip
+    return rearrange(sample, "b c f h w -> b f c h w")
+
+
+def download(name: str) -> Path:
+    """The folder of a model on the hub. Raises UserError where there is neither a folder nor such a model."""
+    from diffusers import DiffusionPipeline
+
+    try:
+        return Path(DiffusionPipeline.download(name))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"base model '{name}': no such file or folder here, and not to be had from the hub ({reason})") from error
+
+
+def load_tokenizer(source: str):
+    """A CLIP tokenizer from a folder, or by its name on the hub. Raises UserError where it is in neither place."""
+    from transformers import CLIPTokenizer
+
+    try:
+        return CLIPTokenizer.from_pretrained(source)
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"tokenizer '{source}': neither a folder nor to be had from the hub ({reason}); set model.tokenizer"
+        ) from error
+
+
+def read_process(folder: Path) -> DDPM:
+    """The noise process of a diffusers folder."""
+    return make_process(read_scheduler(folder))
+
+
+def read_scheduler(folder: Path, beta_schedule: str = "") -> dict[str, Any]:
+    """What a diffusers folder says of its noise process, under the names of diffusers' schedulers, or the same with another
+    `beta_schedule`. Sampling is ours, whichever scheduler the folder names."""
     config = read_json(folder / "scheduler" / "scheduler_config.json")
-    return DDPM.from_betas(
-        schedule=beta_schedule or config["beta_schedule"],
-        beta_start=config["beta_start"],
-        beta_end=config["beta_end"],
-        num_train_timesteps=config["num_train_timesteps"],
-        prediction_type=config.get("prediction_type", "epsilon"),
-        set_alpha_to_one=config.get("set_alpha_to_one", False),
-    )
+    known = {name: config.get(name, default) for name, default in SCHEDULER.items()}
+    return known | {"beta_schedule": beta_schedule or config["beta_schedule"]}
+
+
+SCHEDULER = {  # with the values that SD1.5's scheduler has where its config is silent
+    "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000,
+    "prediction_type": "epsilon", "set_alpha_to_one": False, "rescale_betas_zero_snr": False,
+    "timestep_spacing": "leading", "steps_offset": 1,
+}  # fmt: skip
+
+
+def make_process(scheduler: Mapping[str, Any]) -> DDPM:
+    settings = dict(scheduler)
+    return DDPM.from_betas(settings.pop("beta_schedule"), **settings)
 
 
 def rare_words(vocabulary: dict[str, int]) -> list[str]:

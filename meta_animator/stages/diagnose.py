@@ -1,0 +1,73 @@
+"""Where an animation goes wrong: the parts of stage 3 one by one, with the truth in place of the others."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meta_animator.data.keypoints import face_box
+from meta_animator.data.samples import to_pixels
+from meta_animator.errors import UserError
+from meta_animator.evaluation.frames import frame_metrics
+from meta_animator.pipelines.driving import open_inputs
+from meta_animator.settings import RunConfig
+from meta_animator.stages.sample import check_settings, load_animator
+
+START_SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the noise process, from where the truth is denoised
+VARIANTS = {
+    "as configured": {},
+    "guidance 1": {"sample.guidance_scale": 1.0},
+    "no motion module": {"model.motion_from": ""},
+    "from noise, not inversion": {"sample.init_noise": "random"},
+    "no control": {"sample.controlnet_conditioning_scale": 0.0},
+}
+
+
+def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np.ndarray]]]:
+    """({what: `frame_metrics`}, a row of frames for each), for a stage-3 config whose driving clip is a data set's and
+    shows the same person: its frames are the truth.
+
+    "decoder"              the truth encoded and decoded: what no sampling can exceed
+    "truth with noise s"   the truth with the noise that sampling starts from, up to the share s of the process, denoised
+    the names of VARIANTS  all of stage 3, with one setting changed
+
+    The rows: truth, then each of these, with four frames. Raises UserError where the clip has no frames.
+    """
+    check_settings(config)
+    driving, reference = open_inputs(config)
+    if "frame" not in driving.clip.layers:
+        raise UserError(f"driving {config.sample.driving}: shows no frames to compare with; give a data set of the person")
+    layers = [driving.layers(k) for k in range(len(driving))]
+    truth = np.stack([layer.frame for layer in layers])
+    masks = None if layers[0].mask is None else np.stack([layer.mask for layer in layers])
+    boxes = [None if layer.keypoints is None else face_box(layer.keypoints) for layer in layers]
+    shown = np.linspace(0, len(truth) - 1, 4).round().astype(int)
+    numbers, rows = {}, [list(truth[shown])]
+
+    def keep(name: str, frames: np.ndarray) -> None:
+        numbers[name] = frame_metrics(frames, truth, masks, boxes)
+        rows.append(list(frames[shown]))
+
+    animator = load_animator(copy.deepcopy(config))
+    latents = _encode(animator, truth)
+    keep("decoder", np.stack(list(animator.decode(latents))))
+    for share in START_SHARES:
+        started = animator.denoise_from(latents, share, driving, reference)
+        keep(f"truth with noise {share}", np.stack(list(animator.decode(started))))
+    for name, changes in VARIANTS.items():
+        changed = copy.deepcopy(config)
+        for key, value in changes.items():
+            setattr(getattr(changed, key.split(".")[0]), key.split(".")[1], value)
+        animator = load_animator(changed)
+        keep(name, np.stack(list(animator.animate(driving, reference).frames)))
+    return numbers, rows
+
+
+@torch.no_grad()
+def _encode(animator: Any, frames: np.ndarray) -> Tensor:
+    """Latents (1 f c h w)."""
+    pixels = torch.stack([to_pixels(frame) for frame in frames]).to(animator.device)
+    return torch.cat([animator.models.backbone.encode(part) for part in pixels.split(8)])[None]
+

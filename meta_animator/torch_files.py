@@ -1,0 +1,85 @@
+"""Weights from files that other projects wrote: safetensors, and PyTorch pickles without running what is in them."""
+
+import pickle
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from meta_animator.errors import UserError
+from meta_animator.weights import load_tensors
+
+TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU; those below `state_dict` where it has one.
+
+    Raises UserError where the file is missing, is neither safetensors nor a PyTorch file, or holds no tensor.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return load_tensors(path)
+    if not path.is_file():
+        raise UserError(f"weights {path}: no such file")
+    if path.suffix not in TORCH_SUFFIXES:
+        raise UserError(f"weights {path}: expected .safetensors or one of {', '.join(TORCH_SUFFIXES)}")
+    try:
+        content = _load(path)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"weights {path}: not a whole PyTorch file ({str(error).splitlines()[0][:200]})") from error
+    while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise UserError(f"weights {path}: holds no tensors by name")
+    return tensors
+
+
+def _load(path: Path) -> Any:
+    """Checkpoints of PyTorch Lightning hold objects of its own, which `weights_only` refuses: they are left empty."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_tensors_only)
+
+
+class _Left:
+    """Stands in for an object of any other class: takes everything, does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "_Left":
+        return self
+
+    def append(self, item: Any) -> None: ...
+
+    def extend(self, items: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+
+class _TensorsOnly(pickle.Unpickler):
+    """Knows what tensors are made of, and nothing that could act."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in KNOWN:
+            return super().find_class(module, name)
+        return _Left
+
+
+KNOWN = {
+    ("collections", "OrderedDict"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("torch", "Size"),
+}
+
+_tensors_only = types.SimpleNamespace(
+    __name__="tensors_only", Unpickler=_TensorsOnly, load=lambda file, **options: _TensorsOnly(file, **options).load()
+)

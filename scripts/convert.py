@@ -1,0 +1,61 @@
+"""Checkpoints of CtrLoRA, the released Meta-Animator and AnimateDiff in and out.
+
+    python scripts/convert.py import-control FILE OUTPUT [--tasks openpose=dwpose ...] [--base-control FILE] [--base models/sd15]
+    python scripts/convert.py export-control RUN FILE [--part whole|base|lora] [--task dwpose] [--base models/sd15]
+    python scripts/convert.py export-motion RUN FILE_OR_FOLDER [--base models/sd15]
+
+Motion files of AnimateDiff's need no import: model.motion_from names them.
+"""
+
+import argparse
+from pathlib import Path
+
+from meta_animator.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--base", default="models/sd15", help="base model: folder, file or name on the hub")
+    common.add_argument("--architecture", default="configs/sd15/architecture", help="config files of a base in one file")
+    taken = actions.add_parser("import-control", parents=[common], help="a file of theirs into a checkpoint of ours")
+    taken.add_argument("file", type=Path)
+    taken.add_argument("output", type=Path, help="checkpoint folder, for model.control_from")
+    taken.add_argument("--tasks", nargs="+", default=[], help="THEIRS=OURS for each LoRA to take; OURS for a LoRA file")
+    taken.add_argument("--base-control", type=Path, help="for a LoRA file: the base file that it was trained on")
+    given = actions.add_parser("export-control", parents=[common], help="a run of ours into a file of theirs")
+    given.add_argument("run", type=Path)
+    given.add_argument("file", type=Path)
+    given.add_argument("--part", default="whole", choices=("whole", "base", "lora"))
+    given.add_argument("--task", default="", help="for --part lora")
+    motion = actions.add_parser("export-motion", parents=[common], help="a stage-1 run into AnimateDiff's file or a folder")
+    motion.add_argument("run", type=Path)
+    motion.add_argument("output", type=Path, help="a file: AnimateDiff's layout; a folder: diffusers' MotionAdapter")
+    args = parser.parse_args()
+
+    from meta_animator.conversion.exchange import export_ctrlora, export_motion, import_ctrlora, parse_tasks
+    from meta_animator.settings import ModelConfig
+
+    folder = Path(args.base) if (Path(args.base) / "unet" / "config.json").is_file() else Path(args.architecture)
+    if args.action == "import-control":
+        model = ModelConfig(base=args.base, architecture="" if folder == Path(args.base) else args.architecture)
+        manifest = import_ctrlora(args.file, args.output, model, parse_tasks(args.tasks), args.base_control)
+        print(
+            f"wrote {args.output}: tasks {', '.join(manifest['tasks']) or 'none'}, rank {manifest['lora_rank']}; use it with "
+            f"model.control_from={args.output} model.condition_range={manifest['condition_range']}"
+        )
+        return
+    notes = []
+    if args.action == "export-control":
+        notes = export_ctrlora(args.run, args.file, folder, args.part, args.task)
+        print(f"wrote {args.file}")
+    else:
+        export_motion(args.run, args.output, folder)
+        print(f"wrote {args.output}")
+    for note in notes:
+        print(note)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,41 @@
+"""Truth in the place of each part of stage 3, on the tiny base."""
+
+import numpy as np
+import pytest
+
+from meta_animator.data.manifest import find_clip
+from meta_animator.errors import UserError
+from meta_animator.stages.diagnose import START_SHARES, VARIANTS, diagnose
+
+
+@pytest.fixture
+def config(make_config, prepared, puppet_data, tmp_path):
+    return make_config(
+        "sample", model__control_from=prepared, model__tasks="[dwpose]", sample__driving=puppet_data / "train",
+        sample__reference=puppet_data / "person", sample__identity="p0", sample__num_inference_steps=5,
+        sample__inversion_fixed_point_iterations=1,
+    )  # fmt: skip
+
+
+def test_every_part_is_scored_against_the_truth(config):
+    numbers, rows = diagnose(config)
+    assert list(numbers) == ["decoder", *(f"truth with noise {share}" for share in START_SHARES), *VARIANTS]
+    assert len(rows) == len(numbers) + 1 and all(len(row) == 4 for row in rows)
+    assert all(row["frames"] == 4 for row in numbers.values())
+    by_name = dict(zip(["truth", *numbers], rows, strict=True))
+
+    def distance(one: str, other: str) -> float:
+        return float(np.abs(np.stack(by_name[one]).astype(float) - np.stack(by_name[other])).mean())
+
+    assert 0 < distance("decoder", "truth with noise 0.2") < distance("decoder", "truth with noise 1.0")
+    assert distance("as configured", "from noise, not inversion") > 0
+    assert distance("as configured", "no control") > 0
+
+
+def test_a_driving_clip_without_frames_is_refused(config, tmp_path, puppet_data):
+    clip = find_clip(puppet_data / "train", "p0")
+    points = np.stack([clip.load(k, ("keypoints",)).keypoints for k in range(clip.num_frames)])
+    np.savez(tmp_path / "pose.npz", keypoints=points, width=clip.width, height=clip.height, fps=12.0)
+    config.sample.driving = str(tmp_path / "pose.npz")
+    with pytest.raises(UserError, match="shows no frames to compare with"):
+        diagnose(config)

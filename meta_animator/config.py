@@ -102,7 +102,8 @@ def _merge(config: RunConfig, update: Any, where: str) -> RunConfig:
 
 
 def _replacing(plain: dict, config: Any) -> Any:
-    """Dictionaries of free keys (sample.tasks) are replaced, not merged: empty the old one first. `key=` is an empty text."""
+    """Dictionaries of free keys (sample.tasks) are replaced, not merged: empty the old one first. `key=` is an empty text, and
+    `key=no`, which YAML reads as False, the word where that is a choice."""
     for field in dataclasses.fields(config):
         if field.name not in plain:
             continue
@@ -113,6 +114,8 @@ def _replacing(plain: dict, config: Any) -> Any:
             value.clear()
         elif isinstance(value, str) and plain[field.name] is None:
             plain[field.name] = ""
+        elif plain[field.name] is False and "no" in field.metadata["choices"]:
+            plain[field.name] = "no"
     return OmegaConf.create(plain)
 
 

@@ -10,7 +10,7 @@ use_environment
 out=${SMOKE_DIR:-outputs/smoke_sd15}
 data=${SMOKE_DATA:-data/puppets_512}
 base=$out/base
-[ -d "$base" ] || once scripts/make_random_base.py configs/sd15/architecture "$base"
+[ -d "$base" ] || "$PYTHON" scripts/make_random_base.py configs/sd15/architecture "$base"
 puppets=("data.puppets.root=$data" data.puppets.identities=2 data.puppets.frames=2 data.puppets.photos=5
     data.puppets.driving_frames=2 data.puppets.height=512 data.puppets.width=512)
 common=("model.base=$base" data.num_workers=0 train.mixed_precision=no "data.cache_dir=$out/cache" "${puppets[@]}")

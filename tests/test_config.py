@@ -161,3 +161,11 @@ def test_yaml_executes_nothing(tmp_path):
     path.write_text("output_dir: ${oc.create:x}\nmodel: {backbone: os.system}\n")
     message(path)
     assert not (tmp_path / "executed").exists()
+
+
+def test_the_word_no_is_a_choice_although_yaml_reads_it_as_false(tmp_path):
+    (tmp_path / "run.yaml").write_text("train: {mixed_precision: no}\n")
+    assert load_config(tmp_path / "run.yaml").train.mixed_precision == "no"
+    assert load_config(tmp_path / "run.yaml", ["train.mixed_precision=no"]).train.mixed_precision == "no"
+    with pytest.raises(UserError, match="is not one of 'no', 'fp16', 'bf16'"):
+        load_config(tmp_path / "run.yaml", ["train.mixed_precision=true"])

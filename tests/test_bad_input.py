@@ -279,6 +279,12 @@ def base_in_one_file_of_unknown_shape(room):
     return ["train", room.config("control"), f"model.base={room.base}/unet/diffusion_pytorch_model.safetensors"]
 
 
+@case("nowhere/unet/config.json: no such file")
+def base_in_one_file_without_its_shape(room):
+    file = f"model.base={room.base}/unet/diffusion_pytorch_model.safetensors"
+    return ["train", room.config("control"), file, f"model.architecture={room.folder}/nowhere"]
+
+
 @case("weights are unknown, the first is")
 def base_in_one_file_of_another_layout(room):
     file = f"model.base={room.base}/unet/diffusion_pytorch_model.safetensors"

@@ -29,8 +29,6 @@ from meta_animator.torch_files import TORCH_SUFFIXES, read_state
 from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import copy_strict, read_json, save_tensors, write_json
 
-PARTS = ("whole", "base", "lora")
-
 
 def import_ctrlora(
     file: Path, output: Path, model: ModelConfig, tasks: Mapping[str, str], base_control: Path | None = None
@@ -147,4 +145,3 @@ def check_tasks(tasks: Mapping[str, str]) -> None:
 def parse_tasks(given: list[str]) -> dict[str, str]:
     """["openpose=dwpose", ...] or ["dwpose"] to {their task: ours}."""
     return {theirs if found else "": ours if found else theirs for theirs, found, ours in (t.partition("=") for t in given)}
-

@@ -54,18 +54,15 @@ def extract(config: RunConfig) -> list[Path]:
         raise UserError("extract.checkpoint is empty; name a run of stage 0 or 2, or one of its checkpoints")
     where = find_checkpoint(config.extract.checkpoint)
     manifest, weights = read_weights(where)
-    tasks = _wanted_tasks(config.extract.tasks, manifest, weights, where)
+    merge = config.extract.merge
+    tasks = _wanted_tasks([merge] if merge else config.extract.tasks, manifest, weights, where)
     shared = _part(weights, "control.")
-    if config.extract.merge:
-        tasks = _wanted_tasks([config.extract.merge], manifest, weights, where)
     network = _architecture(config, tasks, manifest["lora_rank"])
     _check_fit(network.base_state(), shared, f"{where}, for base {config.model.base}")
     output = Path(config.output_dir)
-    if config.extract.merge:
-        shared = merged(shared, _part(weights, f"lora.{tasks[0]}."))
-    metadata = describe_checkpoint(manifest, shared)
-    if config.extract.merge:
-        metadata, tasks = metadata | {"merged": tasks[0]}, []
+    if merge:
+        shared, tasks = merged(shared, _part(weights, f"lora.{merge}.")), []
+    metadata = describe_checkpoint(manifest, shared) | ({"merged": merge} if merge else {})
     names = [CONTROLNET, *tasks]
     temporary = {name: _fresh(output / f".{name}.tmp") for name in names}
     try:

@@ -17,7 +17,7 @@ from meta_animator.data.batch import Batch
 from meta_animator.data.samples import to_images
 from meta_animator.diffusion.randomness import noise_for, rng, torch_generator
 from meta_animator.diffusion.samplers import ddim
-from meta_animator.diffusion.timesteps import sampling_timesteps, training_timesteps
+from meta_animator.diffusion.timesteps import training_timesteps
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 from meta_animator.models.backbones.sd import read_process
@@ -182,7 +182,7 @@ class UNetStage(BaseStage):
             cond, uncond = self.networks["unet"](torch.cat([x_t, x_t]), torch.cat([t, t]), context).sample.chunk(2)
             return uncond + guidance * (cond - uncond)
 
-        latents = ddim(denoise, x, self.process, sampling_timesteps(25))
+        latents = ddim(denoise, x, self.process, self.process.sampling_timesteps(25))
         images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
         rows = [list(to_images(images)), list(to_images(self.examples.pixels))]
         write_image(folder / f"step-{step:06d}.png", grid(rows))

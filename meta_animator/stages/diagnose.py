@@ -11,17 +11,18 @@ from meta_animator.data.keypoints import face_box
 from meta_animator.data.samples import to_pixels
 from meta_animator.errors import UserError
 from meta_animator.evaluation.frames import frame_metrics
+from meta_animator.pipelines.animate import Animator
 from meta_animator.pipelines.driving import open_inputs
 from meta_animator.settings import RunConfig
 from meta_animator.stages.sample import check_settings, load_animator
 
 START_SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the noise process, from where the truth is denoised
-VARIANTS = {
-    "as configured": {},
-    "guidance 1": {"sample.guidance_scale": 1.0},
-    "no motion module": {"model.motion_from": ""},
-    "from noise, not inversion": {"sample.init_noise": "random"},
-    "no control": {"sample.controlnet_conditioning_scale": 0.0},
+VARIANTS = {  # section, key and value of the setting that differs
+    "as configured": (),
+    "guidance 1": ("sample", "guidance_scale", 1.0),
+    "no motion module": ("model", "motion_from", ""),
+    "from noise, not inversion": ("sample", "init_noise", "random"),
+    "no control": ("sample", "controlnet_conditioning_scale", 0.0),
 }
 
 
@@ -57,12 +58,18 @@ def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np
         started = animator.denoise_from(latents, share, driving, reference)
         keep(f"truth with noise {share}", np.stack(list(animator.decode(started))))
     for name, changes in VARIANTS.items():
-        changed = copy.deepcopy(config)
-        for key, value in changes.items():
-            setattr(getattr(changed, key.split(".")[0]), key.split(".")[1], value)
-        animator = load_animator(changed)
-        keep(name, np.stack(list(animator.animate(driving, reference).frames)))
+        variant = animator if not changes else _changed(config, animator, *changes)
+        keep(name, np.stack(list(variant.animate(driving, reference).frames)))
     return numbers, rows
+
+
+def _changed(config: RunConfig, animator: Animator, section: str, key: str, value: Any) -> Animator:
+    """The same with one setting changed; networks are loaded again only for a setting of theirs."""
+    changed = copy.deepcopy(config if section == "model" else animator.config)
+    setattr(getattr(changed, section), key, value)
+    if section == "model":
+        return load_animator(changed)
+    return Animator(changed, animator.models, animator.template, animator.person)
 
 
 @torch.no_grad()
@@ -70,4 +77,3 @@ def _encode(animator: Any, frames: np.ndarray) -> Tensor:
     """Latents (1 f c h w)."""
     pixels = torch.stack([to_pixels(frame) for frame in frames]).to(animator.device)
     return torch.cat([animator.models.backbone.encode(part) for part in pixels.split(8)])[None]
-

@@ -95,7 +95,13 @@ def _load_control(models: Assembly, config: RunConfig) -> dict:
     """Fill the Meta ControlNet from a run, or from a folder that `extract` wrote; returns what that says of itself."""
     source = config.model.control_from
     if (Path(source) / METADATA).is_file():
-        if not config.sample.loras and not read_metadata(source).get("merged"):
+        merged = read_metadata(source).get("merged")
+        if merged and (config.sample.loras or list(config.sample.tasks) != [merged]):
+            raise UserError(
+                f"model.control_from: {source} has the LoRA of '{merged}' folded in; it takes sample.tasks={{{merged}: 1.0}} "
+                "and no sample.loras"
+            )
+        if not merged and not config.sample.loras:
             raise UserError(f"model.control_from: {source} is a ControlNet without LoRAs; name some in sample.loras")
         return load_control_folder(models, source)
     manifest, weights = read_weights(source)

@@ -12,6 +12,7 @@ from meta_animator.conversion.lora import extract, load_control_folder, load_ext
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import build_assembly
 from meta_animator.models.control import ControlOutput, NoHint
+from meta_animator.stages.sample import load_animator
 from meta_animator.training.checkpoint import Checkpoint, save_checkpoint
 from meta_animator.weights import load_tensors, short
 from tests import tiny
@@ -233,3 +234,15 @@ def test_a_merged_controlnet_needs_no_lora(original, make_config, tmp_path):
         same_outputs(models.control(*tiny.control_inputs()), fresh.control(*tiny.control_inputs()), exact=False)
     with pytest.raises(UserError, match="belongs to ControlNet"):
         load_extracted(fresh, folder / "loras" / "dwpose")
+
+
+def test_a_merged_controlnet_is_for_its_own_task(original, make_config, tmp_path):
+    _, folder = original
+    merging = make_config(
+        "extract", name="merged", extract__checkpoint=folder / "run", extract__merge="seg", output_dir=tmp_path / "merged"
+    )
+    extract(merging)
+    control = {"model__control_from": tmp_path / "merged" / "controlnet", "sample__driving": folder}
+    load_animator(make_config("sample", name="seg", sample__tasks="{seg: 1.0}", sample__identity="p0", **control))
+    with pytest.raises(UserError, match=r"LoRA of 'seg' folded in; it takes sample.tasks=\{seg: 1.0\} and no sample.loras"):
+        load_animator(make_config("sample", name="dwpose", sample__identity="p0", **control))

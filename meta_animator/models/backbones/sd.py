@@ -76,6 +76,8 @@ class StableDiffusion(nn.Module):
                 f"base model {path}: a single file does not say what it is; set model.architecture=configs/sd15/architecture"
             )
         folder = Path(config.architecture)
+        for part in ("unet", "vae", "text_encoder"):
+            read_json(folder / part / "config.json")
         unet, vae, text_encoder = load_single_file(path, folder, config.vae)
         scheduler = read_scheduler(folder, config.beta_schedule)
         return cls(config, unet, vae, text_encoder, load_tokenizer(config.tokenizer or SD1_TOKENIZER), scheduler)

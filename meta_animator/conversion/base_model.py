@@ -6,8 +6,10 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from meta_animator.config import load_config
+from meta_animator.data.manifest import Clip
 from meta_animator.data.samples import read_clips, to_pixels
 from meta_animator.errors import UserError
 from meta_animator.models.face import FaceConfig, FaceEmbedder
@@ -37,13 +39,16 @@ def export_base(run: Path, output: Path) -> list[Path]:
 
 
 def _export_vae(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:
-    """The scaling factor is 1 / standard deviation of the latents of 256 frames, as in Rombach et al. 2022, D.1."""
-    vae = AutoencoderKL.from_config(AutoencoderKL.load_config(Path(config.model.architecture) / "vae"))
+    """The scaling factor is 1 / standard deviation of the latents of 256 frames, as in Rombach et al. 2022, D.1; that of
+    the start, where only the decoder learned."""
+    folder = Path(config.model.base_from or config.model.architecture) / "vae"
+    vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder))
     _fill(vae, weights, "vae")
-    frames = [clip.load(0, ("frame",)).frame for clip in read_clips(config.data.train, config.data.split)[:256]]
-    with torch.no_grad():
-        latents = torch.cat([vae.encode(to_pixels(frame)[None]).latent_dist.mode() for frame in frames])
-    vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
+    if config.train.trainable != "decoder":
+        frames = [clip.load(0, ("frame",)).frame for clip in read_clips(config.data.train, config.data.split)[:256]]
+        with torch.no_grad():
+            latents = torch.cat([vae.encode(to_pixels(frame)[None]).latent_dist.mode() for frame in frames])
+        vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
     vae.half().save_pretrained(output / "vae")
     return [output / "vae"]
 
@@ -55,7 +60,7 @@ def _export_unet(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
     unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
     _fill(unet, weights, "unet")
     unet.half().save_pretrained(output / "unet")
-    tokenizer = base_tokenizer([clip.prompt for clip in read_clips(config.data.train, config.data.split)])
+    tokenizer = make_base_tokenizer(config, read_clips(config.data.train, config.data.split))
     tokenizer.save_pretrained(output / "tokenizer")
     text_encoder = CLIPTextModel(text_config(folder, tokenizer))
     _fill(text_encoder, weights, "text_encoder")
@@ -76,6 +81,13 @@ def _export_control(manifest: dict, weights: dict[str, Tensor], output: Path) ->
     save_tensors({name: tensor.half() for name, tensor in weights.items()}, output / "control" / "model.safetensors")
     write_json(output / "control" / "manifest.json", manifest)
     return [output / "control"]
+
+
+def make_base_tokenizer(config: RunConfig, clips: list[Clip]) -> CLIPTokenizer:
+    """The tokenizer of the base that training goes on from, or one for the words of the train set."""
+    if config.model.base_from:
+        return CLIPTokenizer.from_pretrained(Path(config.model.base_from) / "tokenizer")
+    return base_tokenizer([clip.prompt for clip in clips])
 
 
 def text_config(architecture: Path, tokenizer):

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 from tqdm import tqdm
 
-from meta_animator.conversion.base_model import load_part
+from meta_animator.conversion.base_model import load_part, make_base_tokenizer
 from meta_animator.data.batch import collate
 from meta_animator.data.latents import LatentCache
 from meta_animator.data.manifest import Clip
@@ -17,7 +17,6 @@ from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.data.transforms import crop_and_resize, crop_box
 from meta_animator.errors import UserError
 from meta_animator.models.face import FaceConfig, FaceEmbedder
-from meta_animator.models.tokenizer import base_tokenizer
 from meta_animator.settings import RunConfig
 from meta_animator.stages.base import BaseStage, FaceStage, UNetStage, VAEStage
 from meta_animator.weights import fingerprint, read_json
@@ -64,7 +63,9 @@ def _make_stage(config: RunConfig, examples, samples: SampleSet, vae: Autoencode
     if config.stage == "base_vae":
         return VAEStage(config, examples)
     if config.stage == "base_unet":
-        return UNetStage(config, examples, vae, base_tokenizer([clip.prompt for clip in samples.clips]))
+        return UNetStage(config, examples, vae, make_base_tokenizer(config, samples.clips))
     shape = read_json(Path(config.model.architecture) / "face" / "config.json")
     people = sorted({clip.identity for clip in samples.clips})
-    return FaceStage(config, examples, people, FaceEmbedder(FaceConfig(**shape)))
+    start = config.model.base_from
+    embedder = FaceEmbedder.from_pretrained(Path(start) / "face") if start else FaceEmbedder(FaceConfig(**shape))
+    return FaceStage(config, examples, people, embedder)

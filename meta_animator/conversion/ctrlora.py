@@ -21,6 +21,7 @@ from meta_animator.errors import UserError
 from meta_animator.models.backbones.ldm import CONTROL, in_module_order, reversed_names, unet_names
 from meta_animator.models.control import MetaControlNet
 from meta_animator.settings import TASKS
+from meta_animator.training.checkpoint import versions
 from meta_animator.weights import check_names
 
 CONVENTIONS = {"condition_range": "unit", "condition_posterior": "sample"}
@@ -185,5 +186,5 @@ def manifest_of(weights: Mapping[str, Tensor], fingerprint: str, source: Path, s
     tasks = list(dict.fromkeys(name.split(".")[1] for name in weights if name.startswith("lora.")))
     return {
         "step": step, "stage": "control", "base": fingerprint, "tasks": tasks, "lora_rank": lora_rank(weights),
-        "beta_schedule": "", "identifiers": {}, "prompt": "", "source": source.name, **CONVENTIONS,
+        "beta_schedule": "", "identifiers": {}, "prompt": "", "source": source.name, "versions": versions(), **CONVENTIONS,
     }  # fmt: skip

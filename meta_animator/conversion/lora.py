@@ -7,7 +7,6 @@
 import os
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.lora import merged
 from meta_animator.settings import RunConfig
-from meta_animator.training.checkpoint import find_checkpoint, read_weights
+from meta_animator.training.checkpoint import find_checkpoint, read_weights, versions
 from meta_animator.weights import (
     check_names,
     copy_strict,
@@ -95,7 +94,7 @@ def describe_checkpoint(manifest: Mapping[str, Any], shared: Mapping[str, Tensor
         "identifiers": people,
         "prompt": manifest.get("prompt", ""),
         "condition_range": manifest.get("condition_range", "signed"),
-        "versions": {name: version(name) for name in ("torch", "diffusers", "peft")},
+        "versions": versions(),
     }
 
 

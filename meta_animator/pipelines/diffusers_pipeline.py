@@ -16,6 +16,7 @@ from diffusers import (
 from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
+from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from meta_animator.models.assembly import Assembly
@@ -75,6 +76,14 @@ class MetaAnimatorPipeline(DiffusionPipeline):
             unet=base.unet if models.motion is None else base.motion_unet, control=models.control, scheduler=scheduler,
             condition_range=models.config.condition_range, **options,
         )  # fmt: skip
+
+    @classmethod
+    def download(cls, pretrained_model_name: str, **options: Any) -> str:
+        """The folder of a pipeline on the hub, as `from_pretrained` asks for it with its options; diffusers' own refuses
+        a component of a package it does not know, which MetaControlNet is."""
+        known = ("revision", "cache_dir", "token", "force_download", "local_files_only")
+        given = {name: options[name] for name in known if options.get(name) is not None}
+        return snapshot_download(pretrained_model_name, allow_patterns=["*.json", "*.txt", "*.safetensors"], **given)
 
     @torch.no_grad()
     def __call__(

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     ema: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+def versions() -> dict[str, str]:
+    """What a checkpoint was made with."""
+    return {name: metadata.version(name) for name in ("torch", "diffusers", "transformers", "accelerate", "peft")}
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:

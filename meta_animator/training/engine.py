@@ -8,7 +8,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from meta_animator.config import save_config
 from meta_animator.errors import Stopped, UserError
 from meta_animator.settings import RunConfig
-from meta_animator.training.checkpoint import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint
+from meta_animator.training.checkpoint import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint, versions
 from meta_animator.training.ema import EMA
 from meta_animator.training.lock import lock_folder
 from meta_animator.training.optim import load_named_state, make_optimizer, named_state
@@ -300,11 +299,6 @@ def _check_same_run(own: dict[str, Any], saved: dict[str, Any], where: Path) -> 
         raise UserError(
             f"{where}: its {key} is {saved.get(key)}, this run's is {value}; use another output_dir or the old settings"
         )
-
-
-def versions() -> dict[str, str]:
-    """What a run was made with."""
-    return {name: metadata.version(name) for name in ("torch", "diffusers", "transformers", "accelerate", "peft")}
 
 
 def _mean_logs(all_logs: list[dict[str, Any]]) -> dict[str, Any]:

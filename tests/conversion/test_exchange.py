@@ -37,6 +37,7 @@ def test_out_and_in_again(base, tmp_path):
     assert export_ctrlora(tmp_path / "run", tmp_path / "whole.ckpt", base) == []
     manifest = import_ctrlora(tmp_path / "whole.ckpt", tmp_path / "back", ModelConfig(base=str(base)), {})
     assert (manifest["tasks"], manifest["lora_rank"]) == (["dwpose", "canny"], 4)
+    assert {"torch", "diffusers", "peft"} <= manifest["versions"].keys()
     assert manifest["condition_range"] == "unit" and manifest["base"] == models.backbone.fingerprint()
     back = read_weights(tmp_path / "back")[1]
     own = {n: w for n, w in models.state().items() if not n.startswith("motion.")}

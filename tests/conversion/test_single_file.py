@@ -13,6 +13,7 @@ from meta_animator.conversion.exchange import to_single_file
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.backbones.ldm import TEXT, UNET, VAE
+from meta_animator.models.backbones.single_file import load_vae
 from meta_animator.settings import ModelConfig
 from meta_animator.torch_files import read_state
 from tests import tiny
@@ -97,9 +98,16 @@ def test_what_is_wrong_is_named(base, state, tmp_path):
     refused({UNET + "time_embed.0.bias": torch.zeros(2)}, r"time_embed.0.bias has shape \(2,\)")
     refused({"cond_stage_model.model.ln_final.weight": torch.zeros(1)}, "text encoder is OpenCLIP's")
     refused({}, "a single file does not say what it is", architecture="")
-    refused({}, "tokenizer '.*nowhere': neither a folder nor to be had", tokenizer=str(tmp_path / "nowhere"))
+    refused({}, "tokenizer '.*nowhere': no such folder here", tokenizer=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="no such file or folder here, and not to be had from the hub"):
         load_backbone(ModelConfig(base="nobody/nothing"))
+    for path in ("models/sd15/v1-5.safetensors", "sd15.ckpt", "/models/sd15", "../sd15", "models\\sd15"):
+        with pytest.raises(UserError, match="no such file or folder here; expected one, or a name on the hub"):
+            load_backbone(ModelConfig(base=path))
+    (tmp_path / "bare" / "unet").mkdir(parents=True)
+    vae = write(tmp_path / "vae.ckpt", {n.removeprefix(VAE): w for n, w in state.items() if n.startswith(VAE)})
+    with pytest.raises(UserError, match=r"bare/vae/config\.json: no such file"):
+        load_vae(str(vae), tmp_path / "bare")
 
 
 class Callback:

@@ -1,6 +1,7 @@
 """The SD1.5 family: KL-VAE, CLIP text encoder, UNet2DConditionModel."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.motion import join_motion, new_motion_adapter
 from meta_animator.models.tokenizer import reserved_identifiers
 from meta_animator.settings import ModelConfig
+from meta_animator.torch_files import TORCH_SUFFIXES
 from meta_animator.weights import fingerprint, read_json
 
 SD1_TOKENIZER = "openai/clip-vit-large-patch14"  # Stable Diffusion 1.x's, on the hub
@@ -170,6 +172,8 @@ def download(name: str) -> Path:
     """The folder of a model on the hub. Raises UserError where there is neither a folder nor such a model."""
     from diffusers import DiffusionPipeline
 
+    if not may_be_on_hub(name):
+        raise UserError(f"base model '{name}': no such file or folder here; expected one, or a name on the hub (owner/name)")
     try:
         return Path(DiffusionPipeline.download(name))
     except (OSError, ValueError) as error:
@@ -177,10 +181,18 @@ def download(name: str) -> Path:
         raise UserError(f"base model '{name}': no such file or folder here, and not to be had from the hub ({reason})") from error
 
 
+def may_be_on_hub(name: str) -> bool:
+    """Whether a name reads as the hub's owner/name, and not as a path. Names of two parts are ambiguous; a folder here
+    comes first, and one with an ending is a file."""
+    return bool(re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)) and not name.endswith((*TORCH_SUFFIXES, ".safetensors"))
+
+
 def load_tokenizer(source: str):
     """A CLIP tokenizer from a folder, or by its name on the hub. Raises UserError where it is in neither place."""
     from transformers import CLIPTokenizer
 
+    if not Path(source).is_dir() and not may_be_on_hub(source):
+        raise UserError(f"tokenizer '{source}': no such folder here; expected one, or a name on the hub; set model.tokenizer")
     try:
         return CLIPTokenizer.from_pretrained(source)
     except (OSError, ValueError, TypeError) as error:

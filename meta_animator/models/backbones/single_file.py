@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from meta_animator.errors import UserError
 from meta_animator.models.backbones.ldm import CONTROL, TEXT, UNET, VAE, to_shapes, unet_names, vae_names
 from meta_animator.torch_files import read_state
-from meta_animator.weights import check_names, copy_strict
+from meta_animator.weights import check_names, copy_strict, read_json
 
 SCHEDULE = {  # tables that the original code keeps beside the weights
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
@@ -68,6 +68,7 @@ def _vae(state: Mapping[str, Tensor], architecture: Path, other: str, what: str)
     state = {n: t for n, t in state.items() if not n.startswith(("loss.", "model_ema."))}
     if not state:
         raise UserError(f"{what}: holds no VAE; name one: model.vae=FILE or FOLDER")
+    read_json(architecture / "vae" / "config.json")  # says in one line where it is missing
     vae = AutoencoderKL.from_config(AutoencoderKL.load_config(architecture / "vae"))
     own = vae.state_dict()
     _fill(vae, state, {n: n for n in own} if own.keys() == state.keys() else vae_names(own), what)

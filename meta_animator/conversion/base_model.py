@@ -27,14 +27,14 @@ def load_part(kind: type, folder: Path) -> nn.Module:
 
 
 def export_base(run: Path, output: Path) -> list[Path]:
-    """Turn a base_* run, or a stage-0 run on it, into folders of the base model at `output`; returns the folders."""
+    """Turn a base_* run, or a run of stage 0 or 1 on it, into folders of the base model at `output`; returns the folders."""
     config = load_config(run / "config.yaml")
     manifest, weights = read_weights(run)
-    if config.stage == "control":
-        return _export_control(manifest, weights, output)
+    if config.stage in ("control", "motion"):
+        return [_export_checkpoint(manifest, weights, output / config.stage)]
     export = {"base_vae": _export_vae, "base_unet": _export_unet, "base_face": _export_face}
     if config.stage not in export:
-        raise UserError(f"{run}: is a '{config.stage}' run; expected control or one of {', '.join(export)}")
+        raise UserError(f"{run}: is a '{config.stage}' run; expected control, motion or one of {', '.join(export)}")
     return export[config.stage](config, weights, output)
 
 
@@ -76,11 +76,11 @@ def _export_face(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
     return [output / "face"]
 
 
-def _export_control(manifest: dict, weights: dict[str, Tensor], output: Path) -> list[Path]:
+def _export_checkpoint(manifest: dict, weights: dict[str, Tensor], folder: Path) -> Path:
     """A checkpoint to start from, not to resume: weights and manifest only."""
-    save_tensors({name: tensor.half() for name, tensor in weights.items()}, output / "control" / "model.safetensors")
-    write_json(output / "control" / "manifest.json", manifest)
-    return [output / "control"]
+    save_tensors({name: tensor.half() for name, tensor in weights.items()}, folder / "model.safetensors")
+    write_json(folder / "manifest.json", manifest)
+    return folder
 
 
 def make_base_tokenizer(config: RunConfig, clips: list[Clip]) -> CLIPTokenizer:

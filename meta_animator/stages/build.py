@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,6 +102,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     stage = STAGES[config.stage](config, models, loss, examples)
     if isinstance(stage, ReferenceStage):
         stage.person = person
+        stage.description = Counter(clip.prompt for clip in clips).most_common(1)[0][0]
     return stage, samples, plan
 
 

@@ -11,10 +11,12 @@ from meta_animator.data.puppets.identity import Identity, make_identity
 from meta_animator.data.puppets.keypoints import keypoints_3d
 from meta_animator.data.puppets.motion import Motion, make_motion
 from meta_animator.data.puppets.scene import Backdrop, Scene, backdrop, make_scene
+from meta_animator.data.puppets.shadows import lit, on_backdrop, soften
 from meta_animator.data.puppets.skeleton import Skeleton, solve
 
 OVERSAMPLE = 2  # colour samples per pixel and axis
 DEPTH_FLOOR = 0.1  # nearness of the farthest point of the person
+SHADOW = 0.36  # share of its light that the backdrop loses in a cast shadow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +57,15 @@ def _render(identity: Identity, motion: Motion, scene: Scene, view: View, time: 
     height, width = view.size
     rays = view.grid()
     hits = cast_grid(primitives, view, rays, 1)
-    _, normal, parts = _surface(primitives, rays.reshape(-1, 3), hits)
-    mask = np.isfinite(hits.depth)
+    points = _points(rays, hits)
+    _, normal, parts = _surface(primitives, points, hits)
+    met, light = hits.index >= 0, np.array(scene.light) @ view.frame
+    reached = np.zeros(len(met), dtype=bool)
+    reached[met] = lit(primitives, light, points[met], normal[met])
+    ground = _darkened(empty, on_backdrop(primitives, light, view, empty.points, OVERSAMPLE), scene, skeleton)
     return Layers(
-        frame=_colours(primitives, view, scene, skeleton, empty),
-        mask=mask.reshape(height, width),
+        frame=_colours(primitives, view, scene, ground, reached, hits),
+        mask=met.reshape(height, width),
         keypoints=_keypoints(identity, skeleton, view, primitives),
         depth=_nearness(hits.depth).reshape(height, width),
         normal=normal.reshape(height, width, 3).astype(np.float32),
@@ -70,9 +76,7 @@ def _render(identity: Identity, motion: Motion, scene: Scene, view: View, time: 
 def _in_camera(primitive: Primitive, view: View) -> Primitive:
     turn = view.frame.T
     shape = primitive.shape.moved(turn, -turn @ view.position)
-    return dataclasses.replace(
-        primitive, shape=shape, frame=turn @ primitive.frame, origin=view.to_camera(primitive.origin)
-    )
+    return dataclasses.replace(primitive, shape=shape, frame=turn @ primitive.frame, origin=view.to_camera(primitive.origin))
 
 
 def cast(primitive: Primitive, rays: np.ndarray) -> np.ndarray:
@@ -106,48 +110,61 @@ def cast_grid(primitives: list[Primitive], view: View, rays: np.ndarray, oversam
     return Hits(depth.ravel(), index.ravel())
 
 
-def _surface(primitives: list[Primitive], rays: np.ndarray, hits: Hits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _points(rays: np.ndarray, hits: Hits) -> np.ndarray:
+    """Where rays (h, w, 3) meet the surface, (h * w, 3); zero where they do not."""
+    return rays.reshape(-1, 3) * np.where(hits.index >= 0, hits.depth, 0.0)[:, None]
+
+
+def _surface(primitives: list[Primitive], points: np.ndarray, hits: Hits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Albedo (n, 3), unit normals (n, 3) in the camera frame and part labels (n,); zero where nothing was hit."""
-    albedo, normal = np.zeros((len(rays), 3)), np.zeros((len(rays), 3))
-    parts = np.zeros(len(rays), dtype=np.uint8)
+    albedo, normal = np.zeros((len(points), 3)), np.zeros((len(points), 3))
+    parts = np.zeros(len(points), dtype=np.uint8)
     for number in np.unique(hits.index[hits.index >= 0]):
         primitive, met = primitives[number], np.flatnonzero(hits.index == number)
-        points = rays[met] * hits.depth[met, None]
-        albedo[met], parts[met] = primitive.paint(primitive.local(points))
-        outward = primitive.shape.normals(points)
-        facing = np.einsum("nc,nc->n", outward, rays[met])
-        normal[met] = np.where(facing[:, None] > 0, -outward, outward)
+        albedo[met], parts[met] = primitive.paint(primitive.local(points[met]))
+        outward = primitive.shape.normals(points[met])
+        away = np.einsum("nc,nc->n", outward, points[met]) > 0
+        normal[met] = np.where(away[:, None], -outward, outward)
     return albedo, normal, parts
 
 
-def _colours(primitives: list[Primitive], view: View, scene: Scene, skeleton: Skeleton, empty: Backdrop) -> np.ndarray:
-    """The shaded, antialiased frame (h, w, 3) uint8."""
+def _colours(
+    primitives: list[Primitive], view: View, scene: Scene, ground: np.ndarray, reached: np.ndarray, coarse: Hits
+) -> np.ndarray:
+    """The shaded, antialiased frame (h, w, 3) uint8 over `ground`, the oversampled picture behind the person.
+
+    `reached` (h * w,) tells where the light falls on the person at the pixels' centres, whose hits are `coarse`.
+    """
     height, width = view.size
     rays = view.grid(OVERSAMPLE)
     hits = cast_grid(primitives, view, rays, OVERSAMPLE)
-    albedo, normal, _ = _surface(primitives, rays.reshape(-1, 3), hits)
-    light = np.array(scene.light) @ view.frame
-    up = view.frame[1]
-    lambert = np.clip(normal @ light, 0, 1)
-    sky = 0.5 + 0.5 * normal @ up
-    shade = scene.ambient * (0.72 + 0.38 * sky) + (1.10 - scene.ambient) * lambert
-    colour = _with_shadow(empty, skeleton).reshape(-1, 3)
+    albedo, normal, _ = _surface(primitives, _points(rays, hits), hits)
     met = hits.index >= 0
-    colour[met] = albedo[met] * shade[met, None]
+    share = soften(reached.reshape(view.size), coarse.depth.reshape(view.size), hits.depth.reshape(rays.shape[:2]))
+    lambert = share * np.clip(normal[met] @ view.frame.T @ scene.light, 0, 1)
+    sky = 0.5 + 0.5 * normal[met] @ view.frame[1]
+    shade = scene.ambient * (0.72 + 0.38 * sky) + (1.10 - scene.ambient) * lambert
+    colour = ground.reshape(-1, 3)
+    colour[met] = albedo[met] * shade[:, None]
     blocks = colour.reshape(height, OVERSAMPLE, width, OVERSAMPLE, 3).mean(axis=(1, 3))
     return np.round(255 * np.clip(blocks, 0, 1)).astype(np.uint8)
 
 
-def _with_shadow(empty: Backdrop, skeleton: Skeleton) -> np.ndarray:
-    """The backdrop darkened on the floor around the feet and under the body."""
-    colour = empty.colour.copy()
-    gap = empty.floor - skeleton.joints["pelvis"][[0, 2]]
-    where = np.abs(gap).max(axis=-1) < 1.0
-    spot = empty.floor[where]
-    feet = [0.5 * (skeleton.joints[f"heel_{side}"] + skeleton.joints[f"toe_{side}"]) for side in "lr"]
-    dark = 0.45 * np.exp(-((spot - skeleton.joints["pelvis"][[0, 2]]) ** 2).sum(axis=-1) / 0.09)
-    for foot in feet:
-        dark = np.maximum(dark, 0.6 * np.exp(-((spot - foot[[0, 2]]) ** 2).sum(axis=-1) / 0.02 - 4 * foot[1]))
+def _darkened(empty: Backdrop, cast: np.ndarray, scene: Scene, skeleton: Skeleton) -> np.ndarray:
+    """The backdrop's colours with the shadow `cast` (h, w) on it, and darker where feet and body are close to it.
+
+    Outdoors a shadow pales with its distance, up to the painted props.
+    """
+    far = np.zeros_like(cast) if scene.indoor else np.clip(-empty.points[..., 2] / scene.back, 0, 1)
+    colour = empty.colour * (1 - SHADOW * cast * (1 - far))[..., None]
+    x, y, z = np.moveaxis(empty.points, -1, 0)
+    middle = skeleton.joints["pelvis"]
+    where = (np.abs(x - middle[0]) < 1.0) & (np.abs(z - middle[2]) < 1.0) & (y < 0.01)
+    spot = empty.points[where][:, [0, 2]]
+    dark = 0.25 * np.exp(-((spot - middle[[0, 2]]) ** 2).sum(axis=-1) / 0.09)
+    for side in "lr":
+        foot = 0.5 * (skeleton.joints[f"heel_{side}"] + skeleton.joints[f"toe_{side}"])
+        dark = np.maximum(dark, 0.5 * np.exp(-((spot - foot[[0, 2]]) ** 2).sum(axis=-1) / 0.02 - 4 * foot[1]))
     colour[where] *= 1 - dark[:, None]
     return colour
 

@@ -55,10 +55,13 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class Backdrop:
-    """The empty scene through a view: colour (h, w, 3) in [0, 1] and floor (h, w, 2), x and z in metres (inf: none)."""
+    """The empty scene through a view: colour (h, w, 3) in [0, 1] and points (h, w, 3) on floor or wall (inf: neither).
+
+    Points are world coordinates in metres.
+    """
 
     colour: np.ndarray
-    floor: np.ndarray
+    points: np.ndarray
 
 
 def make_scene(seed: int) -> Scene:
@@ -121,8 +124,9 @@ def backdrop(scene: Scene, view: View, oversample: int = 1) -> Backdrop:
     colour = np.where(on_floor[..., None], ground, colour)
     for prop in scene.props:
         _paint_prop(prop, colour, x, y)
-    floor = np.where(on_floor[..., None], np.stack([floor_x, floor_z], axis=-1), np.inf)
-    return Backdrop(np.clip(colour, 0, 1), floor)
+    t = np.where(on_floor, t_floor, t_back if scene.indoor else np.inf)[..., None]
+    points = np.where(np.isfinite(t), eye + np.where(np.isfinite(t), t, 0.0) * rays, np.inf)
+    return Backdrop(np.clip(colour, 0, 1), points)
 
 
 def _upright(scene: Scene, x: np.ndarray, y: np.ndarray, rays: np.ndarray) -> np.ndarray:

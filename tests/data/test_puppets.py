@@ -40,7 +40,7 @@ def standing(yaw: float, seed: int = 0, **tracks: float) -> Layers:
 @pytest.fixture(scope="module")
 def samples() -> list[Layers]:
     return [
-        render(make_identity(s), make_motion(s, MOTIONS[s % 4]), make_scene(s), make_camera(s), 0.3 * s)
+        render(make_identity(s), make_motion(s, MOTIONS[s % len(MOTIONS)]), make_scene(s), make_camera(s), 0.3 * s)
         for s in range(16)
     ]
 

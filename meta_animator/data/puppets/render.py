@@ -11,6 +11,7 @@ from meta_animator.data.puppets.identity import Identity, make_identity
 from meta_animator.data.puppets.keypoints import keypoints_3d
 from meta_animator.data.puppets.motion import Motion, make_motion
 from meta_animator.data.puppets.scene import Backdrop, Scene, backdrop, make_scene
+from meta_animator.data.puppets.seat import build_seat
 from meta_animator.data.puppets.shadows import lit, on_backdrop, soften
 from meta_animator.data.puppets.skeleton import Skeleton, solve
 
@@ -53,7 +54,9 @@ def render_clip(
 
 def _render(identity: Identity, motion: Motion, scene: Scene, view: View, time: float, empty: Backdrop) -> Layers:
     skeleton = solve(identity, motion.pose(time))
-    primitives = [_in_camera(primitive, view) for primitive in build(identity, skeleton)]
+    person = [_in_camera(primitive, view) for primitive in build(identity, skeleton)]
+    seat = [_in_camera(primitive, view) for primitive in build_seat(scene.seat, identity, motion)]
+    primitives = person + seat
     height, width = view.size
     rays = view.grid()
     hits = cast_grid(primitives, view, rays, 1)
@@ -63,12 +66,13 @@ def _render(identity: Identity, motion: Motion, scene: Scene, view: View, time: 
     reached = np.zeros(len(met), dtype=bool)
     reached[met] = lit(primitives, light, points[met], normal[met])
     ground = _darkened(empty, on_backdrop(primitives, light, view, empty.points, OVERSAMPLE), scene, skeleton)
+    mask = met & (hits.index < len(person))
     return Layers(
         frame=_colours(primitives, view, scene, ground, reached, hits),
-        mask=met.reshape(height, width),
-        keypoints=_keypoints(identity, skeleton, view, primitives),
-        depth=_nearness(hits.depth).reshape(height, width),
-        normal=normal.reshape(height, width, 3).astype(np.float32),
+        mask=mask.reshape(height, width),
+        keypoints=_keypoints(identity, skeleton, view, person, seat),
+        depth=_nearness(np.where(mask, hits.depth, np.inf)).reshape(height, width),
+        normal=np.where(mask[:, None], normal, 0).reshape(height, width, 3).astype(np.float32),
         parts=parts.reshape(height, width),
     )
 
@@ -179,14 +183,16 @@ def _nearness(depth: np.ndarray) -> np.ndarray:
     return result
 
 
-def _keypoints(identity: Identity, skeleton: Skeleton, view: View, primitives: list[Primitive]) -> np.ndarray:
+def _keypoints(identity: Identity, skeleton: Skeleton, view: View, person: list[Primitive], seat: list[Primitive]) -> np.ndarray:
     """Keypoints (133, 3): x, y in pixels and 1 where nothing lies far before the point and it is in the frame."""
     world, slack = keypoints_3d(identity, skeleton)
     points = view.to_camera(world)
     pixels = view.project(points)
     rays = points / -points[:, 2:]
-    surface = np.min([cast(primitive, rays) for primitive in primitives], axis=0)
+    surface = np.min([cast(primitive, rays) for primitive in person], axis=0)
     height, width = view.size
     inside = ((pixels > -0.5) & (pixels < (width - 0.5, height - 0.5))).all(axis=1)
     visible = inside & (-points[:, 2] - surface < slack)
+    for primitive in seat:
+        visible &= cast(primitive, rays) > np.minimum(surface, -points[:, 2])
     return np.concatenate([pixels, visible[:, None]], axis=1).astype(np.float32)

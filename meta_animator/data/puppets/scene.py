@@ -6,6 +6,7 @@ import numpy as np
 
 from meta_animator.data.puppets.camera import View
 from meta_animator.data.puppets.identity import CLOTH_COLOURS, Colour
+from meta_animator.data.puppets.seat import Seat, make_seat
 from meta_animator.data.puppets.streams import stream
 
 WALLS: dict[str, Colour] = {
@@ -35,7 +36,10 @@ class Prop:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A place. `back` is the distance behind the person of the wall or of the outdoor props, in metres."""
+    """A place. `back` is the distance behind the person of the wall or of the outdoor props, in metres.
+
+    `light` is the unit direction to the light. The `seat` is only there for motions that sit.
+    """
 
     place: str
     indoor: bool
@@ -45,6 +49,7 @@ class Scene:
     texture: tuple[float, ...]
     back: float
     props: tuple[Prop, ...]
+    seat: Seat
     light: tuple[float, float, float]
     ambient: float
 
@@ -91,7 +96,7 @@ def make_scene(seed: int) -> Scene:
     props = tuple(_prop(rng, str(rng.choice(kinds)), float(x)) for x in xs[: rng.integers(2, 5)])
     return Scene(
         place=place, indoor=indoor, wall=tuple(wall), wall_top=tuple(top), floor=tuple(floor),
-        texture=tuple(rng.uniform(0, 1, 6)), back=back, props=props, light=tuple(light),
+        texture=tuple(rng.uniform(0, 1, 6)), back=back, props=props, seat=make_seat(seed), light=tuple(light),
         ambient=rng.uniform(0.48, 0.62),
     )  # fmt: skip
 

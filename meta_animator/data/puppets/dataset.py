@@ -37,14 +37,17 @@ def ensure_puppets(config: PuppetsConfig) -> None:
 
 
 def _check_same_puppets(config: PuppetsConfig, note: Path) -> None:
-    """Raises UserError where the folder holds puppets of other settings; a new folder gets a note of its own."""
+    """Raises UserError where the folder holds puppets of other settings; a new folder gets a note of its own.
+
+    A note from before a setting existed means the setting's default.
+    """
     wanted = {name: value for name, value in dataclasses.asdict(config).items() if name != "root"}
     if note.exists():
-        made = read_json(note)
+        made = dataclasses.asdict(PuppetsConfig()) | read_json(note)
         for name, value in wanted.items():
-            if made.get(name) != value:
+            if made[name] != value:
                 raise UserError(
-                    f"{note.parent}: was made with {name} {made.get(name)}, this run's data.puppets.{name} is {value}; "
+                    f"{note.parent}: was made with {name} {made[name]}, this run's data.puppets.{name} is {value}; "
                     "name another data.puppets.root, or delete the folder"
                 )
     elif not (note.parent / "train").exists():
@@ -93,24 +96,23 @@ def describe(person: int) -> str:
     return f"{make_identity(person).describe()} {make_scene(person).describe()}"
 
 
-def _render_all(
-    config: PuppetsConfig, frames: int, jobs: list[tuple[int, int, str, int]]
-) -> Iterable[list[Layers]]:
+def _render_all(config: PuppetsConfig, frames: int, jobs: list[tuple[int, int, str, int]]) -> Iterable[list[Layers]]:
     """Clips in the order of `jobs` (person, motion, kind, camera), rendered by all cores."""
-    render = functools.partial(_render_job, frames, config.fps, (config.height, config.width))
+    render = functools.partial(_render_job, config, frames)
     with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
         yield from pool.map(render, jobs)
 
 
-def _render_job(frames: int, fps: float, size: tuple[int, int], job: tuple[int, int, str, int]) -> list[Layers]:
+def _render_job(config: PuppetsConfig, frames: int, job: tuple[int, int, str, int]) -> list[Layers]:
     person, motion, kind, camera = job
-    return render_clip(person, motion, frames, fps, size, motion_kind=kind, camera_seed=camera)
+    return render_clip(
+        person, motion, frames, config.fps, (config.height, config.width), motion_kind=kind, camera_seed=camera,
+        camera_motion=config.camera_motion,
+    )  # fmt: skip
 
 
 def _name(person: int) -> str:
     return f"puppet-{person:07d}"
-
-
 
 
 def puppet_sheet(config: PuppetsConfig, people: int = 10) -> Path:

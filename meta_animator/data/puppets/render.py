@@ -32,21 +32,25 @@ def render(
     identity: Identity, motion: Motion, scene: Scene, camera: Camera, time: float, size: tuple[int, int] = (128, 128)
 ) -> Layers:
     """The frame at `time` seconds and all its layers, for a picture of `size` = (height, width)."""
-    view = place(camera, identity, size)
+    view = place(camera, identity, size, time)
     return _render(identity, motion, scene, view, time, backdrop(scene, view, OVERSAMPLE))
 
 
 def render_clip(
     identity_seed: int, motion_seed: int, num_frames: int, fps: float = 12, size: tuple[int, int] = (128, 128),
     motion_kind: str | None = None, scene_seed: int | None = None, camera_seed: int | None = None,
+    camera_motion: float = 0.0,
 ) -> list[Layers]:  # fmt: skip
     """`num_frames` frames at `fps` frames per second from time 0, one camera and one scene.
 
-    Without their own seeds, the scene follows the identity's seed and the camera the motion's.
+    Without their own seeds, the scene follows the identity's seed and the camera the motion's. `camera_motion` in
+    [0, 1] lets the camera drift as if held by hand.
     """
     identity, motion = make_identity(identity_seed), make_motion(motion_seed, motion_kind)
     scene = make_scene(identity_seed if scene_seed is None else scene_seed)
-    camera = make_camera(motion_seed if camera_seed is None else camera_seed)
+    camera = make_camera(motion_seed if camera_seed is None else camera_seed, camera_motion)
+    if camera.drift is not None:
+        return [render(identity, motion, scene, camera, index / fps, size) for index in range(num_frames)]
     view = place(camera, identity, size)
     empty = backdrop(scene, view, OVERSAMPLE)
     return [_render(identity, motion, scene, view, index / fps, empty) for index in range(num_frames)]

@@ -15,18 +15,16 @@ _WAVES = (0.8, 0.2)  # shares of a slow and a quick wave in every drift
 
 @dataclasses.dataclass(frozen=True)
 class Drift:
-    """A handheld camera's motion: every drift of DRIFTS, times `motion` in [0, 1], is a sum of smooth waves.
+    """A handheld camera: every drift of DRIFTS, times `motion` in [0, 1], is a sum of smooth waves drawn from `seed`."""
 
-    `periods` and `phases` (6, 2), in seconds and radians.
-    """
-
+    seed: int
     motion: float
-    periods: np.ndarray
-    phases: np.ndarray
 
     def at(self, time: float) -> dict[str, float]:
         """The drifts (see DRIFTS) at `time` seconds."""
-        waves = np.sin(2 * np.pi * time / self.periods + self.phases) @ _WAVES
+        rng, shape = stream(self.seed, "camera/drift"), (len(DRIFTS), len(_WAVES))
+        periods, phases = rng.uniform((4.0, 1.4), (8.0, 2.5), shape), rng.uniform(0, 2 * np.pi, shape)
+        waves = np.sin(2 * np.pi * time / periods + phases) @ _WAVES
         return {name: self.motion * most * float(wave) for (name, most), wave in zip(DRIFTS.items(), waves, strict=True)}
 
 
@@ -97,13 +95,8 @@ def make_camera(seed: int, motion: float = 0.0) -> Camera:
         distance=rng.uniform(2.8, 4.5),
         pitch=rng.uniform(-0.02, 0.10),
         offset=rng.normal(0.0, 0.03),
-        drift=_make_drift(seed, motion) if motion else None,
+        drift=Drift(seed, motion) if motion else None,
     )
-
-
-def _make_drift(seed: int, motion: float) -> Drift:
-    rng = stream(seed, "camera/drift")
-    return Drift(motion, rng.uniform((4.0, 1.4), (8.0, 2.5), (len(DRIFTS), 2)), rng.uniform(0, 2 * np.pi, (len(DRIFTS), 2)))
 
 
 def place(camera: Camera, identity: Identity, size: tuple[int, int], time: float = 0.0) -> View:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from meta_animator.data.layers import Layers
 from meta_animator.data.puppets.identity import make_identity
-from meta_animator.data.puppets.motion import MOTIONS
+from meta_animator.data.puppets.motion import MOTIONS, ON_FOOT
 from meta_animator.data.puppets.render import render_clip
 from meta_animator.data.puppets.scene import make_scene
 from meta_animator.data.writer import DatasetWriter
@@ -71,9 +71,9 @@ def make_train(config: PuppetsConfig, folder: Path) -> None:
 
 
 def make_person(config: PuppetsConfig, folder: Path) -> None:
-    """`photos` photos of the held-out person in different poses, all with one camera."""
+    """`photos` photos of the held-out person on foot in different poses, all with one camera."""
     person = HELDOUT + config.seed
-    jobs = [(person, person + 1 + k, MOTIONS[k % len(MOTIONS)], person) for k in range(config.photos)]
+    jobs = [(person, person + 1 + k, ON_FOOT[k % len(ON_FOOT)], person) for k in range(config.photos)]
     with DatasetWriter(folder) as writer:
         for k, layers in enumerate(_render_all(config, 1 + config.fps, jobs)):
             writer.add(

@@ -10,7 +10,8 @@ import numpy as np
 
 from meta_animator.data.puppets.streams import stream
 
-MOTIONS: tuple[str, ...] = ("walk", "wave", "dance", "turn", "sit")
+ON_FOOT: tuple[str, ...] = ("walk", "wave", "dance", "turn")
+MOTIONS: tuple[str, ...] = (*ON_FOOT, "sit")
 
 ARM_ANGLES = ("raise", "swing", "twist", "elbow", "wrist", "turn", "curl")  # outward, forward, about the bone, bends
 LEG_ANGLES = ("swing", "spread", "knee")
@@ -93,9 +94,9 @@ class Motion:
 
 
 def make_motion(seed: int, kind: str | None = None) -> Motion:
-    """Draw a motion of `kind` (one of MOTIONS; None: drawn too, among those on foot). ValueError for an unknown kind."""
+    """Draw a motion of `kind` (one of MOTIONS; None: one of ON_FOOT is drawn). ValueError for an unknown kind."""
     rng = stream(seed, "motion")
-    drawn = str(rng.choice(MOTIONS[:4], p=(0.25, 0.2, 0.35, 0.2)))
+    drawn = str(rng.choice(ON_FOOT, p=(0.25, 0.2, 0.35, 0.2)))
     kind = drawn if kind is None else kind
     makers = {"walk": _walk, "wave": _wave, "dance": _dance, "turn": _turn, "sit": _sit}
     if kind not in makers:

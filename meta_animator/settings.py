@@ -55,6 +55,7 @@ class PuppetsConfig:
     driving_frames: int = setting(24, "frames of the held-out motion", low=1)
     height: int = setting(128, "pixels", low=16)
     width: int = setting(128, "pixels", low=16)
+    camera_motion: float = setting(0.0, "how much cameras move, as if held by hand; 0: they stand", low=0.0, high=1.0)
     seed: int = setting(0, "first seed of identities, motions and scenes")
 
 

@@ -22,8 +22,10 @@ def main() -> None:
     taken = actions.add_parser("import-control", parents=[common], help="a file of theirs into a checkpoint of ours")
     taken.add_argument("file", type=Path)
     taken.add_argument("output", type=Path, help="checkpoint folder, for model.control_from")
-    taken.add_argument("--tasks", nargs="+", default=[], help="THEIRS=OURS for each LoRA to take; OURS for a LoRA file")
+    taken.add_argument("--tasks", nargs="+", default=[], help="THEIRS=OURS, or OURS, for each LoRA to take; OURS for a LoRA file")
     taken.add_argument("--base-control", type=Path, help="for a LoRA file: the base file that it was trained on")
+    taken.add_argument("--vae", default="", help="VAE instead of the base's own, as model.vae")
+    taken.add_argument("--tokenizer", default="", help="tokenizer instead of the base's own, as model.tokenizer")
     given = actions.add_parser("export-control", parents=[common], help="a run of ours into a file of theirs")
     given.add_argument("run", type=Path)
     given.add_argument("file", type=Path)
@@ -39,19 +41,20 @@ def main() -> None:
 
     folder = Path(args.base) if (Path(args.base) / "unet" / "config.json").is_file() else Path(args.architecture)
     if args.action == "import-control":
-        model = ModelConfig(base=args.base, architecture="" if folder == Path(args.base) else args.architecture)
+        architecture = "" if folder == Path(args.base) else args.architecture
+        model = ModelConfig(base=args.base, architecture=architecture, vae=args.vae, tokenizer=args.tokenizer)
         manifest = import_ctrlora(args.file, args.output, model, parse_tasks(args.tasks), args.base_control)
         print(
             f"wrote {args.output}: tasks {', '.join(manifest['tasks']) or 'none'}, rank {manifest['lora_rank']}; use it with "
-            f"model.control_from={args.output} model.condition_range={manifest['condition_range']}"
+            f"model.control_from={args.output} model.condition_range={manifest['condition_range']}, and to train as it was "
+            f"trained also model.condition_posterior={manifest['condition_posterior']} data.cache_latents=false"
         )
         return
-    notes = []
     if args.action == "export-control":
         notes = export_ctrlora(args.run, args.file, folder, args.part, args.task)
         print(f"wrote {args.file}")
     else:
-        export_motion(args.run, args.output, folder)
+        notes = export_motion(args.run, args.output, folder)
         print(f"wrote {args.output}")
     for note in notes:
         print(note)

@@ -32,6 +32,19 @@ def test_tensors_of_more_than_2_to_the_24_numbers_have_a_name():
     assert same_weights(fingerprint(large), fingerprint(large))
 
 
+def test_one_other_tensor_makes_other_weights():
+    own, generator = state(), torch.Generator().manual_seed(0)
+    for name, weight in own.items():
+        changed = own | {name: weight + 0.3 * torch.rand(weight.shape, generator=generator) + 0.1}
+        assert not same_weights(fingerprint(own), fingerprint(changed)), name
+
+
+def test_a_damaged_name_names_nothing():
+    own = fingerprint(state())
+    for damaged in (own[:-3], own + "x", own.partition(":")[0] + ":?", own.partition(":")[0]):
+        assert not same_weights(own, damaged)
+
+
 def test_a_name_fits_a_line():
     assert len(short(fingerprint(state()))) == 17
 

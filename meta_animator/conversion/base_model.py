@@ -19,13 +19,6 @@ from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import copy_strict, read_json, save_tensors, write_json
 
 
-def load_part(kind: type, folder: Path) -> nn.Module:
-    """A part in float32. Raises UserError where the folder is missing."""
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no such part of a base model; train and export it first (scripts/train_base.sh)")
-    return kind.from_pretrained(folder, torch_dtype=torch.float32)
-
-
 def export_base(run: Path, output: Path) -> list[Path]:
     """Turn a base_* run, or a run of stage 0 or 1 on it, into folders of the base model at `output`; returns the folders."""
     config = load_config(run / "config.yaml")

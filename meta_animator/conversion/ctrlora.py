@@ -54,7 +54,7 @@ def from_ctrlora(
     """Our weights, `control.<name>` and `lora.<task>.<name>`, of a checkpoint in their layout.
 
     tasks   {their task: ours} of those to take; by default every one whose name is known. A LoRA file holds one task without a
-            name: give {"": ours}
+            name: give one, whatever it is called there
     base    for a LoRA file: our `control.` weights of the base file that it was trained on
     Raises UserError where a weight is missing, unknown, or ambiguous.
     """
@@ -65,10 +65,11 @@ def from_ctrlora(
         chosen = _choose(list(banks), tasks, what)
         loras = {ours: _in_order(banks[theirs], names, f"{what}: LoRA '{theirs}'") for theirs, ours in chosen.items()}
     elif aliases:
-        task = next(iter((tasks or {}).values()), None)
-        if task is None or len(tasks or {}) > 1:
-            raise UserError(f"{what}: holds one LoRA without a name; say which task it is, such as --tasks dwpose")
-        loras = {task: aliases}
+        if len(tasks or {}) != 1:
+            raise UserError(f"{what}: holds one LoRA without a name; say which one task it is, such as --tasks dwpose")
+        loras = {next(iter(tasks.values())): aliases}
+    elif tasks:
+        raise UserError(f"{what}: is a base file without a LoRA; leave --tasks out")
     else:
         loras = {}
     taken = {f"control.{n}": shared[theirs] for n, theirs in names.weights.items() if theirs in shared}
@@ -174,8 +175,11 @@ def _our_lora(task: str, lora: Mapping[str, Tensor], names: ControlNames, what: 
 
 
 def lora_rank(weights: Mapping[str, Tensor]) -> int:
-    """The rank that all LoRAs share. Raises UserError where they differ."""
-    ranks = {tensor.shape[0] for name, tensor in weights.items() if name.endswith(".lora_A.weight")}
+    """The rank that all LoRAs share, 0 without any. Raises UserError where they differ or one is no matrix."""
+    downs = {name: tensor for name, tensor in weights.items() if name.endswith(".lora_A.weight")}
+    if flat := [name for name, tensor in downs.items() if tensor.ndim != 2 or not tensor.shape[0]]:
+        raise UserError(f"{flat[0]} has shape {tuple(downs[flat[0]].shape)}; expected (rank, channels)")
+    ranks = {tensor.shape[0] for tensor in downs.values()}
     if len(ranks) > 1:
         raise UserError(f"LoRAs of different ranks ({', '.join(map(str, sorted(ranks)))}); convert them one by one")
     return ranks.pop() if ranks else 0

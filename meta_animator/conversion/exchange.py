@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 
 from meta_animator.conversion.ctrlora import (
     CONVENTIONS,
@@ -17,17 +17,19 @@ from meta_animator.conversion.ctrlora import (
     to_ctrlora,
     to_lora_file,
 )
-from meta_animator.conversion.motion import to_animatediff
+from meta_animator.conversion.lora import bare_network, check_fit, part
+from meta_animator.conversion.motion import ANIMATEDIFF_BETAS, to_animatediff
 from meta_animator.errors import UserError
 from meta_animator.files import whole_file
 from meta_animator.models.backbones import load_backbone
-from meta_animator.models.backbones.ldm import TEXT, UNET, VAE, unet_names, vae_names
+from meta_animator.models.backbones.ldm import TEXT, UNET, VAE, to_shapes, unet_names, vae_names
 from meta_animator.models.control import MetaControlNet
+from meta_animator.models.manifest import check_manifest, check_parts
 from meta_animator.models.motion import new_motion_adapter
 from meta_animator.settings import TASKS, ModelConfig
 from meta_animator.torch_files import TORCH_SUFFIXES, read_state
 from meta_animator.training.checkpoint import read_weights
-from meta_animator.weights import copy_strict, read_json, save_tensors, write_json
+from meta_animator.weights import ROUNDING, copy_strict, read_json, save_tensors, write_json
 
 
 def import_ctrlora(
@@ -37,84 +39,142 @@ def import_ctrlora(
     its manifest.
 
     model          the base model that the checkpoint will be used with
-    tasks          {their task: ours}; {"": ours} for a LoRA file; empty: all whose names are known
+    tasks          {their task: ours}, one of any name for a LoRA file; empty: all whose names are known
     base_control   for a LoRA file: the base file, or a checkpoint made of one
+    Raises UserError where a weight is missing, unknown, or of another shape; then nothing is written. A base UNet in the file
+    that is not the base model's is said, no error.
     """
     check_tasks(tasks)
     backbone = load_backbone(model)
     network = backbone.make_control([], 1)
-    names, base = ControlNames(network), None
+    names, base, state = ControlNames(network), None, read_state(file)
     if base_control is not None:
         base = _control_weights(base_control, names)
-    weights = from_ctrlora(read_state(file), names, str(file), tasks, base)
-    for name, tensor in network.base_state().items():
-        if weights[f"control.{name}"].shape != tensor.shape:
-            theirs, own = tuple(weights[f"control.{name}"].shape), tuple(tensor.shape)
-            raise UserError(f"{file}: {name} has shape {theirs}, a control network for {model.base} has {own}")
+    weights = from_ctrlora(state, names, str(file), tasks, base)
     manifest = manifest_of(weights, backbone.fingerprint(), file)
+    _check_shapes(network, weights, manifest, f"{file}, for {model.base}")
+    if differing := other_unet(state, backbone.unet):
+        print(
+            f"note: {file} carries its own base UNet, which is not that of {model.base} ({differing} is the first to differ); "
+            "its LoRAs fit the base that they were trained on, --base names it"
+        )
     save_tensors({n: w.float() for n, w in weights.items()}, output / "model.safetensors")
     write_json(output / "manifest.json", manifest)
     return manifest
 
 
-def _control_weights(path: Path, names: ControlNames) -> dict[str, torch.Tensor]:
+def _check_shapes(network: MetaControlNet, weights: Mapping[str, Tensor], manifest: Mapping[str, Any], what: str) -> None:
+    """Of the shared weights and every LoRA. `network` goes to the meta device."""
+    network.to("meta")
+    check_fit(network.base_state(), part(weights, "control."), what)
+    for task in manifest["tasks"]:
+        for layer in network.bank.layers.values():
+            layer.add(task, manifest["lora_rank"])
+        check_fit(network.bank.state(task), part(weights, f"lora.{task}."), f"{what}: LoRA '{task}'")
+
+
+def other_unet(state: Mapping[str, Tensor], unet: nn.Module) -> str:
+    """Their name of the first weight of `unet` that a whole checkpoint has otherwise, up to half precision's rounding; "" where
+    all are the same or it carries no UNet."""
+    if not any(name.startswith(UNET) for name in state):
+        return ""
+    names = unet_names(unet.state_dict(), unet.config.layers_per_block)
+    own = {UNET + names[n]: w for n, w in unet.state_dict().items()}
+    theirs = to_shapes({name: state[name] for name in own if name in state}, own)
+    for name, weight in own.items():
+        other = theirs.get(name)
+        if other is None or other.shape != weight.shape or not torch.allclose(other.float(), weight, rtol=ROUNDING, atol=1e-6):
+            return name
+    return ""
+
+
+def _control_weights(path: Path, names: ControlNames) -> dict[str, Tensor]:
     """Our `control.` weights of a base file, or of a checkpoint of ours."""
     if path.is_file():
         return {n: w for n, w in from_ctrlora(read_state(path), names, str(path), {}).items() if n.startswith("control.")}
     return {n: w for n, w in read_weights(path)[1].items() if n.startswith("control.")}
 
 
-def export_ctrlora(run: Path, file: Path, architecture: Path, part: str = "whole", task: str = "") -> list[str]:
+def export_ctrlora(run: Path, file: Path, architecture: Path, kind: str = "whole", task: str = "") -> list[str]:
     """Write a checkpoint of ours in CtrLoRA's layout, and return what was noted.
 
     architecture   a base model's folder, or one with its config files
-    part           "whole" checkpoint, "base" file, or "lora": one task with its zero convolutions and norms
+    kind           "whole" checkpoint, "base" file, or "lora": one task with its zero convolutions and norms
+    Raises UserError where the checkpoint is damaged or of another architecture.
     """
     manifest, weights = read_weights(run)
-    have = [t for t in manifest.get("tasks", []) if any(n.startswith(f"lora.{t}.") for n in weights)]
+    check_manifest(manifest, str(run))
     if not any(n.startswith("control.") for n in weights):
         raise UserError(f"{run}: holds no Meta ControlNet; give a run of stage 0 or 2")
-    if part == "lora" and task not in have:
-        raise UserError(f"--task: expected one of {', '.join(have)}, got '{task}'")
-    names = control_names(architecture)
+    check_parts(manifest, weights, str(run))
+    have = manifest["tasks"]
+    if kind == "lora" and task not in have:
+        raise UserError(f"--task: expected one of {', '.join(have) or 'none, as it has no LoRA'}, got '{task}'")
+    what = f"{run}, for the architecture in {architecture} (--base, --architecture)"
+    network = bare_network(architecture, have, manifest["lora_rank"] or 1)
+    check_fit(network.base_state(), part(weights, "control."), what)
+    for name in have:
+        check_fit(network.bank.state(name), part(weights, f"lora.{name}."), f"{what}: LoRA '{name}'")
+    names = ControlNames(network)
     state = {
         "whole": lambda: to_ctrlora(weights, names, have), "base": lambda: to_base_file(weights, names),
         "lora": lambda: to_lora_file(weights, names, task),
-    }[part]()  # fmt: skip
+    }[kind]()  # fmt: skip
     write_state(state, file)
-    theirs = CONVENTIONS["condition_range"]
+    return _control_notes(manifest, kind)
+
+
+def _control_notes(manifest: Mapping[str, Any], kind: str) -> list[str]:
+    notes, theirs = [], CONVENTIONS["condition_range"]
     if manifest.get("condition_range", "signed") != theirs:
-        return [
+        notes.append(
             f"note: these weights were trained on condition images in [-1, 1]; CtrLoRA feeds its VAE [0, 1]. Feed it "
             f"2 x - 1 there, or train with model.condition_range={theirs}"
-        ]
-    return []
+        )
+    if kind == "lora" and manifest.get("trained_tensors", {}).get("control"):
+        notes.append(
+            "note: this run trained the shared weights too: the LoRA belongs with the base file of the same run (--part base), "
+            "not with the one that it started from"
+        )
+    return notes
 
 
-def export_motion(run: Path, output: Path, architecture: Path) -> None:
-    """Write a stage-1 run's motion module: as a file of AnimateDiff's, or, without a suffix, a diffusers MotionAdapter."""
+def export_motion(run: Path, output: Path, architecture: Path) -> list[str]:
+    """Write a stage-1 run's motion module: as a file of AnimateDiff's, or, without a suffix, a diffusers MotionAdapter; returns
+    what was noted."""
+    if output.is_file() and not output.suffix:
+        raise UserError(f"{output}: is a file; give a name that ends in {', '.join(TORCH_SUFFIXES)} or .safetensors, or a folder")
     manifest, weights = read_weights(run)
-    motion = {n.removeprefix("motion."): w for n, w in weights.items() if n.startswith("motion.")}
+    check_manifest(manifest, str(run))
+    motion = part(weights, "motion.")
     if not motion:
         raise UserError(f"{run}: holds no motion module; give a stage-1 run")
+    read_json(architecture / "unet" / "config.json")
     unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(architecture / "unet"))
     adapter = new_motion_adapter(unet, manifest.get("motion_max_seq_length", 32), any("mid_block." in n for n in motion))
-    copy_strict(dict(adapter.named_parameters()), motion, f"{run}, for {architecture}")
+    what = f"{run}, for the architecture in {architecture} (--base, --architecture)"
+    copy_strict(dict(adapter.named_parameters()), motion, what)
     if output.suffix:
         write_state(to_animatediff(adapter), output)
     else:
         adapter.save_pretrained(output)
+    return _motion_notes(manifest.get("beta_schedule", ""), architecture / "scheduler" / "scheduler_config.json")
 
 
-def control_names(architecture: Path) -> ControlNames:
-    """Of the Meta ControlNet of a base model, without its weights."""
-    read_json(architecture / "unet" / "config.json")
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(architecture / "unet"))
-        return ControlNames(MetaControlNet.from_unet(unet, [], 1))
+def _motion_notes(schedule: str, scheduler: Path) -> list[str]:
+    """`schedule` is '' for the base's own, which `scheduler` names where it is there."""
+    whose = "" if schedule else ", its base's own"
+    if not schedule and scheduler.is_file():
+        schedule = read_json(scheduler).get("beta_schedule", "")
+    if schedule == ANIMATEDIFF_BETAS:
+        return []
+    return [
+        f"note: this module was trained with beta_schedule '{schedule or 'unknown'}'{whose}; AnimateDiff's tools take "
+        f"'{ANIMATEDIFF_BETAS}' unless told otherwise"
+    ]
 
 
-def write_state(state: Mapping[str, torch.Tensor], file: Path) -> None:
+def write_state(state: Mapping[str, Tensor], file: Path) -> None:
     """As safetensors or, for .ckpt, .pt, .pth and .bin, as PyTorch writes it."""
     if file.suffix == ".safetensors":
         save_tensors({n: w.clone() for n, w in state.items()}, file)  # aliases may not share storage there
@@ -125,7 +185,7 @@ def write_state(state: Mapping[str, torch.Tensor], file: Path) -> None:
         torch.save({n: w.detach().cpu() for n, w in state.items()}, part)
 
 
-def to_single_file(unet: nn.Module, vae: nn.Module, text_encoder: nn.Module) -> dict[str, torch.Tensor]:
+def to_single_file(unet: nn.Module, vae: nn.Module, text_encoder: nn.Module) -> dict[str, Tensor]:
     """A base model's weights in the original Stable Diffusion 1.x layout."""
     names = unet_names(unet.state_dict(), unet.config.layers_per_block)
     state = {UNET + names[n]: w for n, w in unet.state_dict().items()}
@@ -143,5 +203,10 @@ def check_tasks(tasks: Mapping[str, str]) -> None:
 
 
 def parse_tasks(given: list[str]) -> dict[str, str]:
-    """["openpose=dwpose", ...] or ["dwpose"] to {their task: ours}."""
-    return {theirs if found else "": ours if found else theirs for theirs, found, ours in (t.partition("=") for t in given)}
+    """["openpose=dwpose", "canny", ...] to {their task: ours}; a name alone is theirs and ours. Raises UserError where one is
+    given twice, on either side."""
+    pairs = [(theirs, ours if found else theirs) for theirs, found, ours in (t.partition("=") for t in given)]
+    for side in zip(*pairs, strict=True):
+        if twice := [name for name in side if side.count(name) > 1]:
+            raise UserError(f"--tasks {' '.join(given)}: '{twice[0]}' is named twice; expected each task once, THEIRS=OURS")
+    return dict(pairs)

@@ -18,6 +18,7 @@ from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.lora import merged
+from meta_animator.models.manifest import check_fields, check_fingerprint, check_manifest, check_parts
 from meta_animator.settings import RunConfig
 from meta_animator.training.checkpoint import find_checkpoint, read_weights, versions
 from meta_animator.weights import (
@@ -36,7 +37,7 @@ CONTROLNET = "controlnet"
 PREFIX = "base_model.model."  # how PEFT names the wrapped network
 CONTROLNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-METADATA = "metadata.json"
+ADAPTER, METADATA = "adapter_config.json", "metadata.json"
 
 
 # out of a checkpoint
@@ -53,22 +54,23 @@ def extract(config: RunConfig) -> list[Path]:
         raise UserError("extract.checkpoint is empty; name a run of stage 0 or 2, or one of its checkpoints")
     where = find_checkpoint(config.extract.checkpoint)
     manifest, weights = read_weights(where)
+    check_manifest(manifest, str(where))
     merge = config.extract.merge
     tasks = _wanted_tasks([merge] if merge else config.extract.tasks, manifest, weights, where)
-    shared = _part(weights, "control.")
-    network = _architecture(config, tasks, manifest["lora_rank"])
-    _check_fit(network.base_state(), shared, f"{where}, for base {config.model.base}")
+    shared = part(weights, "control.")
+    network = bare_network(Path(config.model.architecture or config.model.base), tasks, manifest["lora_rank"])
+    check_fit(network.base_state(), shared, f"{where}, for base {config.model.base}")
     output = Path(config.output_dir)
     if merge:
-        shared, tasks = merged(shared, _part(weights, f"lora.{merge}.")), []
+        shared, tasks = merged(shared, part(weights, f"lora.{merge}.")), []
     metadata = describe_checkpoint(manifest, shared) | ({"merged": merge} if merge else {})
     names = [CONTROLNET, *tasks]
     temporary = {name: _fresh(output / f".{name}.tmp") for name in names}
     try:
         _write_controlnet(temporary[CONTROLNET], network, shared, metadata)
         for task in tasks:
-            lora = _part(weights, f"lora.{task}.")
-            _check_fit(network.bank.state(task), lora, f"{where}, LoRA '{task}'")
+            lora = part(weights, f"lora.{task}.")
+            check_fit(network.bank.state(task), lora, f"{where}, LoRA '{task}'")
             _write_adapter(temporary[task], lora, metadata | {"task": task})
         for name in names:
             shutil.rmtree(output / name, ignore_errors=True)
@@ -100,25 +102,30 @@ def describe_checkpoint(manifest: Mapping[str, Any], shared: Mapping[str, Tensor
 
 
 def _wanted_tasks(wanted: list[str], manifest: Mapping[str, Any], weights: Mapping[str, Tensor], where: Path) -> list[str]:
-    have = [t for t in manifest.get("tasks", []) if any(name.startswith(f"lora.{t}.") for name in weights)]
+    have = manifest["tasks"]
     if not have or not any(name.startswith("control.") for name in weights):
         raise UserError(f"{where}: holds no Meta ControlNet with LoRAs; give a stage-0 or stage-2 run")
+    check_parts(manifest, weights, str(where))
     for task in wanted:
         if task not in have:
             raise UserError(f"extract.tasks, extract.merge: {where} has no LoRA '{task}'; it has: {', '.join(have)}")
     return list(dict.fromkeys(wanted)) or have
 
 
-def _architecture(config: RunConfig, tasks: list[str], rank: int) -> MetaControlNet:
-    """The Meta ControlNet of the configured base without its weights."""
-    folder = Path(config.model.architecture or config.model.base) / "unet"
+def bare_network(architecture: Path, tasks: list[str], rank: int) -> MetaControlNet:
+    """The Meta ControlNet of a base model without its weights: on the meta device.
+
+    architecture   the base model's folder, or one with its config files
+    """
+    folder = architecture / "unet"
     read_json(folder / "config.json")
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
     return MetaControlNet.from_unet(unet, tasks, rank)
 
 
-def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
+def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
+    """Raises UserError unless every name and every shape of `state` is that of `own`, whose values do not count."""
     check_names(own, state, what)
     for name, tensor in state.items():
         if tensor.shape != own[name].shape:
@@ -138,7 +145,7 @@ def _write_adapter(folder: Path, lora: Mapping[str, Tensor], metadata: dict) -> 
         "r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
         "use_rslora": False, "target_modules": sorted({n.rsplit(".lora_", 1)[0] for n in lora}),
     }  # fmt: skip
-    write_json(folder / "adapter_config.json", adapter)
+    write_json(folder / ADAPTER, adapter)
     save_tensors({PREFIX + n: w for n, w in lora.items()}, folder / ADAPTER_WEIGHTS, {"format": "pt"})
     write_json(folder / METADATA, metadata)
 
@@ -149,7 +156,8 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights whose names start with `prefix`, without it."""
     return {n.removeprefix(prefix): w for n, w in state.items() if n.startswith(prefix)}
 
 
@@ -184,10 +192,26 @@ def load_extracted(models: Assembly, folder: str | Path, name: str = "") -> str:
     _expect_weights(folder, "ControlNet", metadata["control"], models.control_fingerprint())
     if metadata["lora_rank"] != bank.rank:
         raise UserError(f"{folder}: has LoRA rank {metadata['lora_rank']}, this run's model.lora_rank is {bank.rank}")
-    state = _part(load_tensors(folder / ADAPTER_WEIGHTS), PREFIX)
+    state = part(load_tensors(folder / ADAPTER_WEIGHTS), PREFIX)
+    _check_rank(folder, state, metadata["lora_rank"])
     name = name or f"{metadata['task']}_extracted{len(bank.tasks)}"
     bank.load(name, state, str(folder))
     return name
+
+
+def _check_rank(folder: Path, state: Mapping[str, Tensor], rank: int) -> None:
+    """Raises UserError unless weights, metadata and PEFT's config agree, and the LoRA counts with factor alpha / rank = 1."""
+    adapter = read_json(folder / ADAPTER)
+    check_fields(adapter, {"r": int}, str(folder / ADAPTER))
+    factor = adapter.get("lora_alpha", rank)
+    if adapter["r"] != rank or factor != rank or adapter.get("use_rslora"):
+        raise UserError(
+            f"{folder / ADAPTER}: has r={adapter['r']}, lora_alpha={factor}, use_rslora={adapter.get('use_rslora', False)}; "
+            f"expected r={rank}, lora_alpha={rank}, use_rslora=False as extraction writes them (sample.loras takes a weight)"
+        )
+    for name, tensor in state.items():
+        if name.endswith(".lora_A.weight") and tensor.shape[:1] != (rank,):
+            raise UserError(f"{folder}: {name} has shape {tuple(tensor.shape)}, {METADATA} says lora_rank {rank}; is it damaged?")
 
 
 def read_metadata(folder: str | Path) -> dict[str, Any]:
@@ -195,9 +219,11 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     if not (folder / METADATA).is_file():
         raise UserError(f"LoRA {folder}: no {METADATA}; expected a folder written by extract_LoRA_weights.sh")
-    metadata = read_json(folder / METADATA)
-    if missing := [key for key in ("base", "control", "lora_rank", "identifiers") if key not in metadata]:
-        raise UserError(f"{folder / METADATA}: '{missing[0]}' is missing")
+    metadata, what = read_json(folder / METADATA), str(folder / METADATA)
+    required = {"base": str, "control": str, "lora_rank": int, "identifiers": dict}
+    check_fields(metadata, required, what, {"task": str, "merged": str})
+    for key in ("base", "control"):
+        check_fingerprint(metadata[key], f"{what}: '{key}'")
     return metadata
 
 

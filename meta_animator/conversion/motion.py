@@ -14,6 +14,7 @@ from torch import Tensor
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones.ldm import renamed, reversed_names
+from meta_animator.models.motion import check_length
 from meta_animator.torch_files import read_state
 from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import copy_strict
@@ -30,10 +31,7 @@ def load_motion(models: Assembly, path: str) -> None:
     if Path(path).is_file():
         state = from_animatediff(read_state(path), models.config.motion_max_seq_length, what)
     elif (Path(path) / "config.json").is_file():
-        try:
-            state = dict(MotionAdapter.from_pretrained(path).named_parameters())
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{what}: {str(error).splitlines()[0]}") from error
+        state = _from_folder(models, path, what)
     else:
         models.load_motion(*read_weights(path), path)
         return
@@ -44,6 +42,23 @@ def load_motion(models: Assembly, path: str) -> None:
             f"note: {path} has no word of its noise schedule; AnimateDiff's published weights were trained with "
             f"model.beta_schedule={ANIMATEDIFF_BETAS}, this run has '{models.config.beta_schedule}' ('' is the base's own)"
         )
+
+
+def _from_folder(models: Assembly, path: str, what: str) -> dict[str, Tensor]:
+    """The weights of a folder in diffusers' format, checked as those of a file are."""
+    own = models.motion.config
+    try:
+        adapter, found = MotionAdapter.from_pretrained(path, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise UserError(f"{what}: {str(error).splitlines()[0]}") from error
+    for problem in ("missing", "unexpected"):
+        if names := sorted(found[f"{problem}_keys"]):
+            raise UserError(f"{what}: {len(names)} weights are {problem}, the first is {names[0]}")
+    for key in ("motion_num_attention_heads", "motion_norm_num_groups"):
+        if adapter.config[key] != own[key]:
+            raise UserError(f"{what}: its config.json has {key} {adapter.config[key]}, ours {own[key]}; it is another network")
+    check_positions({n: b for n, b in adapter.named_buffers() if n.endswith(".pe")}, models.config.motion_max_seq_length, what)
+    return dict(adapter.named_parameters())
 
 
 def animatediff_names(names: Iterable[str]) -> dict[str, str]:
@@ -73,16 +88,24 @@ def from_animatediff(state: Mapping[str, Tensor], max_seq_length: int, what: str
     weights = {name: tensor for name, tensor in state.items() if name not in tables}
     if strange := sorted(name for name in weights if ".motion_modules." not in name):
         raise UserError(f"{what}: {len(strange)} weights are not of a motion module, the first is {strange[0]}")
-    for name, table in tables.items():
-        if table.shape[1] < max_seq_length:
-            raise UserError(
-                f"{what}: knows {table.shape[1]} positions, this run has model.motion_max_seq_length={max_seq_length}; "
-                f"set it to {table.shape[1]} or less"
-            )
-        if not torch.allclose(table.float(), positions(table.shape[1], table.shape[2]), atol=2e-3):
-            raise UserError(f"{what}: {name} is not the usual table of sines; this module has positions of its own")
+    places = {name.removesuffix(".to_q.weight") for name in weights if name.endswith(".to_q.weight")}
+    if without := sorted(places - {name.removesuffix(".pos_encoder.pe") for name in tables}):
+        raise UserError(
+            f"{what}: has no table of positions ({without[0]}.pos_encoder.pe), so it was trained without; ours always adds them"
+        )
+    check_positions(tables, max_seq_length, what)
     back = {_from_inside(name): name for name in weights}
     return renamed(weights, reversed_names(back))
+
+
+def check_positions(tables: Mapping[str, Tensor], max_seq_length: int, what: str) -> None:
+    """Raises UserError unless the tables (1, length, width) are the usual sines and cosines and long enough."""
+    for name, table in tables.items():
+        if table.ndim != 3 or table.shape[0] != 1:
+            raise UserError(f"{what}: {name} has shape {tuple(table.shape)}; expected (1, positions, channels)")
+        check_length(table.shape[1], max_seq_length, what)
+        if not torch.allclose(table.float(), positions(table.shape[1], table.shape[2]), atol=2e-3):
+            raise UserError(f"{what}: {name} is not the usual table of sines; this module has positions of its own")
 
 
 def _from_inside(name: str) -> str:

@@ -8,6 +8,7 @@ iResNet `.pth`            arcface_torch's backbone.pth, 18 to 200 layers     MIT
 None of them is shipped here: whoever names a file answers for its licence.
 """
 
+import operator
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from meta_animator.models.face import ARCFACE_SIZE, FaceEmbedder, align_faces, l
 from meta_animator.torch_files import read_state
 from meta_animator.weights import copy_strict
 
+MIN_DIMENSIONS = 64  # of an embedding; SFace's has 128, ArcFace's 512
+SCALING = ("Sub", "Add", "Mul", "Div", "Identity", "Cast")
 MIN_FACE_SIZE = 32.0  # image pixels a side; a smaller face would be blown up more than threefold
 ADVICE = (
     "the permissive choice is SFace, face_recognition_sface_2021dec.onnx of the OpenCV Zoo (Apache-2.0); "
@@ -41,7 +44,9 @@ def load_face(path: str) -> nn.Module:
     elif not Path(path).is_file():
         raise UserError(f"model.face {path}: no such file or folder, but loss.face_weight > 0; {ADVICE}")
     elif Path(path).suffix == ".onnx":
-        embedder = ArcFaceEmbedder(*_from_onnx(Path(path)))
+        network, bytes_in = _from_onnx(Path(path))
+        _check_network(network, bytes_in, f"model.face {path}")
+        embedder = ArcFaceEmbedder(network, bytes_in)
     else:
         embedder = ArcFaceEmbedder(iresnet_from(read_state(path), f"model.face {path}"))
     return embedder.requires_grad_(False).eval()
@@ -74,8 +79,7 @@ class ArcFaceEmbedder(nn.Module):
 
 
 def _from_onnx(path: Path) -> tuple[nn.Module, bool]:
-    """(network, whether it wants [0, 255]), in PyTorch, with gradients. As InsightFace tells them apart: a graph that begins
-    with a subtraction and a product scales its pixels itself."""
+    """(network, whether it wants [0, 255]), in PyTorch, with gradients."""
     try:
         import onnx
         from onnx2torch import convert
@@ -83,10 +87,67 @@ def _from_onnx(path: Path) -> tuple[nn.Module, bool]:
         raise UserError(f"model.face {path}: reading .onnx needs two more packages: pip install onnx onnx2torch") from error
     try:
         model = onnx.load(path)
-        first = {node.op_type for node in model.graph.node[:8]}
-        return convert(model), {"Sub", "Mul"} <= first
+        network, ends = convert(model), _scaled(model.graph)
     except Exception as error:  # what these packages raise has no common ancestor
-        raise UserError(f"model.face {path}: cannot be read ({str(error).splitlines()[0][:200]})") from error
+        raise UserError(f"model.face {path}: cannot be read ({_first_line(error)})") from error
+    return network, _wants_bytes(*ends, f"model.face {path}")
+
+
+def _scaled(graph) -> tuple[float, float]:
+    """What an ONNX graph makes of the pixel values 0 and 255 before its first layer: it may begin with sums and products with
+    constants, that is, scale its pixels itself."""
+    from onnx.numpy_helper import to_array
+
+    constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+    made = [(node.output[0], a) for node in graph.node if node.op_type == "Constant" for a in node.attribute]
+    constants |= {name: to_array(attribute.t) for name, attribute in made if attribute.name == "value"}
+    name, low, high = next(value.name for value in graph.input if value.name not in constants), 0.0, 255.0
+    while len(after := [node for node in graph.node if name in node.input]) == 1 and after[0].op_type in SCALING:
+        (node,) = after
+        if not all(operand == name or operand in constants for operand in node.input):
+            break
+        low, high = (_apply(node.op_type, [v if n == name else constants[n].mean() for n in node.input]) for v in (low, high))
+        name = node.output[0]
+    return low, high
+
+
+def _apply(operation: str, operands: list[float]) -> float:
+    functions = {"Sub": operator.sub, "Add": operator.add, "Mul": operator.mul, "Div": operator.truediv}
+    return float(functions[operation](*operands)) if operation in functions else operands[0]
+
+
+def _wants_bytes(low: float, high: float, what: str) -> bool:
+    """Whether a network that makes `low` of the value 0 and `high` of 255 wants pixels in [0, 255]; otherwise in [-1, 1].
+    Raises UserError where it wants another range."""
+    if (low, high) == (0.0, 255.0):
+        return False
+    if 1 <= high - low <= 10 or low < -50:  # brought to about [-1, 1], or centred alone
+        return True
+    raise UserError(
+        f"{what}: makes {low:.3g} of pixel value 0 and {high:.3g} of 255; expected a network for [-1, 1], which leaves its "
+        "pixels as they are, or for [0, 255], which brings them to about [-1, 1]"
+    )
+
+
+@torch.no_grad()
+def _check_network(network: nn.Module, bytes_in: bool, what: str) -> None:
+    """Raises UserError unless two crops become two embeddings."""
+    crops = torch.linspace(-1, 1, 2 * 3 * ARCFACE_SIZE**2).view(2, 3, ARCFACE_SIZE, ARCFACE_SIZE)
+    wanted = f"expected (2, d) with d >= {MIN_DIMENSIONS}"
+    try:
+        answer = network.eval()((crops + 1) * 127.5 if bytes_in else crops)
+    except Exception as error:  # converted graphs raise whatever their operators raise
+        raise UserError(f"{what}: fails on two crops of 112 x 112 pixels ({_first_line(error)}); {wanted}") from error
+    if not isinstance(answer, Tensor):
+        raise UserError(f"{what}: has {len(answer)} outputs; {wanted} of two crops, and nothing else")
+    if answer.ndim != 2 or len(answer) != 2 or answer.shape[1] < MIN_DIMENSIONS:
+        raise UserError(f"{what}: makes {tuple(answer.shape)} of two crops of 112 x 112 pixels; {wanted}")
+    if not answer.isfinite().all():
+        raise UserError(f"{what}: its embeddings are not finite; is it damaged?")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
 def iresnet_from(state: Mapping[str, Tensor], what: str) -> "IResNet":

@@ -1,6 +1,6 @@
 """The networks of a run put together: frozen base, Meta ControlNet with its LoRAs, motion module, face embedder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from meta_animator.errors import UserError
 from meta_animator.models.arcface import load_face
 from meta_animator.models.backbones import load_backbone
+from meta_animator.models.manifest import check_manifest, check_parts, part_of
+from meta_animator.models.motion import check_length
 from meta_animator.settings import ModelConfig
 from meta_animator.weights import copy_strict, fingerprint, same_weights, short
 
@@ -34,12 +36,15 @@ class Assembly(nn.Module):
             state |= {f"motion.{n}": p for n, p in self.motion.named_parameters()}
         return state
 
-    def load(self, state: Mapping[str, Tensor], what: str) -> None:
-        """Copy weights in, by name. Whole parts may be absent from `state` (control, one LoRA, motion), single weights
-        may not. Raises UserError otherwise."""
+    def load(self, state: Mapping[str, Tensor], what: str, parts: Iterable[str] | None = None) -> None:
+        """Copy weights in, by name.
+
+        parts   what `state` must hold, no more and no less: control, lora.<task>, motion; by default those that it holds
+        Raises UserError where a weight of these parts is missing, or another is there.
+        """
         own = self.state()
-        present = {_part(name) for name in state}
-        copy_strict({n: p for n, p in own.items() if _part(n) in present}, state, what)
+        wanted = set(map(part_of, state)) if parts is None else set(parts)
+        copy_strict({n: p for n, p in own.items() if part_of(n) in wanted}, state, what)
 
     def load_control(
         self, manifest: Mapping[str, Any], state: Mapping[str, Tensor], what: str, fresh_loras: bool = False
@@ -48,23 +53,28 @@ class Assembly(nn.Module):
 
         fresh_loras   take a checkpoint that has no LoRA at all, such as CtrLoRA's base file: they stay as they were made
         """
+        check_manifest(manifest, what)
         self._check_base(manifest, what)
+        if not any(n.startswith("control.") for n in state):
+            raise UserError(f"{what}: holds no Meta ControlNet; give a stage-0 or stage-2 run")
         self.check_conventions(manifest, what)
-        bare = fresh_loras and not manifest.get("tasks")
-        if missing := [t for t in self.config.tasks if t not in manifest.get("tasks", []) and not bare]:
+        check_parts(manifest, state, what)
+        bare = fresh_loras and not manifest["tasks"]
+        if missing := [t for t in self.config.tasks if t not in manifest["tasks"] and not bare]:
             raise UserError(
-                f"{what}: has no LoRA for {', '.join(missing)} (it has {', '.join(manifest.get('tasks', [])) or 'none'}); "
+                f"{what}: has no LoRA for {', '.join(missing)} (it has {', '.join(manifest['tasks']) or 'none'}); "
                 "set model.tasks to a subset"
             )
         if manifest["lora_rank"] != self.config.lora_rank and not bare:
             raise UserError(f"{what}: LoRA rank {manifest['lora_rank']}, this run's model.lora_rank is {self.config.lora_rank}")
-        wanted = {"control", *(f"lora.{task}" for task in self.config.tasks)}
-        self.load({n: p for n, p in state.items() if _part(n) in wanted}, what)
-        if not any(n.startswith("control.") for n in state):
-            raise UserError(f"{what}: holds no Meta ControlNet; give a stage-0 or stage-2 run")
+        wanted = {"control", *(f"lora.{task}" for task in self.config.tasks if not bare)}
+        self.load({n: p for n, p in state.items() if part_of(n) in wanted}, what, wanted)
         self.identifiers.update(manifest.get("identifiers", {}))
 
     def load_motion(self, manifest: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> None:
+        """The motion module of a stage-1 run. Raises UserError where it was trained on another base, with another noise schedule
+        or on fewer frames."""
+        check_manifest(manifest, what)
         self._check_base(manifest, what)
         motion = {n: p for n, p in state.items() if n.startswith("motion.")}
         if not motion:
@@ -75,10 +85,11 @@ class Assembly(nn.Module):
                 f"{what}: was trained with model.beta_schedule '{trained_with}', this run has '{own}' ('' is the base's own); "
                 "set the same"
             )
-        self.load(motion, what)
+        check_length(manifest.get("motion_max_seq_length"), self.config.motion_max_seq_length, what)
+        self.load(motion, what, {"motion"})
 
     def _check_base(self, manifest: Mapping[str, Any], what: str) -> None:
-        own, other = self.backbone.fingerprint(), str(manifest.get("base"))
+        own, other = self.backbone.fingerprint(), manifest["base"]
         if not same_weights(other, own):
             raise UserError(f"{what}: was trained on base {short(other)}, {self.config.base} is base {short(own)}")
 
@@ -89,6 +100,16 @@ class Assembly(nn.Module):
             raise UserError(
                 f"{what}: was trained with model.condition_range '{theirs}', this run has '{own}'; set "
                 f"model.condition_range={theirs}"
+            )
+
+    def note_posterior(self, manifest: Mapping[str, Any], what: str) -> None:
+        """Say where training goes on with other latents of the condition images; sampling takes the mode in either case."""
+        own = self.config.condition_posterior
+        if (theirs := manifest.get("condition_posterior", own)) != own:
+            without_cache = " data.cache_latents=false (a cache cannot hold draws)" if theirs == "sample" else ""
+            print(
+                f"note: {what} was trained with model.condition_posterior '{theirs}', this run has '{own}'; to train as it was, "
+                f"set model.condition_posterior={theirs}{without_cache}"
             )
 
     def keep_identifiers(self, own: Mapping[str, str]) -> None:
@@ -133,12 +154,6 @@ class Assembly(nn.Module):
     def enable_gradient_checkpointing(self) -> None:
         self.control.net.enable_gradient_checkpointing()
         self.backbone.enable_gradient_checkpointing()
-
-
-def _part(name: str) -> str:
-    """The part that a weight belongs to: control, motion, or lora.<task>."""
-    pieces = name.split(".")
-    return ".".join(pieces[:2]) if pieces[0] == "lora" else pieces[0]
 
 
 def build_assembly(config: ModelConfig, *, with_motion: bool, face: bool, device: torch.device | str = "cpu") -> Assembly:

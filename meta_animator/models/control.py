@@ -12,6 +12,7 @@ from diffusers.configuration_utils import register_to_config
 from einops import rearrange
 from torch import Tensor, nn
 
+from meta_animator.errors import UserError
 from meta_animator.models.lora import LoRABank
 from meta_animator.weights import copy_strict
 
@@ -39,7 +40,7 @@ class NoHint(nn.Module):
 class MetaControlNet(ModelMixin, ConfigMixin):
     """One shared ControlNet and one LoRA per task; zero convolutions, norms and convolutions are shared.
 
-    `save_pretrained`, `from_pretrained` and `push_to_hub` are diffusers'.
+    `save_pretrained` and `push_to_hub` are diffusers'; LoRAs that were added to the bank are saved too.
 
     controlnet   config of diffusers' ControlNetModel
     net          such a model to take over instead of a fresh one
@@ -62,6 +63,20 @@ class MetaControlNet(ModelMixin, ConfigMixin):
             net = ControlNetModel.from_unet(unet)
         shape = {name: value for name, value in net.config.items() if not name.startswith("_")}
         return cls(shape, list(tasks), rank, net=net)
+
+    @classmethod
+    def from_pretrained(cls, source: Any, **options: Any) -> Any:
+        """As diffusers does it with its options. Raises UserError unless the file has every weight and no other."""
+        asked = options.pop("output_loading_info", False)
+        network, info = super().from_pretrained(source, output_loading_info=True, **options)
+        for kind, found in (("missing", info["missing_keys"]), ("unknown to the model", info["unexpected_keys"])):
+            if found:
+                raise UserError(f"Meta ControlNet {source}: {len(found)} weights are {kind}, the first is {min(found)}")
+        return (network, info) if asked else network
+
+    def save_config(self, *arguments: Any, **options: Any) -> None:
+        self.register_to_config(tasks=list(self.bank.tasks))
+        super().save_config(*arguments, **options)
 
     def forward(self, control_latents: Tensor, t: Tensor, context: Tensor) -> ControlOutput:
         """Residuals of the active LoRA's task. The noisy latent is not an input."""

@@ -98,6 +98,11 @@ class FaceConfig:
     min_face_size: float = 12.0
 
     def __post_init__(self) -> None:
+        whole = self.channels if isinstance(self.channels, list | tuple) else [None]
+        if not all(type(n) is int for n in (*whole, self.embedding_dim, self.input_size, self.oversample)):
+            raise UserError(f"face embedder: expected whole numbers and a list of them for channels, got {self}")
+        if not isinstance(self.min_face_size, int | float):
+            raise UserError(f"face embedder: min_face_size must be a number, got {self.min_face_size!r}")
         object.__setattr__(self, "channels", tuple(self.channels))
         if not self.channels or min(self.channels) < 1 or self.embedding_dim < 1 or self.oversample < 1:
             raise UserError(f"face embedder: channels, embedding_dim and oversample must be at least 1, got {self}")
@@ -152,12 +157,18 @@ class FaceEmbedder(nn.Module):
         """The network of a folder written by `save_pretrained`, in float32. Raises UserError if it does not fit."""
         folder = Path(folder)
         values = read_json(folder / "config.json")
+        if not isinstance(values, dict):
+            raise UserError(f"{folder / 'config.json'}: expected a mapping, got {str(values)[:40]}")
         known = {field.name for field in dataclasses.fields(FaceConfig)}
         if unknown := sorted(set(values) - known):
             raise UserError(
                 f"{folder / 'config.json'}: unknown field {unknown[0]}; known are {', '.join(sorted(known))}"
             )
-        model = cls(FaceConfig(**values))
+        try:
+            config = FaceConfig(**values)
+        except UserError as error:
+            raise UserError(f"{folder / 'config.json'}: {error}") from error
+        model = cls(config)
         copy_strict(model.state_dict(), load_tensors(folder / "model.safetensors"), f"face embedder {folder}")
         return model
 

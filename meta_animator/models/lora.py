@@ -82,15 +82,17 @@ class LoRABank:
         return state
 
     def load(self, task: str, state: Mapping[str, Tensor], what: str) -> None:
-        """Copy a LoRA in; it is added if its name is new. Raises UserError unless names and shapes match exactly."""
+        """Copy a LoRA of the bank's rank in; it is added if its name is new. Raises UserError unless names and shapes match."""
         what = f"{what}: LoRA '{task}'"
         check_names([f"{name}.lora_{half}.weight" for name in self.layers for half in "AB"], state, what)
-        rank = next(iter(state.values())).shape[0]
+        rank = state[f"{next(iter(self.layers))}.lora_A.weight"].shape[0]
+        if rank != self.rank:
+            raise UserError(f"{what}: has rank {rank}; the model's is {self.rank}")
         if task not in self.tasks:
             for layer in self.layers.values():
                 layer.add(task, rank)
             self.tasks.append(task)
-        copy_strict(self.state(task), state, f"{what} (rank {rank}; the model's is {self.rank})")
+        copy_strict(self.state(task), state, what)
 
 
 @torch.no_grad()

@@ -7,6 +7,8 @@ from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import Tensor, nn
 
+from meta_animator.errors import UserError
+
 
 class FrameGroupNorm(nn.GroupNorm):
     """Normalises each frame of (b c f h w) by itself, as AnimateDiff's own temporal transformer does. diffusers takes
@@ -38,6 +40,15 @@ def new_motion_adapter(unet: UNet2DConditionModel, max_seq_length: int, mid_bloc
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
     return adapter
+
+
+def check_length(known: int | None, wanted: int, what: str) -> None:
+    """Raises UserError where a motion module was trained with fewer positions than `model.motion_max_seq_length` asks for;
+    None: it does not say."""
+    if known is not None and known < wanted:
+        raise UserError(
+            f"{what}: knows {known} positions, this run has model.motion_max_seq_length={wanted}; set it to {known} or less"
+        )
 
 
 def join_motion(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotionModel:

@@ -1,5 +1,7 @@
 """Meta-Animator as a diffusers pipeline."""
 
+import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -13,17 +15,28 @@ from diffusers import (
     UNet2DConditionModel,
     UNetMotionModel,
 )
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from huggingface_hub import snapshot_download
-from torch import Tensor
+from torch import Tensor, nn
 
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones.sd import predict_image, predict_video
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.motion import join_motion, with_frame_norms
+from meta_animator.pipelines.animate import Animator
 from meta_animator.pipelines.guidance import Guide
+from meta_animator.pipelines.inputs import (
+    OUTPUT_TYPES,
+    check_callback_inputs,
+    check_latents,
+    condition_images,
+    control_scales,
+    one_generator,
+    one_text,
+)
 from meta_animator.pipelines.windows import predict_in_windows, temporal_windows, window_weights
 
 
@@ -31,16 +44,19 @@ class MetaAnimatorPipeline(DiffusionPipeline):
     """Video of a person from a sequence of condition images, by a Meta ControlNet.
 
     `from_pretrained`, `save_pretrained` (with `push_to_hub=True` too), `to`, `enable_model_cpu_offload` and
-    `set_progress_bar_config` are diffusers'; `from_assembly` takes the networks of a run.
+    `set_progress_bar_config` are diffusers'; `from_animator` takes what stage 3 loads, `from_assembly` bare networks.
 
     unet             UNet2DConditionModel, or UNetMotionModel with the motion module inside
     motion_adapter   joined into a UNet2DConditionModel; without one, every frame is made by itself
     condition_range  range of condition images for the VAE: "signed", [-1, 1], or "unit", [0, 1] (CtrLoRA)
+    loras, prompt    what a call without them uses; saved with the pipeline
+
+    Raises ValueError for parts that do not fit each other or lack weights.
     """
 
     model_cpu_offload_seq = "text_encoder->control->unet->vae"
     _optional_components: ClassVar[list[str]] = ["motion_adapter"]
-    _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "prompt_embeds", "negative_prompt_embeds"]
 
     def __init__(
         self,
@@ -52,25 +68,50 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         scheduler: SchedulerMixin,
         motion_adapter: MotionAdapter | None = None,
         condition_range: str = "signed",
+        loras: Mapping[str, float] | None = None,
+        prompt: str = "",
     ):
         super().__init__()
-        if motion_adapter is not None and isinstance(unet, UNet2DConditionModel):
-            unet = join_motion(unet, motion_adapter)
-        elif isinstance(unet, UNetMotionModel):
+        if condition_range not in ("signed", "unit"):
+            raise ValueError(f"condition_range: expected signed or unit, got {condition_range!r}")
+        _check_loras(loras, control)
+        if isinstance(unet, UNetMotionModel):
+            if motion_adapter is not None:
+                raise ValueError("motion_adapter: the unet holds a motion module already; expected none, or an image unet")
             unet = with_frame_norms(unet)
+        elif motion_adapter is not None:
+            unet = join_motion(unet, motion_adapter)
+        for name, part in (("vae", vae), ("text_encoder", text_encoder), ("unet", unet), ("control", control)):
+            _check_whole(part, name)
         self.register_modules(
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, control=control, scheduler=scheduler,
             motion_adapter=None,
         )  # fmt: skip
-        self.register_to_config(condition_range=condition_range)
+        self.register_to_config(condition_range=condition_range, loras=dict(loras or {}), prompt=prompt)
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor)
+        self._guidance_scale, self._num_timesteps, self._interrupt = 1.0, 0, False
 
     @classmethod
-    def from_assembly(cls, models: Assembly, **options: Any) -> "MetaAnimatorPipeline":
-        """The networks of a run (`build_assembly` with the run's checkpoints loaded), which it shares."""
+    def from_animator(cls, animator: Animator, **options: Any) -> "MetaAnimatorPipeline":
+        """What `load_animator` loads for stage 3: its networks, which are shared, its `sample.loras` and its prompt."""
+        return cls.from_assembly(animator.models, **{"loras": animator.sample.loras, "prompt": animator.prompt} | options)
+
+    @classmethod
+    def from_assembly(cls, models: Assembly, scheduler: SchedulerMixin | None = None, **options: Any) -> "MetaAnimatorPipeline":
+        """The networks of a run (`build_assembly` with the run's checkpoints loaded), which it shares.
+
+        scheduler   instead of DDIM as in stage 3. Raises ValueError where it has to be named: diffusers' DDIMScheduler takes
+                    every step to be T // n long, which no "linspace" step is ("trailing" ones are where n divides T)
+        """
         base = models.backbone
-        scheduler = DDIMScheduler(clip_sample=False, **base.scheduler)
+        if scheduler is None and base.scheduler.get("timestep_spacing") == "linspace":
+            raise ValueError(
+                f"scheduler: {models.config.base} has timestep_spacing 'linspace', with which diffusers' DDIMScheduler answers "
+                "otherwise than stage 3; expected a scheduler to be passed"
+            )
+        if scheduler is None:
+            scheduler = DDIMScheduler(clip_sample=False, **base.scheduler)
         return cls(
             vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer,
             unet=base.unet if models.motion is None else base.motion_unet, control=models.control, scheduler=scheduler,
@@ -85,17 +126,32 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         given = {name: options[name] for name in known if options.get(name) is not None}
         return snapshot_download(pretrained_model_name, allow_patterns=["*.json", "*.txt", "*.safetensors"], **given)
 
+    # what callbacks read, as on diffusers' own pipelines
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the remaining steps are skipped; a callback sets `_interrupt`."""
+        return self._interrupt
+
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str,
-        conditions: Mapping[str, Sequence[Any] | Tensor],
-        negative_prompt: str = "",
+        prompt: str | Sequence[str] | None = None,
+        conditions: Mapping[str, Sequence[Any] | Tensor] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
         controlnet_conditioning_scale: float | Mapping[str, float] = 1.0,
         loras: Mapping[str, float] | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
         window: int = 16,
         overlap: int = 4,
@@ -105,74 +161,112 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         callback_on_step_end: Callable[["MetaAnimatorPipeline", int, int, dict], dict] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> AnimateDiffPipelineOutput | tuple:
-        """One video.
+        """One video. Texts and generators may come as lists of one.
 
-        conditions      {task: the f condition images}: PIL images, or a tensor (f 3 h w) in [0, 1]; all of one size,
-                        divisible by the VAE's factor
+        prompt          the pipeline's own (`config.prompt`) where there is none
+        conditions      {task: the f condition images}: PIL images, a tensor (f 3 h w) or an array (f h w 3), in uint8 or in
+                        [0, 1]; all of one size, divisible by the VAE's factor
+        guidance_scale  takes effect above 1, as in all of diffusers
         controlnet_conditioning_scale   for all tasks, or {task: scale}
-        loras           {LoRA: weight} active for every task instead of the task's own
+        loras           {LoRA: weight} active for every task instead of the task's own; the pipeline's own (`config.loras`)
+                        where it is None, and {} for the tasks' own
         latents         the first noise, (1 f c h w) or (1 1 c h w) for the same in every frame; the latter is drawn by default
         window, overlap frames that the motion module sees at once, and how many neighbours share
         output_type     "pil", "np" (1 f h w 3) in [0, 1], "pt" (1 f 3 h w) in [0, 1], or "latent" (1 f c h w)
-        callback_on_step_end   called with (pipeline, step, timestep, {"latents": ...}); what it returns replaces them
+        callback_on_step_end   called with (pipeline, step, timestep, {"latents": ...}); what it returns replaces them. It may
+                        ask for prompt_embeds and negative_prompt_embeds (1 n d) too; diffusers' callbacks say so themselves
 
-        Raises ValueError for conditions that do not fit each other or the network's tasks.
+        Raises ValueError for what does not fit the network or each other.
         """
+        images = condition_images(conditions, self.control.bank.tasks, self.vae_scale_factor)
+        scales = control_scales(controlnet_conditioning_scale, list(images))
+        loras = self.config.loras if loras is None else loras
+        _check_loras(loras, self.control)
+        prompt = (self.config.prompt or None) if prompt is None else prompt
+        negative_prompt = "" if negative_prompt is None else negative_prompt
+        texts = one_text(prompt, "prompt"), one_text(negative_prompt, "negative_prompt")
+        generator, shape = one_generator(generator), self._latent_shape(images)
+        check_latents(latents, shape)
+        windows = self._windows(shape[1], window, overlap)
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}; got {output_type!r}")
+
         device = self._execution_device
-        control_latents = {task: self._encode(images, device) for task, images in self._checked(conditions).items()}
-        shape = tuple(next(iter(control_latents.values())).shape)
-        context, null = self._embed(prompt, device), self._embed(negative_prompt, device)
-        scales = controlnet_conditioning_scale
-        guide = Guide(
-            backbone=self, control=self.control, loras=loras, guidance_scale=guidance_scale,
-            tasks={t: float(scales[t] if isinstance(scales, Mapping) else scales) for t in control_latents},
-        )  # fmt: skip
+        self._guidance_scale, self._interrupt = guidance_scale, False
+        control_latents = {task: self._encode(shown, device) for task, shown in images.items()}
+        context, null = (self._embed(text, device) for text in texts)
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         if latents is None:
             latents = randn_tensor((1, 1, *shape[2:]), generator=generator, device=device, dtype=context.dtype)
         latents = latents.to(device, context.dtype).expand(shape) * self.scheduler.init_noise_sigma
-        moving = isinstance(self.unet, UNetMotionModel)
-        windows = temporal_windows(shape[1], window, overlap) if moving else [(0, shape[1])]
-        weights = window_weights(shape[1], windows, overlap if moving else 0)
-        extra = {"generator": generator} if isinstance(self.scheduler, DDIMScheduler) else {}
+        state = {"latents": latents, "prompt_embeds": context, "negative_prompt_embeds": null}
 
-        def predict(x: Tensor, frames: slice, t: Tensor) -> Tensor:
-            part = {task: encoded[:, frames] for task, encoded in control_latents.items()}
-            if moving:
-                return guide.predict(x, t[None], context, null, part)
-            count = x.shape[1]
-            texts = (text.expand(count, -1, -1) for text in (context, null))
-            return guide.predict(x[0], t.expand(count), *texts, {task: encoded[0] for task, encoded in part.items()})[None]
+        def step_end(step: int, t: Tensor) -> None:
+            if callback_on_step_end is not None:
+                shown = {name: state[name] for name in callback_on_step_end_tensor_inputs}
+                state.update(callback_on_step_end(self, step, t, shown) or {})
 
-        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
-            for step, t in enumerate(self.scheduler.timesteps):
-                x = self.scheduler.scale_model_input(latents, t)
-                prediction = predict_in_windows(lambda part, frames, t=t: predict(part, frames, t), x, windows, weights)
-                latents = self.scheduler.step(prediction, t, latents, **extra).prev_sample
-                if callback_on_step_end is not None:
-                    shown = {name: {"latents": latents}[name] for name in callback_on_step_end_tensor_inputs}
-                    latents = callback_on_step_end(self, step, t, shown).pop("latents", latents)
-                bar.update()
+        self._denoise(state, control_latents, scales, loras, windows, generator, step_end)
+        latents = state["latents"]
         frames = latents if output_type == "latent" else self._decode(latents, decode_chunk_size, output_type)
         self.maybe_free_model_hooks()
         return AnimateDiffPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _denoise(
+        self, state: dict[str, Tensor], control_latents: dict[str, Tensor], scales: dict[str, float], loras: Mapping[str, float],
+        windows: tuple[list[tuple[int, int]], Tensor], generator: torch.Generator | None, step_end: Callable[[int, Tensor], None],
+    ) -> None:  # fmt: skip
+        """Take `state` ("latents", "prompt_embeds", "negative_prompt_embeds") through the scheduler's steps."""
+        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
+        extra = {"generator": generator} if takes_generator else {}
+
+        def predict(x: Tensor, frames: slice, t: Tensor) -> Tensor:
+            guide = Guide(
+                backbone=self, control=self.control, tasks=scales, loras=loras, guidance_scale=max(1.0, self.guidance_scale)
+            )
+            part = {task: encoded[:, frames] for task, encoded in control_latents.items()}
+            texts = state["prompt_embeds"], state["negative_prompt_embeds"]
+            if isinstance(self.unet, UNetMotionModel):
+                return guide.predict(x, t[None], *texts, part)
+            count = x.shape[1]
+            texts = (text.expand(count, -1, -1) for text in texts)
+            return guide.predict(x[0], t.expand(count), *texts, {task: encoded[0] for task, encoded in part.items()})[None]
+
+        self._num_timesteps = len(self.scheduler.timesteps)
+        with self.progress_bar(total=self._num_timesteps) as bar:
+            for step, t in enumerate(self.scheduler.timesteps):
+                if self.interrupt:
+                    continue
+                x = self.scheduler.scale_model_input(state["latents"], t)
+                prediction = predict_in_windows(lambda part, frames, t=t: predict(part, frames, t), x, *windows)
+                state["latents"] = self.scheduler.step(prediction, t, state["latents"], **extra).prev_sample
+                step_end(step, t)
+                bar.update()
 
     def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None = None) -> Tensor:
         """The UNet's prediction for images (b c h w) or videos (b f c h w)."""
         return (predict_image if x_t.ndim == 4 else predict_video)(self.unet, x_t, t, context, control_output)
 
-    def _checked(self, conditions: Mapping[str, Any]) -> dict[str, Tensor]:
-        """{task: (f 3 h w) in [-1, 1]}"""
-        known = self.control.bank.tasks
-        if not conditions or (unknown := [task for task in conditions if task not in known]):
-            names = ", ".join(known)
-            given = ", ".join(unknown) if conditions else "none"
-            raise ValueError(f"conditions: expected images for one or more of {names}; got {given}")
-        images = {task: self.video_processor.preprocess(_images(shown)) for task, shown in conditions.items()}
-        if len({tuple(one.shape) for one in images.values()}) > 1:
-            sizes = ", ".join(f"{task} {tuple(one.shape)}" for task, one in images.items())
-            raise ValueError(f"conditions: expected as many images, of one size, for every task; got {sizes}")
-        return images
+    def _latent_shape(self, images: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """1 f c h w"""
+        frames, _, height, width = next(iter(images.values())).shape
+        factor = self.vae_scale_factor
+        return (1, frames, self.vae.config.latent_channels, height // factor, width // factor)
+
+    def _windows(self, frames: int, window: int, overlap: int) -> tuple[list[tuple[int, int]], Tensor]:
+        """Windows and their weights; one window for all frames where there is no motion module."""
+        if not isinstance(self.unet, UNetMotionModel):
+            window, overlap = frames, 0
+        if not 0 <= overlap < window:
+            raise ValueError(f"overlap: expected at least 0 and less than window, {window}; got {overlap}")
+        places = self.unet.config.get("motion_max_seq_length")
+        if places is not None and min(window, frames) > places:
+            raise ValueError(f"window: expected at most {places} frames, what the motion module sees at once; got {window}")
+        windows = temporal_windows(frames, window, overlap)
+        return windows, window_weights(frames, windows, overlap)
 
     def _encode(self, images: Tensor, device: torch.device) -> Tensor:
         """Scaled latents (1 f c h w), the posterior's mode."""
@@ -193,5 +287,15 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         return self.video_processor.postprocess_video(pixels.transpose(0, 1)[None].float(), output_type=output_type)
 
 
-def _images(shown: Sequence[Any] | Tensor) -> Any:
-    return shown if isinstance(shown, Tensor) else list(shown)
+def _check_loras(loras: Any, control: MetaControlNet) -> None:
+    if not isinstance(loras, Mapping | None):
+        raise ValueError(f"loras: expected {{LoRA: weight}}, got {loras!r}")
+    if unknown := [name for name in loras or {} if name not in control.bank.tasks]:
+        raise ValueError(f"loras: expected some of {', '.join(control.bank.tasks)}; got {', '.join(map(str, unknown))}")
+
+
+def _check_whole(network: nn.Module, name: str) -> None:
+    """diffusers leaves weights that a file lacks on the meta device, without values."""
+    missing = [n for n, w in itertools.chain(network.named_parameters(), network.named_buffers()) if w.is_meta]
+    if missing:
+        raise ValueError(f"{name}: {len(missing)} weights are missing, the first is {missing[0]}")

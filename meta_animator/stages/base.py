@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from meta_animator.conversion.base_model import load_part, text_config
+from meta_animator.conversion.base_model import text_config
 from meta_animator.data.batch import Batch
 from meta_animator.data.samples import to_images
 from meta_animator.diffusion.randomness import noise_for, rng, torch_generator
@@ -20,6 +20,7 @@ from meta_animator.diffusion.samplers import ddim
 from meta_animator.diffusion.timesteps import training_timesteps
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
+from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.backbones.sd import read_process
 from meta_animator.models.face import FaceEmbedder, align_faces
 from meta_animator.settings import RunConfig

@@ -70,6 +70,8 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     """Stage 0, 1 or 2 with its data."""
     if config.stage == "motion" and config.train.trainable == "lora":
         raise UserError("train.trainable=lora is for stages 0 and 2; stage 1 trains the motion module")
+    if config.stage != "motion" and config.model.motion_from:
+        raise UserError(f"model.motion_from: stage '{config.stage}' has no motion module; leave it empty (1 and 3 take it)")
     clips = read_clips(config.data.train, config.data.split)
     leave_face_out_if_missing(config, accelerator.print)
     person = only_person(clips) if config.stage == "reference" else ""
@@ -114,7 +116,9 @@ def build_models(config: RunConfig, identities: list[str]) -> Assembly:
     )  # fmt: skip
     if config.model.control_from:
         fresh = config.stage in ("control", "reference")
-        models.load_control(*read_weights(config.model.control_from), config.model.control_from, fresh_loras=fresh)
+        manifest, weights = read_weights(config.model.control_from)
+        models.load_control(manifest, weights, config.model.control_from, fresh_loras=fresh)
+        models.note_posterior(manifest, config.model.control_from)
     elif config.stage != "control":
         raise UserError(f"model.control_from is empty: stage '{config.stage}' starts from a stage-0 run; name its folder")
     if config.stage == "motion" and config.model.motion_from:

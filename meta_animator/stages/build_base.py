@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 from tqdm import tqdm
 
-from meta_animator.conversion.base_model import load_part, make_base_tokenizer
+from meta_animator.conversion.base_model import make_base_tokenizer
 from meta_animator.data.batch import collate
 from meta_animator.data.latents import LatentCache
 from meta_animator.data.manifest import Clip
@@ -16,6 +16,7 @@ from meta_animator.data.samples import FRAME, SampleSet, read_clips, to_pixels
 from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.data.transforms import crop_and_resize, crop_box
 from meta_animator.errors import UserError
+from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.settings import RunConfig
 from meta_animator.stages.base import BaseStage, FaceStage, UNetStage, VAEStage

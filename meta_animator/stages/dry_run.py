@@ -35,6 +35,7 @@ def trainable_parameters(config: RunConfig) -> dict[str, int]:
     shared = {"control": sum(p.numel() for p in control.base_state().values())}
     loras = {f"lora {t}": sum(p.numel() for p in control.bank.parameters(t)) for t in config.model.tasks}
     if config.stage == "motion":
-        motion = sum(p.numel() for p in new_motion_adapter(unet, config.model.motion_max_seq_length).parameters())
+        adapter = new_motion_adapter(unet, config.model.motion_max_seq_length, config.model.motion_mid_block)
+        motion = sum(p.numel() for p in adapter.parameters())
         return {"motion": motion, **(loras if config.train.train_lora_in_motion else {})}
     return loras if config.train.trainable == "lora" else {**shared, **loras}

@@ -14,7 +14,7 @@ from meta_animator.models.assembly import build_assembly
 from meta_animator.models.control import ControlOutput, NoHint
 from meta_animator.stages.sample import load_animator
 from meta_animator.training.checkpoint import Checkpoint, save_checkpoint
-from meta_animator.weights import load_tensors, short
+from meta_animator.weights import load_tensors, save_tensors, short
 from tests import tiny
 
 PERSON = {"p0": "<id000>", "held-out": "<id001>"}
@@ -181,6 +181,46 @@ def test_folders_that_are_no_lora(extracted, tmp_path):
         load_extracted(fresh, tmp_path)
     with pytest.raises(UserError, match="not the folder of a LoRA"):
         load_extracted(fresh, folder / "controlnet")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("metadata.json", {"base": None}, "'base' is None; expected a string"),
+        ("metadata.json", {"base": "damaged"}, "'base' is 'damaged'; expected the name of weights"),
+        ("metadata.json", {"lora_rank": "4"}, "'lora_rank' is '4'; expected a whole number"),
+        ("adapter_config.json", {"lora_alpha": 8}, "has r=4, lora_alpha=8, use_rslora=False; expected r=4, lora_alpha=4"),
+        ("adapter_config.json", {"r": 2}, "has r=2, lora_alpha=4"),
+        ("adapter_config.json", {"use_rslora": True}, "use_rslora=True; expected"),
+    ],
+)
+def test_folders_that_contradict_themselves(extracted, file, change, message):
+    _, fresh, folder, _ = extracted
+    load_control_folder(fresh, folder / "controlnet")
+    facts = json.loads((folder / "seg" / file).read_text())
+    (folder / "seg" / file).write_text(json.dumps(facts | change))
+    with pytest.raises(UserError, match=message) as error:
+        load_extracted(fresh, folder / "seg")
+    one_line(error)
+
+
+def test_weights_of_another_rank_than_the_metadata_says(extracted):
+    _, fresh, folder, _ = extracted
+    load_control_folder(fresh, folder / "controlnet")
+    file = folder / "seg" / "adapter_model.safetensors"
+    halved = {n: w[:2] if "lora_A" in n else w[:, :2] for n, w in load_tensors(file).items()}
+    save_tensors(halved, file)
+    with pytest.raises(UserError, match=r"has shape \(2, \d+\), metadata.json says lora_rank 4; is it damaged") as error:
+        load_extracted(fresh, folder / "seg")
+    one_line(error)
+
+
+def test_a_checkpoint_that_lacks_a_listed_lora_is_not_extracted(make_config):
+    run = make_config(name="run")
+    save_run(run, drop=["lora.seg."])
+    with pytest.raises(UserError, match="lists LoRA 'seg', but its weights hold none") as error:
+        extract(make_config("extract", name="loras", extract__checkpoint=run.output_dir))
+    one_line(error)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from meta_animator.conversion.motion import load_motion
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
+from meta_animator.stages.dry_run import trainable_parameters
+from meta_animator.weights import load_tensors, read_json, save_tensors, write_json
 from tests import tiny
 
 
@@ -43,3 +45,50 @@ def test_a_folder_without_weights_is_one_line(models, tmp_path):
     with pytest.raises(UserError, match="bare: ") as caught:
         load_motion(models, str(tmp_path / "bare"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("match", "config", "weights"),
+    [
+        ("motion_num_attention_heads 4, ours 8", {"motion_num_attention_heads": 4}, {}),
+        ("motion_norm_num_groups 4, ours 8", {"motion_norm_num_groups": 4}, {}),
+        (r"knows 4 positions, this run has model\.motion_max_seq_length=8", {"motion_max_seq_length": 4}, {}),
+        ("1 weights are missing, the first is ", {}, {"proj_in.bias": lambda w: None}),
+        ("1 weights are unexpected, the first is extra", {}, {"proj_in.bias": lambda w: "extra"}),
+        ("is not the usual table of sines", {}, {"pos_embed.pe": lambda w: w + 1}),
+        ("adapter: ", {"block_out_channels": 3}, {}),
+    ],
+)
+def test_folders_are_checked_as_files_are(models, tmp_path, match, config, weights):
+    folder = tmp_path / "adapter"
+    adapter = MotionAdapter.from_config(dict(models.motion.config) | {k: v for k, v in config.items() if v != 3})
+    adapter.save_pretrained(folder)
+    file = folder / "diffusion_pytorch_model.safetensors"
+    state = load_tensors(file)
+    for ending, change in weights.items():
+        name = next(n for n in state if n.endswith(ending))
+        changed = change(state[name])
+        if isinstance(changed, str):
+            state[changed] = state[name].clone()
+        elif changed is None:
+            del state[name]
+        else:
+            state[name] = changed
+    save_tensors(state, file)
+    write_json(folder / "config.json", read_json(folder / "config.json") | config)
+    with pytest.raises(UserError, match=match) as caught:
+        load_motion(models, str(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", ["control", "reference"])
+def test_a_stage_without_a_motion_module_takes_none(make_config, stage):
+    with pytest.raises(UserError, match=rf"model\.motion_from: stage '{stage}' has no motion module; leave it empty"):
+        tiny.make_stage(make_config(stage, model__motion_from="motion.ckpt"))
+
+
+@pytest.mark.parametrize("mid_block", [False, True])
+def test_the_dry_run_counts_the_mid_block(make_config, mid_block):
+    config = make_config("motion", model__motion_mid_block=mid_block)
+    models = Assembly(config.model, load_backbone(config.model), with_motion=True)
+    assert trainable_parameters(config)["motion"] == sum(p.numel() for p in models.motion.parameters())

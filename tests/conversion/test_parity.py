@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from meta_animator.conversion.ctrlora import ControlNames, from_ctrlora, to_base_file, to_ctrlora, to_lora_file
-from meta_animator.conversion.motion import from_animatediff, to_animatediff
+from meta_animator.conversion.motion import from_animatediff, positions, to_animatediff
 from meta_animator.diffusion.process import DDPM
 from meta_animator.diffusion.samplers import ddim
 from meta_animator.errors import UserError
@@ -164,7 +164,8 @@ def test_motion_unet_equals_animatediffs(version, mid_block, precision):
     motion = {n: w for n, w in theirs.items() if ".motion_modules." in n}
     unet.load_state_dict({n: w for n, w in theirs.items() if n not in motion})
     adapter = new_motion_adapter(unet, 32, mid_block).double()
-    copy_strict(dict(adapter.named_parameters()), from_animatediff(motion, 32, "fixture"), "fixture")
+    tables = {n: positions(*s[1:]) for n, s in layout.items() if n.endswith("pos_encoder.pe")}
+    copy_strict(dict(adapter.named_parameters()), from_animatediff(motion | tables, 32, "fixture"), "fixture")
     back = to_animatediff(adapter)
     assert back.keys() == {n for n in layout if ".motion_modules." in n}
     assert all(torch.equal(back[n], motion[n]) for n in motion)

@@ -129,6 +129,17 @@ def test_files_that_hold_no_weights(tmp_path):
     (tmp_path / "list.pt").write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(UserError):
         read_state(tmp_path / "list.pt")
+    (tmp_path / "nothing.ckpt").write_bytes(b"")
+    with pytest.raises(UserError, match="not a whole PyTorch file"):
+        read_state(tmp_path / "nothing.ckpt")
+    torch.save({"w": torch.randn(50_000)}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "old.ckpt").read_bytes()
+    torch.save({"w": torch.randn(50_000)}, tmp_path / "new.ckpt")
+    zipped = (tmp_path / "new.ckpt").read_bytes()
+    for cut in (whole[:1], whole[:20], whole[:200], whole[: len(whole) // 2], whole[100:], zipped[:20_000], zipped[:50]):
+        (tmp_path / "cut.ckpt").write_bytes(cut)
+        with pytest.raises(UserError, match="not a whole PyTorch file"):
+            read_state(tmp_path / "cut.ckpt")
     torch.save({"a": types.SimpleNamespace()}, tmp_path / "empty.pt")
     with pytest.raises(UserError, match="holds no tensors by name"):
         read_state(tmp_path / "empty.pt")

@@ -12,25 +12,34 @@ from tests.conversion import parity
 onnx = pytest.importorskip("onnx")
 
 
-def write_onnx(path, scales_itself: bool):
-    """conv - prelu - flatten - linear - batch norm, after (x - 127.5) / 128 where the network scales its pixels itself."""
+WIDTH = 64  # of the embeddings
+SCALES = {  # how a network brings [0, 255] to about [-1, 1]
+    "": [], "Sub Mul": [("Sub", 127.5), ("Mul", 1 / 128)], "Sub Div": [("Sub", 127.5), ("Div", 128.0)],
+    "Mul Sub": [("Mul", 1 / 128), ("Sub", 127.5 / 128)],
+}  # fmt: skip
+
+
+def write_onnx(path, scaling=(), end=(), width=WIDTH, side=112, outputs=("z",)):
+    """conv - prelu - flatten - linear, after the (operation, constant) pairs of `scaling` and before the nodes of `end`."""
     random = np.random.default_rng(0)
     weights = {
-        "mean": np.array([127.5], np.float32), "scale": np.array([1 / 128], np.float32),
         "w": random.standard_normal((4, 3, 7, 7)).astype(np.float32) / 10, "slope": np.full((4, 1, 1), 0.25, np.float32),
-        "fc": random.standard_normal((8, 4 * 16 * 16)).astype(np.float32) / 30, "b": random.standard_normal(8).astype(np.float32),
+        "fc": random.standard_normal((width, 4 * (side // 7) ** 2)).astype(np.float32) / 30,
+        "b": random.standard_normal(width).astype(np.float32),
     }  # fmt: skip
-    node = onnx.helper.make_node
-    nodes = [node("Sub", ["x", "mean"], ["c"]), node("Mul", ["c", "scale"], ["s"])] if scales_itself else []
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    shape = {"shape": np.array([1, -1], np.int64)} if "shape" in {name for n in end for name in n.input} else {}
+    constants = {f"c{k}": np.array([number], np.float32) for k, (_, number) in enumerate(scaling)} | shape
+    places = ["x", *(f"x{k}" for k in range(len(scaling)))]
+    nodes = [node(operation, [places[k], f"c{k}"], [places[k + 1]]) for k, (operation, _) in enumerate(scaling)]
     nodes += [
-        node("Conv", ["s" if scales_itself else "x", "w"], ["y"], kernel_shape=[7, 7], strides=[7, 7]),
-        node("PRelu", ["y", "slope"], ["p"]), node("Flatten", ["p"], ["f"], axis=1),
-        node("Gemm", ["f", "fc", "b"], ["z"], transB=1),
+        node("Conv", [places[-1], "w"], ["y"], kernel_shape=[7, 7], strides=[7, 7]), node("PRelu", ["y", "slope"], ["p"]),
+        node("Flatten", ["p"], ["f"], axis=1), node("Gemm", ["f", "fc", "b"], ["z"], transB=1), *end,
     ]  # fmt: skip
-    value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
-        nodes, "face", [value("x", onnx.TensorProto.FLOAT, ["n", 3, 112, 112])], [value("z", onnx.TensorProto.FLOAT, ["n", 8])],
-        [onnx.numpy_helper.from_array(array, n) for n, array in weights.items() if scales_itself or n not in ("mean", "scale")],
+        nodes, "face", [value("x", onnx.TensorProto.FLOAT, ["n", 3, side, side])],
+        [value(name, onnx.TensorProto.FLOAT, None) for name in outputs],
+        [onnx.numpy_helper.from_array(array, n) for n, array in {**weights, **constants}.items()],
     )  # fmt: skip
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)]), path)
     return weights
@@ -49,12 +58,12 @@ def aligned(count: int = 2):
     return images, template(112).expand(count, -1, -1)
 
 
-@pytest.mark.parametrize("scales_itself", [True, False])
-def test_an_onnx_network_answers_as_its_formula_and_has_gradients(tmp_path, scales_itself):
-    weights = write_onnx(tmp_path / "face.onnx", scales_itself)
+@pytest.mark.parametrize("scaling", SCALES)
+def test_an_onnx_network_answers_as_its_formula_and_has_gradients(tmp_path, scaling):
+    weights = write_onnx(tmp_path / "face.onnx", SCALES[scaling])
     embedder = load_face(str(tmp_path / "face.onnx"))
     images, landmarks = aligned()
-    pixels = ((images + 1) * 127.5 - 127.5) / 128 if scales_itself else images
+    pixels = ((images + 1) * 127.5 - 127.5) / 128 if scaling else images
     torch.testing.assert_close(embedder.embed_face(images, landmarks), by_hand(pixels, weights), rtol=0, atol=1e-5)
     images.requires_grad_(True)
     embedder.embed_face(images, landmarks)[:, 0].sum().backward()
@@ -95,5 +104,36 @@ def test_what_is_missing_is_said(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no")
     with pytest.raises(UserError, match="cannot be read"):
         load_face(str(tmp_path / "broken.onnx"))
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "config.json").write_text('{"channels": 3}')
+    with pytest.raises(UserError, match=r"config\.json: .*expected whole numbers and a list of them for channels"):
+        load_face(str(tmp_path / "ours"))
     with pytest.raises(UserError, match="not an iResNet"):
         iresnet_from({"w": torch.zeros(1)}, "file")
+
+
+@pytest.mark.parametrize(
+    ("match", "changes"),
+    [
+        ("makes -1 of pixel value 0 and 509 of 255; expected a network for", {"scaling": [("Sub", 0.5), ("Div", 0.5)]}),
+        (r"fails on two crops of 112 x 112 pixels \(.*expected \(2, d\)", {"side": 96}),
+        (r"makes \(2, 3\) of two crops", {"width": 3}),
+        (r"makes \(2, 4, 16, 16\) of two crops", {"outputs": ["p"]}),
+        ("has 2 outputs; expected", {"outputs": ["z", "f"]}),
+        (r"makes \(1, 128\) of two crops", {"end": [("Reshape", ["z", "shape"], ["r"])], "outputs": ["r"]}),
+        ("its embeddings are not finite", {"end": [("Sqrt", ["z"], ["r"])], "outputs": ["r"]}),
+    ],
+)
+def test_networks_of_another_kind_are_refused_at_load(tmp_path, match, changes):
+    nodes = [onnx.helper.make_node(*node) for node in changes.get("end", ())]
+    write_onnx(tmp_path / "face.onnx", **changes | {"end": nodes})
+    with pytest.raises(UserError, match=match) as caught:
+        load_face(str(tmp_path / "face.onnx"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_difference_behind_the_first_layer_is_no_scaling(tmp_path):
+    """PReLU written out as a subtraction and a product."""
+    end = [("Abs", ["z"], ["a"]), ("Sub", ["z", "a"], ["d"]), ("Mul", ["d", "d"], ["r"])]
+    write_onnx(tmp_path / "face.onnx", end=[onnx.helper.make_node(*node) for node in end], outputs=["r"])
+    assert not load_face(str(tmp_path / "face.onnx")).bytes_in

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from meta_animator.errors import UserError
+from meta_animator.models.control import MetaControlNet
 from meta_animator.models.lora import LoRABank, merged
 from meta_animator.settings import TASKS
 from meta_animator.weights import copy_strict, load_tensors, save_tensors
@@ -115,8 +116,20 @@ def test_a_lora_loads_by_name_and_only_whole():
         with pytest.raises(UserError, match=f"here: LoRA 'other': 1 weights are (missing|unknown).*({lost}|more)"):
             two.bank.load("other", broken, "here")
     assert two.bank.tasks == [*tiny.TASKS, "new"]
-    with pytest.raises(UserError, match="rank 2; the model's is 4"):
-        two.bank.load("seg", {n: p[:2] if "lora_A" in n else p[:, :2] for n, p in state.items()}, "here")
+    for name in ("seg", "other"):
+        with pytest.raises(UserError, match=f"LoRA '{name}': has rank 2; the model's is 4"):
+            two.bank.load(name, {n: p[:2] if "lora_A" in n else p[:, :2] for n, p in state.items()}, "here")
+    assert two.bank.tasks == [*tiny.TASKS, "new"]
+
+
+def test_an_added_lora_is_saved(tmp_path):
+    control = tiny.tiny_control()
+    state = {n: torch.randn_like(p) for n, p in control.bank.state("seg").items()}
+    control.bank.load("new", state, "here")
+    control.save_pretrained(tmp_path)
+    back = MetaControlNet.from_pretrained(tmp_path)
+    assert back.bank.tasks == [*tiny.TASKS, "new"]
+    assert all(torch.equal(p, state[n]) for n, p in back.bank.state("new").items())
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
 from einops import rearrange
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from meta_animator.diffusion.process import DDPM
 from meta_animator.errors import UserError
+from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.backbones.single_file import load_single_file, load_vae
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.motion import join_motion, new_motion_adapter
@@ -30,6 +30,7 @@ class StableDiffusion(nn.Module):
 
     def __init__(self, config: ModelConfig, unet: UNet2DConditionModel, vae, text_encoder, tokenizer, scheduler: Mapping):
         super().__init__()
+        check_parts(config, unet, vae, text_encoder, tokenizer)
         self.config, self.tokenizer = config, tokenizer
         self.scheduler, self.process = dict(scheduler), make_process(scheduler)
         self.unet, self.vae, self.text_encoder, self.motion_unet = unet, vae, text_encoder, None
@@ -61,13 +62,8 @@ class StableDiffusion(nn.Module):
                 raise UserError(f"base model {folder}: no folder '{part}'; expected a model in diffusers format")
         parts = {}
         for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL), ("text_encoder", CLIPTextModel)):
-            if part == "vae" and config.vae:
-                parts[part] = load_vae(config.vae, folder)
-                continue
-            try:
-                parts[part] = kind.from_pretrained(folder / part, torch_dtype=torch.float32)
-            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-                raise UserError(f"base model {folder / part}: {str(error).splitlines()[0]}") from error
+            own = part != "vae" or own_vae
+            parts[part] = load_part(kind, folder / part) if own else load_vae(config.vae, folder)
         tokenizer = load_tokenizer(config.tokenizer or str(folder / "tokenizer"))
         return cls(config, **parts, tokenizer=tokenizer, scheduler=read_scheduler(folder, config.beta_schedule))
 
@@ -184,22 +180,48 @@ def download(name: str) -> Path:
 def may_be_on_hub(name: str) -> bool:
     """Whether a name reads as the hub's owner/name, and not as a path. Names of two parts are ambiguous; a folder here
     comes first, and one with an ending is a file."""
-    return bool(re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)) and not name.endswith((*TORCH_SUFFIXES, ".safetensors"))
+    below_a_folder = "/" in name and Path(name).parent.is_dir()
+    file = name.endswith((*TORCH_SUFFIXES, ".safetensors"))
+    return bool(re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)) and not below_a_folder and not file
+
+
+def check_parts(config: ModelConfig, unet: UNet2DConditionModel, vae, text_encoder, tokenizer) -> None:
+    """Raises UserError for parts that do not fit each other or this method, and says where a tokenizer seems to be another's."""
+    base, text = f"base model {config.base}", text_encoder.config
+    latent, width = vae.config.latent_channels, unet.config.cross_attention_dim
+    if unet.config.in_channels != latent:
+        raise UserError(f"{base}: its UNet reads {unet.config.in_channels} channels (inpainting?), its VAE has {latent}")
+    if width != text.hidden_size:
+        raise UserError(f"{base}: its UNet listens to {width} numbers per token, its text encoder gives {text.hidden_size}")
+    if unet.config.addition_embed_type or unet.config.class_embed_type:
+        raise UserError(f"{base}: its UNet wants more than text (SDXL?); expected the family of Stable Diffusion 1 and 2")
+    tokens = len(tokenizer)
+    if tokens > text.vocab_size or tokenizer.model_max_length > text.max_position_embeddings:
+        raise UserError(
+            f"{base}: its tokenizer makes {tokens} tokens, {tokenizer.model_max_length} in a prompt; its text encoder knows "
+            f"{text.vocab_size}, {text.max_position_embeddings} in a prompt; set model.tokenizer"
+        )
+    if tokens < text.vocab_size:
+        print(f"note: {config.base}: its tokenizer makes {tokens} tokens, its text encoder knows {text.vocab_size}: no pair?")
 
 
 def load_tokenizer(source: str):
-    """A CLIP tokenizer from a folder, or by its name on the hub. Raises UserError where it is in neither place."""
+    """A CLIP tokenizer from a folder, or by its name on the hub. Raises UserError where it is in neither place, or knows no
+    words (what transformers makes of a folder or a name without a vocabulary)."""
     from transformers import CLIPTokenizer
 
     if not Path(source).is_dir() and not may_be_on_hub(source):
         raise UserError(f"tokenizer '{source}': no such folder here; expected one, or a name on the hub; set model.tokenizer")
     try:
-        return CLIPTokenizer.from_pretrained(source)
+        tokenizer = CLIPTokenizer.from_pretrained(source)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"tokenizer '{source}': neither a folder nor to be had from the hub ({reason}); set model.tokenizer"
         ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UserError(f"tokenizer '{source}': holds no vocabulary, or is not to be had from the hub; set model.tokenizer")
+    return tokenizer
 
 
 def read_process(folder: Path) -> DDPM:
@@ -210,9 +232,17 @@ def read_process(folder: Path) -> DDPM:
 def read_scheduler(folder: Path, beta_schedule: str = "") -> dict[str, Any]:
     """What a diffusers folder says of its noise process, under the names of diffusers' schedulers, or the same with another
     `beta_schedule`. Sampling is ours, whichever scheduler the folder names."""
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
-    known = {name: config.get(name, default) for name, default in SCHEDULER.items()}
-    return known | {"beta_schedule": beta_schedule or config["beta_schedule"]}
+    file = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(file)
+    if config.get("trained_betas") is not None:
+        raise UserError(f"{file}: has a noise schedule of its own (trained_betas); expected one by name: linear, scaled_linear")
+    known = {name: default if config.get(name) is None else config[name] for name, default in SCHEDULER.items()}
+    known["beta_schedule"] = beta_schedule or known["beta_schedule"]
+    try:
+        make_process(known).sampling_timesteps(2)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: {error}") from error
+    return known
 
 
 SCHEDULER = {  # with the values that SD1.5's scheduler has where its config is silent

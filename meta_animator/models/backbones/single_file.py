@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
 from meta_animator.models.backbones.ldm import CONTROL, TEXT, UNET, VAE, to_shapes, unet_names, vae_names
+from meta_animator.models.backbones.parts import load_part
 from meta_animator.torch_files import read_state
 from meta_animator.weights import check_names, copy_strict, read_json
 
@@ -55,9 +55,7 @@ def load_vae(source: str, architecture: Path) -> AutoencoderKL:
     path = Path(source)
     if path.is_dir():
         folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
-        if not (folder / "config.json").is_file():
-            raise UserError(f"model.vae {path}: no config.json; expected a diffusers folder of a VAE, or a file")
-        return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+        return load_part(AutoencoderKL, folder, "model.vae")
     state = read_state(path)
     return _vae(_below(state, VAE) or state, architecture, "", f"model.vae {path}")
 

@@ -1,0 +1,72 @@
+"""What a checkpoint says of itself (manifest.json, metadata.json): whether it can be read, and whether the weights agree."""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from meta_animator.errors import UserError
+
+KINDS = {str: "a string", int: "a whole number", list: "a list", dict: "a mapping"}
+REQUIRED = {"stage": str, "step": int, "base": str, "tasks": list, "lora_rank": int}
+OPTIONAL = {
+    "identifiers": dict, "prompt": str, "person": str, "beta_schedule": str, "condition_range": str, "condition_posterior": str,
+    "motion_max_seq_length": int, "trained_tensors": dict,
+}  # fmt: skip
+
+
+def check_manifest(manifest: Any, what: str) -> None:
+    """Raises UserError unless `manifest` has what the manifest of a stage 0, 1 or 2 says, each of its kind."""
+    if isinstance(manifest, Mapping) and str(manifest.get("stage", "")).startswith("base_"):
+        raise UserError(f"{what}: is a '{manifest['stage']}' run; give one of stages 0 to 2")
+    check_fields(manifest, REQUIRED, f"{what}: manifest.json", OPTIONAL)
+    if strange := [task for task in manifest["tasks"] if not isinstance(task, str)]:
+        raise UserError(f"{what}: manifest.json: 'tasks' holds {strange[0]!r}; expected names")
+    check_fingerprint(manifest["base"], f"{what}: manifest.json: 'base'")
+
+
+def check_fields(
+    values: Any, required: Mapping[str, type], what: str, optional: Mapping[str, type] | None = None
+) -> None:
+    """Raises UserError unless `values` is a mapping with the required keys, and values of these kinds."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{what}: is {_shown(values)}; expected a mapping")
+    if missing := [key for key in required if key not in values]:
+        raise UserError(f"{what}: '{missing[0]}' is missing")
+    for key, kind in {**required, **(optional or {})}.items():
+        if key in values and (not isinstance(values[key], kind) or isinstance(values[key], bool)):
+            raise UserError(f"{what}: '{key}' is {_shown(values[key])}; expected {KINDS[kind]}")
+
+
+def check_fingerprint(name: str, what: str) -> None:
+    """Raises UserError unless `name` reads as `weights.fingerprint` writes it."""
+    digits, _, values = name.partition(":")
+    try:
+        whole = re.fullmatch("[0-9a-f]{8}", digits) and len(base64.b64decode(values, validate=True)) % 2 == 0
+    except (binascii.Error, ValueError):
+        whole = False
+    if not whole:
+        raise UserError(f"{what} is {_shown(name)}; expected the name of weights, 8 hex digits and their values; is it damaged?")
+
+
+def part_of(name: str) -> str:
+    """The part that a weight belongs to: control, motion, or lora.<task>."""
+    pieces = name.split(".")
+    return ".".join(pieces[:2]) if pieces[0] == "lora" else pieces[0]
+
+
+def check_parts(manifest: Mapping[str, Any], names: Iterable[str], what: str) -> None:
+    """Raises UserError unless weights with these names have the LoRAs that the manifest of their Meta ControlNet lists, and
+    no part that is unknown."""
+    parts, tasks = {part_of(name) for name in names}, manifest["tasks"]
+    if missing := [task for task in tasks if f"lora.{task}" not in parts]:
+        raise UserError(f"{what}: its manifest lists LoRA '{missing[0]}', but its weights hold none of that name; is it damaged?")
+    known = {"control", "motion", *(f"lora.{task}" for task in tasks)}
+    if unknown := sorted(parts - known):
+        raise UserError(f"{what}: its weights hold '{unknown[0]}', which its manifest does not list; is it damaged?")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

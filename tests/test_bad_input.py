@@ -6,6 +6,7 @@ import json
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -263,7 +264,7 @@ def motion_from_stage_0(room):
     return sampling(room, f"model.motion_from={room.prepared}", "sample.window=8")
 
 
-@case("no-base': no such file or folder here, and not to be had from the hub")
+@case("no-base': no such file or folder here; expected one, or a name on the hub")
 def base_that_is_not_there(room):
     return ["train", room.config("control"), f"model.base={room.folder}/no-base"]
 
@@ -924,3 +925,11 @@ def test_an_explicit_subset_of_tasks_is_fine(room, capfd, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", room.config("motion"), "model.tasks=[seg]", "train.max_steps=1"])
     runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
     assert read_json(room.out / "checkpoints" / "step-000001" / "manifest.json")["tasks"] == ["seg"]
+
+
+def test_an_error_ends_the_process_and_its_workers(room):
+    """Workers leave SIGTERM alone: a process that ends by an error and only then sends it would wait for ever."""
+    script, *arguments = picture_that_was_cut_off_in_a_worker(room)
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 2 and "error: " in done.stderr

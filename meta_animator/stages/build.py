@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -225,16 +225,20 @@ def _in_turns(rows: list[list]) -> list:
 
 def load_batches(
     data: DataConfig, samples: SampleSet, plan: TaskPlan, accelerator: Accelerator, first: int, last: int
-) -> Iterator[Batch]:
-    """This rank's micro-batches of the optimizer steps first .. last - 1."""
+) -> Generator[Batch, None, None]:
+    """This rank's micro-batches of the optimizer steps first .. last - 1. To be closed: worker processes end with it."""
     draws = list(plan.batches(first, last, accelerator.process_index))
+    loader = iter(DataLoader(
+        samples, batch_sampler=draws, collate_fn=collate, num_workers=data.num_workers,
+        worker_init_fn=leave_signals_to_the_loop,
+    ))  # fmt: skip
     try:
-        yield from DataLoader(
-            samples, batch_sampler=draws, collate_fn=collate, num_workers=data.num_workers,
-            worker_init_fn=leave_signals_to_the_loop,
-        )  # fmt: skip
+        yield from loader
     except UserError as error:  # a worker's error carries the worker's traceback; its last line is the message
         raise UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1]) from None
+    finally:
+        if data.num_workers:  # they leave SIGTERM to the loop: left to Python's exit, which sends it and waits, they never end
+            loader._shutdown_workers()
 
 
 def preview_examples(samples: SampleSet, plan: TaskPlan, config: RunConfig, count: int = 4) -> dict[str, Batch]:

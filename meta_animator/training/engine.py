@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from meta_animator.training.trackers import Tracker
 PAGE_SECONDS = 60  # at most between two versions of a run's page
 
 # batches(first_step, last_step) yields micro-batches, `gradient_accumulation_steps` of them per optimizer step
-Batches = Callable[[int, int], Iterator[Any]]
+Batches = Callable[[int, int], Generator[Any, None, None]]
 
 
 class Trainer:
@@ -101,7 +101,7 @@ class Trainer:
             mininterval=1.0, dynamic_ncols=True,
         )  # fmt: skip
         stream = self.batches(self.step, train.max_steps)
-        with bar:
+        with contextlib.closing(stream), bar:
             while self.step < train.max_steps:
                 logs = self._optimizer_step(stream)
                 self.step += 1
@@ -117,7 +117,7 @@ class Trainer:
                     name = signal.Signals(stop).name
                     raise Stopped(f"{name} after step {self.step}, which is saved; the same command continues", stop)
 
-    def _optimizer_step(self, stream: Iterator[Any]) -> dict[str, Any]:
+    def _optimizer_step(self, stream: Generator[Any, None, None]) -> dict[str, Any]:
         """Forward and backward over the micro-batches, clip, step; returns the means of their logs.
 
         A step whose gradient is not finite changes nothing but the step number; `train.max_skipped_steps` of them are

@@ -70,6 +70,8 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     """Stage 0, 1 or 2 with its data."""
     if config.stage == "motion" and config.train.trainable == "lora":
         raise UserError("train.trainable=lora is for stages 0 and 2; stage 1 trains the motion module")
+    if config.train.trainable == "decoder":
+        raise UserError("train.trainable=decoder is for base_vae; stages 0 to 2 keep the VAE as it is")
     if config.stage != "motion" and config.model.motion_from:
         raise UserError(f"model.motion_from: stage '{config.stage}' has no motion module; leave it empty (1 and 3 take it)")
     clips = read_clips(config.data.train, config.data.split)

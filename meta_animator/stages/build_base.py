@@ -27,6 +27,10 @@ def build_base_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Mo
     """base_vae, base_unet or base_face with frames of many people, no conditions."""
     if not config.model.architecture:
         raise UserError(f"model.architecture is empty: stage '{config.stage}' needs the folder with the config files")
+    if config.train.trainable == "lora" or (config.train.trainable == "decoder" and config.stage != "base_vae"):
+        raise UserError(f"train.trainable={config.train.trainable}: stage '{config.stage}' has no such part")
+    if config.train.trainable == "decoder" and not config.model.base_from:
+        raise UserError("train.trainable=decoder: name the VAE whose decoder learns on, model.base_from")
     clips = read_clips(config.data.train, config.data.split)
     vae = load_part(AutoencoderKL, Path(config.model.base) / "vae") if config.stage == "base_unet" else None
     samples = SampleSet(clips, config.data, seed=config.seed, identifiers={})

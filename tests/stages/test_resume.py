@@ -194,7 +194,7 @@ def test_eight_frames_are_overfitted(make_config, tiny_base, tmp_path):
     batch = tiny.first_batch(samples, "seg", 8)
     with torch.no_grad():
         untouched = float(module(batch, 0)[0])
-    Trainer(config, Accelerator(cpu=True), module, lambda first, last: itertools.repeat(batch)).run()
+    Trainer(config, Accelerator(cpu=True), module, lambda first, last: (batch for _ in itertools.count())).run()
     with torch.no_grad():
         trained = float(module(batch, 0)[0])
     assert metrics(config.output_dir)[0]["loss"] == pytest.approx(untouched, rel=1e-5)

@@ -23,6 +23,7 @@ class ModelConfig:
     backbone: str = setting("sd", "family of the base model", choices=("sd",))
     base: str = setting("assets/base", "base model: diffusers folder, .safetensors or .ckpt file, or name on the hub")
     architecture: str = setting("", "folder with the base's config files, for --dry-run and single files; empty: the base itself")
+    base_from: str = setting("", "base model whose part a base_* stage goes on training; empty: from random weights")
     vae: str = setting("", "VAE instead of the base's own: diffusers folder or file")
     tokenizer: str = setting("", "tokenizer folder or name on the hub; empty: the base's own, for a file SD1's from the hub")
     face: str = setting(
@@ -54,6 +55,7 @@ class PuppetsConfig:
     driving_frames: int = setting(24, "frames of the held-out motion", low=1)
     height: int = setting(128, "pixels", low=16)
     width: int = setting(128, "pixels", low=16)
+    camera_motion: float = setting(0.0, "how much cameras move, as if held by hand; 0: they stand", low=0.0, high=1.0)
     seed: int = setting(0, "first seed of identities, motions and scenes")
 
 
@@ -97,7 +99,10 @@ class TrainConfig:
     max_steps: int = setting(1000, "optimizer steps", low=1)
     batch_size: int = setting(8, "samples per device and micro-batch", low=1)
     gradient_accumulation_steps: int = setting(1, "micro-batches per optimizer step; all of one task", low=1)
-    trainable: str = setting("all", "all of a stage's modules, or its LoRAs only", choices=("all", "lora"))
+    trainable: str = setting(
+        "all", "all of a stage's modules, its LoRAs only, or base_vae's decoder only (its latents stay as they are)",
+        choices=("all", "lora", "decoder"),
+    )  # fmt: skip
     learning_rate: float = setting(1e-5, "AdamW learning rate", low=0.0)
     lora_learning_rate: float = setting(0.0, "learning rate of LoRAs; 0: learning_rate", low=0.0)
     adam_beta1: float = setting(0.9, "AdamW", low=0.0, high=0.9999)

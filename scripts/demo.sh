@@ -1,14 +1,23 @@
 #!/usr/bin/env bash
 # The whole pipeline on puppets with the embedded base model: about 10 minutes on 2 CPU cores, no GPU, no network.
 #
-#   bash scripts/demo.sh [key=value ...]      extra settings go to every stage
+#   bash scripts/demo.sh [key=value ...]          extra settings go to every stage
+#   bash scripts/demo.sh --fast [key=value ...]   a first look: stage 0 as it is shipped, no motion module, a short stage 2,
+#                                                 half of the frames
 #
 # Environment: DEMO_DIR (outputs/demo), DEMO_DATA (data/puppets). Writes DEMO_DIR/{animation.mp4, overview.png, metrics.json}.
 
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 use_environment
-out=${DEMO_DIR:-outputs/demo}
-data=${DEMO_DATA:-data/puppets}
+fast=false
+if [[ ${1:-} == --fast ]]; then
+    fast=true
+    shift
+fi
+out=${DEMO_DIR:-outputs/demo} data=${DEMO_DATA:-data/puppets}
+if $fast; then
+    out=${DEMO_DIR:-outputs/demo_fast} data=${DEMO_DATA:-data/puppets_fast}
+fi
 seconds=()
 
 # stage NAME SENTENCE COMMAND...: tell what comes, run it, keep its wall-clock seconds
@@ -23,23 +32,34 @@ stage() {
 
 rm -rf "$out"/cache "$out"/step0 "$out"/step1 "$out"/step2 "$out"/step3 "$out"/step3_shuffled "$out"/loras
 here=("data.puppets.root=$data" "data.cache_dir=$out/cache" "data.train=[$data/train]")
-stage step0 "Meta ControlNet and nine LoRAs learn from many people" \
+trained0=$out/step0 trained1=$out/step1
+if $fast; then
+    trained0=assets/base/control trained1=
+    here+=(data.puppets.identities=8 data.puppets.frames=4 data.puppets.driving_frames=12)
+    short=(train.max_steps=100 train.preview_every=0 sample.num_inference_steps=12)
+    set -- "${short[@]}" "$@"
+fi
+$fast || stage step0 "Meta ControlNet and nine LoRAs learn from many people" \
     bash Step0_train_BaseCtrl_LoRA.sh "${here[@]}" output_dir="$out/step0" "$@"
-stage step1 "the motion module learns from clips" \
-    bash Step1_train_Motion_Module.sh "${here[@]}" output_dir="$out/step1" model.control_from="$out/step0" "$@"
+$fast || stage step1 "the motion module learns from clips" \
+    bash Step1_train_Motion_Module.sh "${here[@]}" output_dir="$out/step1" model.control_from="$trained0" "$@"
 stage step2 "eight photos of one person" \
-    bash Step2_finetune_BaseCtrl_LoRA.sh "${here[@]}" output_dir="$out/step2" model.control_from="$out/step0" \
+    bash Step2_finetune_BaseCtrl_LoRA.sh "${here[@]}" output_dir="$out/step2" model.control_from="$trained0" \
     "data.train=[$data/person]" "data.auxiliary=[$data/train]" "$@"
-stage extract "each task's LoRA as a folder of its own" \
+$fast || stage extract "each task's LoRA as a folder of its own" \
     bash extract_LoRA_weights.sh output_dir="$out/loras" extract.checkpoint="$out/step2" "$@"
-sampling=(model.control_from="$out/step2" model.motion_from="$out/step1" sample.reference="$data/person" sample.driving="$data/driving")
+sampling=(model.control_from="$out/step2" model.motion_from="$trained1" sample.reference="$data/person" sample.driving="$data/driving")
 stage step3 "that person in a motion nobody has seen" bash Step3_sample.sh "${sampling[@]}" output_dir="$out/step3" "$@"
-stage control "the same with the poses in a wrong order: it must score worse" \
-    bash Step3_sample.sh "${sampling[@]}" output_dir="$out/step3_shuffled" sample.shuffle_driving=true "$@"
+compare=()
+if ! $fast; then
+    stage control "the same with the poses in a wrong order: it must score worse" \
+        bash Step3_sample.sh "${sampling[@]}" output_dir="$out/step3_shuffled" sample.shuffle_driving=true "$@"
+    compare=(--shuffled "$out/step3_shuffled")
+fi
 
 echo
 "$PYTHON" scripts/evaluate.py "$out/step3" --truth "$data/driving" --reference "$data/person" \
-    --shuffled "$out/step3_shuffled" --seconds "${seconds[@]}" --output "$out"
+    ${compare[@]+"${compare[@]}"} --seconds "${seconds[@]}" --output "$out"
 cp "$out/step3/animation.mp4" "$out/animation.mp4"
 echo
 echo "the animation:            $out/animation.mp4"

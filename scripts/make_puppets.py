@@ -16,9 +16,8 @@ def main() -> None:
     parser.add_argument("root", help="folder for the three data sets")
     for field in dataclasses.fields(PuppetsConfig):
         if field.name not in ("root", "height", "width"):
-            parser.add_argument(
-                f"--{field.name.replace('_', '-')}", type=int, default=field.default, help=field.metadata["meaning"]
-            )
+            name, kind = f"--{field.name.replace('_', '-')}", type(field.default)
+            parser.add_argument(name, type=kind, default=field.default, help=field.metadata["meaning"])
     parser.add_argument("--size", type=int, nargs=2, default=(128, 128), metavar=("HEIGHT", "WIDTH"))
     options = vars(parser.parse_args())
     options["height"], options["width"] = options.pop("size")

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Train the embedded base model anew: puppets, VAE, UNet with text encoder, face embedder, stage 0; well over an hour on 2 CPU cores.
+# Train the embedded base model anew: puppets, VAE, its decoder, UNet with text encoder, face embedder, stages 0 and 1; some
+# hours on 2 CPU cores. An interrupted run goes on where it was.
 #
 #   bash scripts/train_base.sh      writes outputs/base/model; copy it to assets/base to make it the default
+#
+# To go on from the shipped weights instead of random ones, give a stage model.base_from=assets/base (README of assets/base).
 
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 use_environment
-for part in vae unet face control; do
+for part in vae decoder unet face control motion; do
     "$PYTHON" scripts/launch.py scripts/train.py "configs/demo/base_$part.yaml"
     "$PYTHON" scripts/export_base.py "outputs/base/$part" outputs/base/model
 done

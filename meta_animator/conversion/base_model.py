@@ -6,8 +6,10 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from meta_animator.config import load_config
+from meta_animator.data.manifest import Clip
 from meta_animator.data.samples import read_clips, to_pixels
 from meta_animator.errors import UserError
 from meta_animator.models.face import FaceConfig, FaceEmbedder
@@ -18,25 +20,28 @@ from meta_animator.weights import copy_strict, read_json, save_tensors, write_js
 
 
 def export_base(run: Path, output: Path) -> list[Path]:
-    """Turn a base_* run, or a stage-0 run on it, into folders of the base model at `output`; returns the folders."""
+    """Turn a base_* run, or a run of stage 0 or 1 on it, into folders of the base model at `output`; returns the folders."""
     config = load_config(run / "config.yaml")
     manifest, weights = read_weights(run)
-    if config.stage == "control":
-        return _export_control(manifest, weights, output)
+    if config.stage in ("control", "motion"):
+        return [_export_checkpoint(manifest, weights, output / config.stage)]
     export = {"base_vae": _export_vae, "base_unet": _export_unet, "base_face": _export_face}
     if config.stage not in export:
-        raise UserError(f"{run}: is a '{config.stage}' run; expected control or one of {', '.join(export)}")
+        raise UserError(f"{run}: is a '{config.stage}' run; expected control, motion or one of {', '.join(export)}")
     return export[config.stage](config, weights, output)
 
 
 def _export_vae(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:
-    """The scaling factor is 1 / standard deviation of the latents of 256 frames, as in Rombach et al. 2022, D.1."""
-    vae = AutoencoderKL.from_config(AutoencoderKL.load_config(Path(config.model.architecture) / "vae"))
+    """The scaling factor is 1 / standard deviation of the latents of 256 frames, as in Rombach et al. 2022, D.1; that of
+    the start, where only the decoder learned."""
+    folder = Path(config.model.base_from or config.model.architecture) / "vae"
+    vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder))
     _fill(vae, weights, "vae")
-    frames = [clip.load(0, ("frame",)).frame for clip in read_clips(config.data.train, config.data.split)[:256]]
-    with torch.no_grad():
-        latents = torch.cat([vae.encode(to_pixels(frame)[None]).latent_dist.mode() for frame in frames])
-    vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
+    if config.train.trainable != "decoder":
+        frames = [clip.load(0, ("frame",)).frame for clip in read_clips(config.data.train, config.data.split)[:256]]
+        with torch.no_grad():
+            latents = torch.cat([vae.encode(to_pixels(frame)[None]).latent_dist.mode() for frame in frames])
+        vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
     vae.half().save_pretrained(output / "vae")
     return [output / "vae"]
 
@@ -48,7 +53,7 @@ def _export_unet(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
     unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
     _fill(unet, weights, "unet")
     unet.half().save_pretrained(output / "unet")
-    tokenizer = base_tokenizer([clip.prompt for clip in read_clips(config.data.train, config.data.split)])
+    tokenizer = make_base_tokenizer(config, read_clips(config.data.train, config.data.split))
     tokenizer.save_pretrained(output / "tokenizer")
     text_encoder = CLIPTextModel(text_config(folder, tokenizer))
     _fill(text_encoder, weights, "text_encoder")
@@ -64,11 +69,18 @@ def _export_face(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
     return [output / "face"]
 
 
-def _export_control(manifest: dict, weights: dict[str, Tensor], output: Path) -> list[Path]:
+def _export_checkpoint(manifest: dict, weights: dict[str, Tensor], folder: Path) -> Path:
     """A checkpoint to start from, not to resume: weights and manifest only."""
-    save_tensors({name: tensor.half() for name, tensor in weights.items()}, output / "control" / "model.safetensors")
-    write_json(output / "control" / "manifest.json", manifest)
-    return [output / "control"]
+    save_tensors({name: tensor.half() for name, tensor in weights.items()}, folder / "model.safetensors")
+    write_json(folder / "manifest.json", manifest)
+    return folder
+
+
+def make_base_tokenizer(config: RunConfig, clips: list[Clip]) -> CLIPTokenizer:
+    """The tokenizer of the base that training goes on from, or one for the words of the train set."""
+    if config.model.base_from:
+        return CLIPTokenizer.from_pretrained(Path(config.model.base_from) / "tokenizer")
+    return base_tokenizer([clip.prompt for clip in clips])
 
 
 def text_config(architecture: Path, tokenizer):

@@ -95,6 +95,7 @@ def describe_checkpoint(manifest: Mapping[str, Any], shared: Mapping[str, Tensor
         "identifier": people.get(person, ""),
         "identifiers": people,
         "prompt": manifest.get("prompt", ""),
+        "description": manifest.get("description", ""),
         "condition_range": manifest.get("condition_range", "signed"),
         "versions": versions(),
     }

@@ -39,11 +39,11 @@ class Animation:
 class Animator:
     """Sampling with one set of networks."""
 
-    def __init__(self, config: RunConfig, models: Assembly, template: str, person: str):
-        """template: the prompt of the fine-tuned checkpoint; person: whom it was tuned on."""
+    def __init__(self, config: RunConfig, models: Assembly, template: str, person: str, description: str = ""):
+        """template: the prompt of the fine-tuned checkpoint; person: whom it was tuned on; description: in what words."""
         self.config, self.sample, self.models = config, config.sample, models
         self.template, self.person = template, person
-        self.prompt = prompt_for(config.sample, models.identifiers, template, person)
+        self.prompt = prompt_for(config.sample, models.identifiers, template, person, description)
         self.device = next(models.parameters()).device
         loras = dict(self.sample.loras) or None
         self.guide = Guide(
@@ -169,14 +169,17 @@ class Animator:
             raise UserError(f"sample.num_inference_steps: {error}") from error
 
 
-def prompt_for(sample: SampleConfig, identifiers: dict[str, str], template: str, person: str) -> str:
-    """The prompt with the person's identifier. Raises UserError for an unknown identity, naming the known ones."""
+def prompt_for(
+    sample: SampleConfig, identifiers: dict[str, str], template: str, person: str, description: str = ""
+) -> str:  # fmt: skip
+    """The prompt with the person's identifier and, for the person tuned on, the description. Raises UserError for an
+    unknown identity, naming the known ones."""
     name = sample.identity or person
     prompt = sample.prompt or template
     if "{identifier}" in prompt and name not in identifiers:
         known = ", ".join(list(identifiers)[:6]) + (" ..." if len(identifiers) > 6 else "")
         raise UserError(f"sample.identity: '{name}' is not in the checkpoint; it knows: {known or 'nobody'}")
-    return fill_prompt(prompt, identifiers.get(name, ""), "")
+    return fill_prompt(prompt, identifiers.get(name, ""), description if name == person else "")
 
 
 def _can_draw(task: str, layers: Layers) -> bool:

@@ -20,6 +20,7 @@ from meta_animator.diffusion.samplers import ddim
 from meta_animator.diffusion.timesteps import training_timesteps
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
+from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.backbones.sd import read_process
 from meta_animator.models.face import FaceEmbedder, align_faces
 from meta_animator.settings import RunConfig
@@ -63,11 +64,21 @@ class VAEStage(BaseStage):
     kl_weight, edge_weight, first_log_variance = 1e-6, 0.25, -6.0
 
     def __init__(self, config: RunConfig, examples: Batch):
-        folder = Path(config.model.architecture) / "vae"
-        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder))
-        start_as_pyramid(vae)
-        nn.init.constant_(vae.quant_conv.bias[vae.config.latent_channels :], self.first_log_variance)
+        if config.model.base_from:
+            vae = load_part(AutoencoderKL, Path(config.model.base_from) / "vae")
+        else:
+            folder = Path(config.model.architecture) / "vae"
+            vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder))
+            start_as_pyramid(vae)
+            nn.init.constant_(vae.quant_conv.bias[vae.config.latent_channels :], self.first_log_variance)
+        if config.train.trainable == "decoder":
+            vae.encoder.requires_grad_(False)
+            vae.quant_conv.requires_grad_(False)
         super().__init__(config, {"vae": vae}, examples)
+
+    def param_groups(self) -> list[ParamGroup]:
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        return [ParamGroup(name="base", parameters=trained, lr=self.config.train.learning_rate)]
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         vae = self.networks["vae"]
@@ -108,11 +119,17 @@ def start_as_pyramid(vae: AutoencoderKL, channels: int = 8) -> None:
 
 
 def cut_out(batch: Batch, seed: int) -> Tensor:
-    """A random part of each picture, half its height and width: (b 3 h/2 w/2)."""
-    height, width = (side // 2 for side in batch.pixels.shape[-2:])
+    """A random part of each picture, half its height and width: (b 3 h/2 w/2). Every second one with a visible face has
+    the face in its middle, as far as the picture goes on around it."""
+    size = torch.tensor([side // 2 for side in batch.pixels.shape[-2:]])
     parts = []
-    for pixels, draw in zip(batch.pixels, batch.draws, strict=True):
-        y, x = rng(seed, "cut-out", int(draw)).integers(0, (height + 1, width + 1))
+    for k, pixels in enumerate(batch.pixels):
+        draw = rng(seed, "cut-out", int(batch.draws[k]))
+        corner = torch.from_numpy(draw.integers(0, size.numpy() + 1))
+        if draw.random() < 0.5 and bool(batch.face_visible[k]):
+            middle = batch.landmarks[k].mean(0).flip(0).cpu()
+            corner = (middle - size / 2).round().long().clamp(torch.zeros_like(size), size)
+        (y, x), (height, width) = corner.tolist(), size.tolist()
         parts.append(pixels[:, y : y + height, x : x + width])
     return torch.stack(parts)
 
@@ -132,11 +149,17 @@ class UNetStage(BaseStage):
     def __init__(self, config: RunConfig, examples: Batch, vae: AutoencoderKL, tokenizer):
         from transformers import CLIPTextModel
 
-        folder = Path(config.model.architecture)
-        networks = {
-            "unet": UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet")),
-            "text_encoder": CLIPTextModel(text_config(folder, tokenizer)),
-        }
+        folder, start = Path(config.model.architecture), config.model.base_from
+        if start:
+            networks = {
+                "unet": load_part(UNet2DConditionModel, Path(start) / "unet"),
+                "text_encoder": load_part(CLIPTextModel, Path(start) / "text_encoder"),
+            }
+        else:
+            networks = {
+                "unet": UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet")),
+                "text_encoder": CLIPTextModel(text_config(folder, tokenizer)),
+            }
         super().__init__(config, networks, examples)
         self.tokenizer, self.process = tokenizer, read_process(folder)
         self.vae = vae.requires_grad_(False).eval()

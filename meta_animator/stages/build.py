@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Generator
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,6 +70,8 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     """Stage 0, 1 or 2 with its data."""
     if config.stage == "motion" and config.train.trainable == "lora":
         raise UserError("train.trainable=lora is for stages 0 and 2; stage 1 trains the motion module")
+    if config.train.trainable == "decoder":
+        raise UserError("train.trainable=decoder is for base_vae; stages 0 to 2 keep the VAE as it is")
     if config.stage != "motion" and config.model.motion_from:
         raise UserError(f"model.motion_from: stage '{config.stage}' has no motion module; leave it empty (1 and 3 take it)")
     clips = read_clips(config.data.train, config.data.split)
@@ -103,6 +106,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     stage = STAGES[config.stage](config, models, loss, examples)
     if isinstance(stage, ReferenceStage):
         stage.person = person
+        stage.description = Counter(clip.prompt for clip in clips).most_common(1)[0][0]
     return stage, samples, plan
 
 

@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 from tqdm import tqdm
 
+from meta_animator.conversion.base_model import make_base_tokenizer
 from meta_animator.data.batch import collate
 from meta_animator.data.latents import LatentCache
 from meta_animator.data.manifest import Clip
@@ -17,7 +18,6 @@ from meta_animator.data.transforms import crop_and_resize, crop_box
 from meta_animator.errors import UserError
 from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.face import FaceConfig, FaceEmbedder
-from meta_animator.models.tokenizer import base_tokenizer
 from meta_animator.settings import RunConfig
 from meta_animator.stages.base import BaseStage, FaceStage, UNetStage, VAEStage
 from meta_animator.weights import fingerprint, read_json
@@ -27,6 +27,10 @@ def build_base_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Mo
     """base_vae, base_unet or base_face with frames of many people, no conditions."""
     if not config.model.architecture:
         raise UserError(f"model.architecture is empty: stage '{config.stage}' needs the folder with the config files")
+    if config.train.trainable == "lora" or (config.train.trainable == "decoder" and config.stage != "base_vae"):
+        raise UserError(f"train.trainable={config.train.trainable}: stage '{config.stage}' has no such part")
+    if config.train.trainable == "decoder" and not config.model.base_from:
+        raise UserError("train.trainable=decoder: name the VAE whose decoder learns on, model.base_from")
     clips = read_clips(config.data.train, config.data.split)
     vae = load_part(AutoencoderKL, Path(config.model.base) / "vae") if config.stage == "base_unet" else None
     samples = SampleSet(clips, config.data, seed=config.seed, identifiers={})
@@ -64,7 +68,9 @@ def _make_stage(config: RunConfig, examples, samples: SampleSet, vae: Autoencode
     if config.stage == "base_vae":
         return VAEStage(config, examples)
     if config.stage == "base_unet":
-        return UNetStage(config, examples, vae, base_tokenizer([clip.prompt for clip in samples.clips]))
+        return UNetStage(config, examples, vae, make_base_tokenizer(config, samples.clips))
     shape = read_json(Path(config.model.architecture) / "face" / "config.json")
     people = sorted({clip.identity for clip in samples.clips})
-    return FaceStage(config, examples, people, FaceEmbedder(FaceConfig(**shape)))
+    start = config.model.base_from
+    embedder = FaceEmbedder.from_pretrained(Path(start) / "face") if start else FaceEmbedder(FaceConfig(**shape))
+    return FaceStage(config, examples, people, embedder)

@@ -6,9 +6,10 @@ from meta_animator.stages.control import ControlStage
 
 
 class ReferenceStage(ControlStage):
-    """Remembers in its checkpoint whose photos it saw, so that sampling need not be told."""
+    """Remembers in its checkpoint whose photos it saw, and what was said of them, so that sampling need not be told."""
 
     person: str = ""
+    description: str = ""
 
     def manifest(self) -> dict[str, Any]:
-        return {**super().manifest(), "person": self.person}
+        return {**super().manifest(), "person": self.person, "description": self.description}

@@ -88,7 +88,8 @@ def load_animator(config: RunConfig) -> Animator:
     if config.sample.loras:
         config.sample.loras = {load_extracted(models, Path(f)): w for f, w in config.sample.loras.items()}
     models.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return Animator(config, models, template=manifest.get("prompt", ""), person=manifest.get("person", ""))
+    told = {"template": "prompt", "person": "person", "description": "description"}
+    return Animator(config, models, **{name: manifest.get(key, "") for name, key in told.items()})
 
 
 def _load_control(models: Assembly, config: RunConfig) -> dict:

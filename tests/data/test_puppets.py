@@ -1,6 +1,7 @@
 """The puppets: exact layers, consistent keypoints, reproducible and distinct people."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -40,7 +41,7 @@ def standing(yaw: float, seed: int = 0, **tracks: float) -> Layers:
 @pytest.fixture(scope="module")
 def samples() -> list[Layers]:
     return [
-        render(make_identity(s), make_motion(s, MOTIONS[s % 4]), make_scene(s), make_camera(s), 0.3 * s)
+        render(make_identity(s), make_motion(s, MOTIONS[s % len(MOTIONS)]), make_scene(s), make_camera(s), 0.3 * s)
         for s in range(16)
     ]
 
@@ -208,6 +209,13 @@ def test_a_folder_of_puppets_is_made_once_and_not_mistaken_for_another(tmp_path)
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
     with pytest.raises(UserError, match=r"was made with identities 1, this run's data.puppets.identities is 3"):
         ensure_puppets(dataclasses.replace(config, identities=3))
+    note = tmp_path / "puppets" / "puppets.json"
+    made = json.loads(note.read_text())
+    del made["camera_motion"]
+    note.write_text(json.dumps(made))
+    ensure_puppets(config)  # made before cameras could move, so by one that stands
+    with pytest.raises(UserError, match=r"was made with camera_motion 0.0, this run's data.puppets.camera_motion is 0.5"):
+        ensure_puppets(dataclasses.replace(config, camera_motion=0.5))
 
 
 def test_unknown_motion_is_an_error():

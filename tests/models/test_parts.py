@@ -101,5 +101,26 @@ def test_schedules_that_are_not_ours(base):
     assert load_backbone(ModelConfig(base=str(base))).scheduler["beta_start"] == 0.00085
 
 
+def test_names_of_older_versions_are_known(base):
+    """As the published Stable Diffusion 1.5 folder has them: attention of an older diffusers, text_model. and position_ids."""
+    unattended = AutoencoderKL.load_config(base / "vae")
+    attended = AutoencoderKL.from_config({**unattended, "mid_block_add_attention": True})
+    attended.save_pretrained(base / "vae")
+    file = next((base / "vae").glob("*.safetensors"))
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = {}
+    for name, weight in load_file(file).items():
+        for new, old in older.items():
+            name = name.replace(f".attentions.0.{new}.", f".attentions.0.{old}.")
+        state[name] = weight
+    assert any(".query." in name for name in state)
+    save_file(state, file, {"format": "pt"})
+    text = base / "text_encoder" / "model.safetensors"
+    words = {f"text_model.{name.removeprefix('text_model.')}": weight for name, weight in load_file(text).items()}
+    save_file(words | {"text_model.embeddings.position_ids": torch.arange(32)[None]}, text, {"format": "pt"})
+    loaded = load_backbone(ModelConfig(base=str(base))).vae.state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in attended.state_dict().items())
+
+
 def test_a_healthy_folder_passes(whole):
     assert isinstance(load_backbone(ModelConfig(base=str(whole))).vae, AutoencoderKL)

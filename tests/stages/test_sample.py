@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from meta_animator.conversion.lora import extract
+from meta_animator.data.puppets.dataset import HELDOUT, describe
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.probe import probe_video
 from meta_animator.stages.build import train
-from meta_animator.stages.sample import sample
+from meta_animator.stages.sample import load_animator, sample
 
 
 @pytest.fixture
@@ -67,3 +68,16 @@ def test_another_person_in_the_reference_is_said(sampled, make_config, prepared,
     assert "note:" not in capsys.readouterr().out
     sampled("other", model__control_from=tuned.output_dir, sample__identity="", sample__reference=puppet_data / "train")
     assert "note: sample.reference shows 'p0', the prompt calls 'held-out'" in capsys.readouterr().out
+
+
+def test_the_prompt_describes_whom_the_checkpoint_was_tuned_on(make_config, prepared):
+    tuned = make_config(
+        "reference", "described", model__control_from=prepared, train__max_steps=1, data__prompt="'{description} {identifier}'"
+    )
+    train(tuned)
+    config = make_config("sample", "described-sample", model__control_from=tuned.output_dir)
+    animator = load_animator(config)
+    assert animator.prompt == f"{describe(HELDOUT)} {animator.models.identifiers['held-out']}"
+    config.sample.identity = next(name for name in animator.models.identifiers if name != "held-out")
+    other = load_animator(config)
+    assert other.prompt == other.models.identifiers[config.sample.identity]

@@ -237,12 +237,15 @@ def _skirt(identity: Identity, skeleton: Skeleton) -> list[Primitive]:
     height, joints, frame = identity.height, skeleton.joints, skeleton.frames["pelvis"]
     knees = 0.5 * (joints["knee_l"] + joints["knee_r"])
     apart = float(np.linalg.norm(joints["knee_l"] - joints["knee_r"]))
-    start = joints["pelvis"] + frame @ (0, 0.05 * height, 0)
+    thighs = knees - joints["pelvis"]
+    sitting = max(float(thighs @ frame[:, 2]) / float(np.linalg.norm(thighs)) - 0.6, 0.0)  # cloth lies on the thighs
+    start = joints["pelvis"] + frame @ (0, (0.05 - 0.13 * sitting) * height, 0)
     hip = identity.hip_ratio * height + 0.044 * height * identity.build
     dress = identity.bottom_kind == "dress"
-    hem = hip * 1.2 + 0.32 * apart
+    hem = (hip * 1.2 + 0.32 * apart) * (1.0 - 0.7 * sitting)
     reach = float(np.linalg.norm(knees - start))
-    shape = round_cone(start, knees, hip * 0.95, min(hem, hip + 0.7 * reach), frame, (1.0, 0.8))
+    waist, deep = hip * (0.95 + 0.7 * sitting), 0.8 - 0.45 * sitting
+    shape = round_cone(start, knees, waist, min(hem, hip + 0.7 * reach), frame, (1.0, deep))
     axis = (knees - start) / reach
     end = reach * (0.62 + 0.36 * identity.bottom_length)
     paint = cloth(identity.bottom, "upper_clothing" if dress else "lower_clothing")

@@ -1,4 +1,4 @@
-"""Framing: one fixed camera per clip, for any picture size."""
+"""Framing: one camera per clip, fixed or held by hand, for any picture size."""
 
 import dataclasses
 
@@ -7,6 +7,25 @@ import numpy as np
 from meta_animator.data.puppets.identity import Identity
 from meta_animator.data.puppets.skeleton import rotation
 from meta_animator.data.puppets.streams import stream
+
+# the largest drift of a camera of motion 1: about the person, up, towards it (shares of the distance), and of its aim
+DRIFTS = {"orbit": 0.09, "rise": 0.03, "dolly": 0.07, "pan": 0.018, "tilt": 0.012, "roll": 0.015}
+_WAVES = (0.8, 0.2)  # shares of a slow and a quick wave in every drift
+
+
+@dataclasses.dataclass(frozen=True)
+class Drift:
+    """A handheld camera: every drift of DRIFTS, times `motion` in [0, 1], is a sum of smooth waves drawn from `seed`."""
+
+    seed: int
+    motion: float
+
+    def at(self, time: float) -> dict[str, float]:
+        """The drifts (see DRIFTS) at `time` seconds."""
+        rng, shape = stream(self.seed, "camera/drift"), (len(DRIFTS), len(_WAVES))
+        periods, phases = rng.uniform((4.0, 1.4), (8.0, 2.5), shape), rng.uniform(0, 2 * np.pi, shape)
+        waves = np.sin(2 * np.pi * time / periods + phases) @ _WAVES
+        return {name: self.motion * most * float(wave) for (name, most), wave in zip(DRIFTS.items(), waves, strict=True)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,6 +37,7 @@ class Camera:
     distance       from the camera to the person, metres
     pitch          downward tilt, radians
     offset         the person's place to the right of the middle, metres
+    drift          how the camera moves; None: it stands still
     """
 
     head_fraction: float
@@ -25,6 +45,7 @@ class Camera:
     distance: float
     pitch: float
     offset: float
+    drift: Drift | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +81,13 @@ class View:
         return self.rays(np.stack(np.meshgrid(x, y), axis=-1))
 
 
-def make_camera(seed: int) -> Camera:
-    """Draw a framing between half and full body; the face is about a sixth to a fifth of the frame's height."""
+def make_camera(seed: int, motion: float = 0.0) -> Camera:
+    """Draw a framing between half and full body; the face is about a sixth to a fifth of the frame's height.
+
+    `motion` in [0, 1] is how much the camera moves; the framing does not depend on it. ValueError beyond that range.
+    """
+    if not 0 <= motion <= 1:
+        raise ValueError(f"camera motion must be in [0, 1], got {motion}")
     rng = stream(seed, "camera")
     return Camera(
         head_fraction=rng.uniform(0.195, 0.275),
@@ -69,16 +95,22 @@ def make_camera(seed: int) -> Camera:
         distance=rng.uniform(2.8, 4.5),
         pitch=rng.uniform(-0.02, 0.10),
         offset=rng.normal(0.0, 0.03),
+        drift=Drift(seed, motion) if motion else None,
     )
 
 
-def place(camera: Camera, identity: Identity, size: tuple[int, int]) -> View:
-    """Put the camera before a person, for a picture of `size` = (height, width)."""
+def place(camera: Camera, identity: Identity, size: tuple[int, int], time: float = 0.0) -> View:
+    """Put the camera before a person, for a picture of `size` = (height, width) at `time` seconds."""
     height, _ = size
     if min(size) < 8:
         raise ValueError(f"size must be at least 8 x 8 pixels, got {size}")
     visible = identity.head_ratio * identity.height / camera.head_fraction
     middle = identity.height + visible * (camera.headroom - 0.5)
-    frame = rotation("x", -camera.pitch)
-    target = np.array([-camera.offset, middle, 0.0])
-    return View(target + frame[:, 2] * camera.distance, frame, height * camera.distance / visible, size)
+    frame, distance = rotation("x", -camera.pitch), camera.distance
+    target, focal = np.array([-camera.offset, middle, 0.0]), height * camera.distance / visible
+    if camera.drift is None:
+        return View(target + frame[:, 2] * distance, frame, focal, size)
+    drift = camera.drift.at(time)
+    about = rotation("y", drift["orbit"]) @ rotation("x", -camera.pitch - drift["rise"])
+    aim = rotation("y", drift["pan"]) @ rotation("x", drift["tilt"]) @ rotation("z", drift["roll"])
+    return View(target + about[:, 2] * distance * (1 + drift["dolly"]), about @ aim, focal, size)

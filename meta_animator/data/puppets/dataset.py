@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from meta_animator.data.layers import Layers
 from meta_animator.data.puppets.identity import make_identity
-from meta_animator.data.puppets.motion import MOTIONS
+from meta_animator.data.puppets.motion import MOTIONS, ON_FOOT
 from meta_animator.data.puppets.render import render_clip
 from meta_animator.data.puppets.scene import make_scene
 from meta_animator.data.writer import DatasetWriter
@@ -37,14 +37,17 @@ def ensure_puppets(config: PuppetsConfig) -> None:
 
 
 def _check_same_puppets(config: PuppetsConfig, note: Path) -> None:
-    """Raises UserError where the folder holds puppets of other settings; a new folder gets a note of its own."""
+    """Raises UserError where the folder holds puppets of other settings; a new folder gets a note of its own.
+
+    A note from before a setting existed means the setting's default.
+    """
     wanted = {name: value for name, value in dataclasses.asdict(config).items() if name != "root"}
     if note.exists():
-        made = read_json(note)
+        made = dataclasses.asdict(PuppetsConfig()) | read_json(note)
         for name, value in wanted.items():
-            if made.get(name) != value:
+            if made[name] != value:
                 raise UserError(
-                    f"{note.parent}: was made with {name} {made.get(name)}, this run's data.puppets.{name} is {value}; "
+                    f"{note.parent}: was made with {name} {made[name]}, this run's data.puppets.{name} is {value}; "
                     "name another data.puppets.root, or delete the folder"
                 )
     elif not (note.parent / "train").exists():
@@ -68,9 +71,9 @@ def make_train(config: PuppetsConfig, folder: Path) -> None:
 
 
 def make_person(config: PuppetsConfig, folder: Path) -> None:
-    """`photos` photos of the held-out person in different poses, all with one camera."""
+    """`photos` photos of the held-out person on foot in different poses, all with one camera."""
     person = HELDOUT + config.seed
-    jobs = [(person, person + 1 + k, MOTIONS[k % len(MOTIONS)], person) for k in range(config.photos)]
+    jobs = [(person, person + 1 + k, ON_FOOT[k % len(ON_FOOT)], person) for k in range(config.photos)]
     with DatasetWriter(folder) as writer:
         for k, layers in enumerate(_render_all(config, 1 + config.fps, jobs)):
             writer.add(
@@ -93,24 +96,23 @@ def describe(person: int) -> str:
     return f"{make_identity(person).describe()} {make_scene(person).describe()}"
 
 
-def _render_all(
-    config: PuppetsConfig, frames: int, jobs: list[tuple[int, int, str, int]]
-) -> Iterable[list[Layers]]:
+def _render_all(config: PuppetsConfig, frames: int, jobs: list[tuple[int, int, str, int]]) -> Iterable[list[Layers]]:
     """Clips in the order of `jobs` (person, motion, kind, camera), rendered by all cores."""
-    render = functools.partial(_render_job, frames, config.fps, (config.height, config.width))
+    render = functools.partial(_render_job, config, frames)
     with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
         yield from pool.map(render, jobs)
 
 
-def _render_job(frames: int, fps: float, size: tuple[int, int], job: tuple[int, int, str, int]) -> list[Layers]:
+def _render_job(config: PuppetsConfig, frames: int, job: tuple[int, int, str, int]) -> list[Layers]:
     person, motion, kind, camera = job
-    return render_clip(person, motion, frames, fps, size, motion_kind=kind, camera_seed=camera)
+    return render_clip(
+        person, motion, frames, config.fps, (config.height, config.width), motion_kind=kind, camera_seed=camera,
+        camera_motion=config.camera_motion,
+    )  # fmt: skip
 
 
 def _name(person: int) -> str:
     return f"puppet-{person:07d}"
-
-
 
 
 def puppet_sheet(config: PuppetsConfig, people: int = 10) -> Path:

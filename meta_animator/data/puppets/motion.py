@@ -10,12 +10,14 @@ import numpy as np
 
 from meta_animator.data.puppets.streams import stream
 
-MOTIONS: tuple[str, ...] = ("walk", "wave", "dance", "turn")
+ON_FOOT: tuple[str, ...] = ("walk", "wave", "dance", "turn")
+MOTIONS: tuple[str, ...] = (*ON_FOOT, "sit")
 
-ARM_ANGLES = ("raise", "swing", "twist", "elbow", "wrist", "curl")  # outward, forward, about the bone, bends
+ARM_ANGLES = ("raise", "swing", "twist", "elbow", "wrist", "turn", "curl")  # outward, forward, about the bone, bends
 LEG_ANGLES = ("swing", "spread", "knee")
-BODY_TRACKS = (
+BODY_TRACKS = (  # x and z place the pelvis, or the feet where planted is 1 (and not 0)
     "x", "z", "yaw", "pelvis_roll", "chest_pitch", "chest_twist", "chest_roll", "head_pitch", "head_yaw", "head_roll",
+    "planted",
 )  # fmt: skip
 TRACKS = (
     *BODY_TRACKS,
@@ -43,17 +45,43 @@ class Track:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rise:
+    """`up` while the base angle is about 0, `down` about pi, still at both ends, `between` more on the way.
+
+    `wave` is added in full where down, and not at all where up.
+    """
+
+    up: float
+    down: float
+    between: float = 0.0
+    wave: Track = dataclasses.field(default_factory=Track)
+
+    def at(self, angle: float) -> float:
+        """The value where the motion's base angle is `angle`."""
+        part = np.clip(0.5 - 0.7 * np.cos(angle), 0.0, 1.0)
+        share = part * part * part * (part * (6 * part - 15) + 10)
+        return self.up + share * (self.down - self.up + self.wave.at(angle)) + 4 * share * (1 - share) * self.between
+
+
+@dataclasses.dataclass(frozen=True)
 class Motion:
-    """Periodic tracks by name (see TRACKS; a missing one rests) and `spin` whole body turns per period."""
+    """Periodic tracks by name (see TRACKS; a missing one rests) and `spin` whole body turns per period.
+
+    `start` is the base angle at time 0.
+    """
 
     kind: str
     period: float
     spin: int
-    tracks: dict[str, Track]
+    tracks: dict[str, Track | Rise]
+    start: float = 0.0
 
     def pose(self, time: float) -> dict[str, float]:
         """The value of every track at `time` seconds, kept within the joints' limits."""
-        angle = 2 * np.pi * time / self.period
+        return self.at(self.start + 2 * np.pi * time / self.period)
+
+    def at(self, angle: float) -> dict[str, float]:
+        """The value of every track where the base angle is `angle`, kept within the joints' limits."""
         pose = {name: self._value(name, angle) for name in TRACKS}
         pose["yaw"] += self.spin * angle
         return pose
@@ -66,23 +94,24 @@ class Motion:
 
 
 def make_motion(seed: int, kind: str | None = None) -> Motion:
-    """Draw a motion of `kind` (one of MOTIONS; None: drawn too). ValueError for an unknown kind."""
+    """Draw a motion of `kind` (one of MOTIONS; None: one of ON_FOOT is drawn). ValueError for an unknown kind."""
     rng = stream(seed, "motion")
-    drawn = str(rng.choice(MOTIONS, p=(0.25, 0.2, 0.35, 0.2)))
+    drawn = str(rng.choice(ON_FOOT, p=(0.25, 0.2, 0.35, 0.2)))
     kind = drawn if kind is None else kind
-    makers = {"walk": _walk, "wave": _wave, "dance": _dance, "turn": _turn}
+    makers = {"walk": _walk, "wave": _wave, "dance": _dance, "turn": _turn, "sit": _sit}
     if kind not in makers:
         raise ValueError(f"motion kind must be one of {', '.join(MOTIONS)}, got {kind!r}")
     period, spin, tracks = makers[kind](stream(seed, f"motion/{kind}"))
     unknown = sorted(set(tracks) - set(TRACKS))
     assert not unknown, unknown
-    return Motion(kind, period, spin, tracks)
+    start = stream(seed, "motion/start").uniform(0, 2 * np.pi) if kind == "sit" else 0.0
+    return Motion(kind, period, spin, tracks, start)
 
 
-_Plan = tuple[float, int, dict[str, Track]]
+_Plan = tuple[float, int, dict[str, Track | Rise]]
 
 
-def _head(rng: np.random.Generator, amount: float = 1.0) -> dict[str, Track]:
+def _head(rng: np.random.Generator, amount: float = 1.0) -> dict[str, Track | Rise]:
     phase = rng.uniform(0, 2 * np.pi, 3)
     yaw, pitch, roll = amount * rng.uniform((0.1, 0.03, 0.02), (0.55, 0.14, 0.14))
     return {
@@ -166,9 +195,7 @@ def _dance(rng: np.random.Generator) -> _Plan:
             f"leg_spread_{side}": free(0.06, 0.3),
         }
     if same:  # both sides in step, as in many dances
-        tracks |= {
-            name[:-1] + "r": track for name, track in tracks.items() if name.startswith("arm") and name[-1] == "l"
-        }
+        tracks |= {name[:-1] + "r": track for name, track in tracks.items() if name.startswith("arm") and name[-1] == "l"}
     return rng.uniform(1.4, 2.6), 0, tracks
 
 
@@ -186,3 +213,43 @@ def _turn(rng: np.random.Generator) -> _Plan:
             f"leg_knee_{side}": Track(0.2, 0.15, phase + np.pi * (side == "r")),
         }
     return rng.uniform(3.0, 5.0) if spin else rng.uniform(2.4, 4.0), spin, tracks
+
+
+def _sit(rng: np.random.Generator) -> _Plan:
+    """Down on a seat behind the planted feet, a while there with the hands on the thighs or talking, and up again."""
+    yaw, hip, knee = rng.uniform(-1.1, 1.1), rng.uniform(1.42, 1.56), rng.uniform(1.45, 1.7)
+    tracks = _head(rng, 0.6) | {
+        "planted": Track(1.0),
+        "yaw": Track(yaw),
+        "x": Track(0.18 * np.sin(yaw)),
+        "z": Track(0.18 * np.cos(yaw)),
+        "chest_pitch": Rise(0.02, rng.uniform(-0.06, 0.10), rng.uniform(0.3, 0.5), Track(0.0, 0.03, 1.0)),
+        "chest_twist": Track(0.0, rng.uniform(0.04, 0.15), rng.uniform(0, 6)),
+        "chest_roll": Track(0.0, 0.04, rng.uniform(0, 6)),
+    }
+    spread = rng.uniform(0.03, 0.09)
+    talking = [(), ("l",), ("r",), ("l", "r")][rng.choice(4, p=(0.4, 0.2, 0.2, 0.2))]
+    for side in "lr":
+        phase = rng.uniform(0, 2 * np.pi)
+        tracks |= {
+            f"leg_swing_{side}": Rise(0.03, hip),
+            f"leg_knee_{side}": Rise(0.06, knee),
+            f"leg_spread_{side}": Track(spread),
+        }
+        if side in talking:
+            tracks |= {
+                f"arm_raise_{side}": Rise(0.16, rng.uniform(0.25, 0.45), 0.0, Track(0.0, 0.10, phase)),
+                f"arm_swing_{side}": Rise(0.0, rng.uniform(0.2, 0.5), 0.2, Track(0.0, 0.0, 0.0, 0.15, phase)),
+                f"arm_twist_{side}": Rise(0.0, rng.uniform(-0.1, 0.5)),
+                f"arm_elbow_{side}": Rise(0.25, rng.uniform(1.4, 1.8), 0.0, Track(0.0, 0.1, phase, 0.25, phase)),
+                f"arm_turn_{side}": Rise(0.0, rng.uniform(-0.6, 0.9)),
+            }
+        else:
+            tracks |= {
+                f"arm_raise_{side}": Rise(0.16, 0.14),
+                f"arm_swing_{side}": Rise(0.0, rng.uniform(0.0, 0.12), 0.25),
+                f"arm_elbow_{side}": Rise(0.25, rng.uniform(0.85, 0.98)),
+                f"arm_wrist_{side}": Rise(0.0, -0.45),
+                f"arm_turn_{side}": Rise(0.0, -1.3),
+            }
+    return rng.uniform(3.6, 5.0), 0, tracks

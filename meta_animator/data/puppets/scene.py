@@ -6,6 +6,7 @@ import numpy as np
 
 from meta_animator.data.puppets.camera import View
 from meta_animator.data.puppets.identity import CLOTH_COLOURS, Colour
+from meta_animator.data.puppets.seat import Seat, make_seat
 from meta_animator.data.puppets.streams import stream
 
 WALLS: dict[str, Colour] = {
@@ -35,7 +36,10 @@ class Prop:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A place. `back` is the distance behind the person of the wall or of the outdoor props, in metres."""
+    """A place. `back` is the distance behind the person of the wall or of the outdoor props, in metres.
+
+    `light` is the unit direction to the light. The `seat` is only there for motions that sit.
+    """
 
     place: str
     indoor: bool
@@ -45,6 +49,7 @@ class Scene:
     texture: tuple[float, ...]
     back: float
     props: tuple[Prop, ...]
+    seat: Seat
     light: tuple[float, float, float]
     ambient: float
 
@@ -55,10 +60,13 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class Backdrop:
-    """The empty scene through a view: colour (h, w, 3) in [0, 1] and floor (h, w, 2), x and z in metres (inf: none)."""
+    """The empty scene through a view: colour (h, w, 3) in [0, 1] and points (h, w, 3) on floor or wall (inf: neither).
+
+    Points are world coordinates in metres.
+    """
 
     colour: np.ndarray
-    floor: np.ndarray
+    points: np.ndarray
 
 
 def make_scene(seed: int) -> Scene:
@@ -88,7 +96,7 @@ def make_scene(seed: int) -> Scene:
     props = tuple(_prop(rng, str(rng.choice(kinds)), float(x)) for x in xs[: rng.integers(2, 5)])
     return Scene(
         place=place, indoor=indoor, wall=tuple(wall), wall_top=tuple(top), floor=tuple(floor),
-        texture=tuple(rng.uniform(0, 1, 6)), back=back, props=props, light=tuple(light),
+        texture=tuple(rng.uniform(0, 1, 6)), back=back, props=props, seat=make_seat(seed), light=tuple(light),
         ambient=rng.uniform(0.48, 0.62),
     )  # fmt: skip
 
@@ -121,8 +129,9 @@ def backdrop(scene: Scene, view: View, oversample: int = 1) -> Backdrop:
     colour = np.where(on_floor[..., None], ground, colour)
     for prop in scene.props:
         _paint_prop(prop, colour, x, y)
-    floor = np.where(on_floor[..., None], np.stack([floor_x, floor_z], axis=-1), np.inf)
-    return Backdrop(np.clip(colour, 0, 1), floor)
+    t = np.where(on_floor, t_floor, t_back if scene.indoor else np.inf)[..., None]
+    points = np.where(np.isfinite(t), eye + np.where(np.isfinite(t), t, 0.0) * rays, np.inf)
+    return Backdrop(np.clip(colour, 0, 1), points)
 
 
 def _upright(scene: Scene, x: np.ndarray, y: np.ndarray, rays: np.ndarray) -> np.ndarray:

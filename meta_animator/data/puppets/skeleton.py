@@ -32,7 +32,10 @@ def rotation(axis: str, angle: float) -> np.ndarray:
 
 
 def solve(identity: Identity, pose: dict[str, float]) -> Skeleton:
-    """Place the puppet so that its lower foot stands on the floor."""
+    """Place the puppet so that its lower foot stands on the floor.
+
+    With planted feet (1, else 0) they are flat and a fixed width apart, and x and z place the middle of the ankles.
+    """
     height = identity.height
     joints: dict[str, np.ndarray] = {"pelvis": np.zeros(3)}
     frames = {"pelvis": rotation("y", pose["yaw"]) @ rotation("z", pose["pelvis_roll"])}
@@ -43,7 +46,8 @@ def solve(identity: Identity, pose: dict[str, float]) -> Skeleton:
     sole = 0.022 * height
     lowest = min(joints[f"{name}_{side}"][1] for side, _ in SIDES for name in ("heel", "toe")) - sole
     curl = {side: pose[f"arm_curl_{side}"] for side, _ in SIDES}
-    shift = np.array([pose["x"], -lowest, pose["z"]])
+    feet = pose["planted"] * 0.5 * (joints["ankle_l"] + joints["ankle_r"])
+    shift = np.array([pose["x"] - feet[0], -lowest, pose["z"] - feet[2]])
     return Skeleton({name: point + shift for name, point in joints.items()}, frames, curl)
 
 
@@ -62,10 +66,10 @@ def _place_trunk(identity: Identity, pose: dict[str, float], joints: dict, frame
 
 def _place_arm(identity: Identity, pose: dict, side: str, sign: float, joints: dict, frames: dict) -> None:
     height = identity.height
-    angle = {name: pose[f"arm_{name}_{side}"] for name in ("raise", "swing", "twist", "elbow", "wrist")}
+    angle = {name: pose[f"arm_{name}_{side}"] for name in ("raise", "swing", "twist", "elbow", "wrist", "turn")}
     upper = rotation("z", angle["raise"]) @ rotation("x", -angle["swing"]) @ rotation("y", angle["twist"])
     fore = upper @ rotation("x", -angle["elbow"])
-    hand = fore @ rotation("x", angle["wrist"])
+    hand = fore @ rotation("x", angle["wrist"]) @ rotation("y", angle["turn"])
     flip = np.diag([sign, 1.0, 1.0])
     for name, local in (("upper_arm", upper), ("forearm", fore), ("hand", hand)):
         frames[f"{name}_{side}"] = frames["chest"] @ flip @ local @ flip
@@ -80,9 +84,13 @@ def _place_leg(identity: Identity, pose: dict, side: str, sign: float, joints: d
     height = identity.height
     bone = 0.5 * (identity.leg_ratio - 0.045) * height
     swing, spread, knee = (pose[f"leg_{name}_{side}"] for name in ("swing", "spread", "knee"))
+    if pose["planted"]:
+        spread = np.arcsin(2 * np.sin(spread) / (np.cos(swing) + np.cos(swing - knee)))
     thigh = rotation("z", spread) @ rotation("x", -swing)
     shin = thigh @ rotation("x", knee)
     foot = thigh @ rotation("x", swing - 0.2 * min(swing, 0.5)) @ rotation("y", 0.18)  # soles stay about level
+    if pose["planted"]:
+        foot = rotation("y", 0.18)
     flip = np.diag([sign, 1.0, 1.0])
     for name, local in (("thigh", thigh), ("shin", shin), ("foot", foot)):
         frames[f"{name}_{side}"] = frames["pelvis"] @ flip @ local @ flip

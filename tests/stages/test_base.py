@@ -1,0 +1,104 @@
+"""The stages that train the embedded base model, their export, and going on from a base that is there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from meta_animator.conversion.base_model import export_base
+from meta_animator.data.batch import collate
+from meta_animator.errors import UserError
+from meta_animator.models.backbones import load_backbone
+from meta_animator.models.face import FaceEmbedder
+from meta_animator.settings import ModelConfig
+from meta_animator.stages.base import cut_out
+from meta_animator.stages.build import train
+from meta_animator.stages.judge_base import equal_error_rate
+from tests import tiny
+
+
+@pytest.fixture
+def run(make_config, tiny_base):
+    """run(stage, **overrides) -> the folder of a training of three steps."""
+
+    def train_one(stage, name=None, **overrides):
+        facts = {"model__architecture": tiny_base, "train__max_steps": 3, "data__prompt": "'{description}'"}
+        config = make_config(stage, name or stage, **(facts | overrides))
+        train(config)
+        return Path(config.output_dir)
+
+    return train_one
+
+
+def weights(kind, folder):
+    return kind.from_pretrained(folder, torch_dtype=torch.float32).state_dict()
+
+
+def test_the_decoder_alone_learns_on(run, tiny_base, tmp_path):
+    export_base(run("base_vae", model__base_from=tiny_base, train__trainable="decoder"), tmp_path / "out")
+    before, after = (weights(AutoencoderKL, folder / "vae") for folder in (tiny_base, tmp_path / "out"))
+    kept = {name for name in before if name.startswith(("encoder.", "quant_conv."))}
+    assert all(torch.equal(after[name], before[name].half().float()) for name in kept)
+    moved = [name for name in before if name not in kept and not torch.equal(after[name], before[name].half().float())]
+    assert len(moved) > len(before) // 4
+    old, new = (AutoencoderKL.load_config(folder / "vae")["scaling_factor"] for folder in (tiny_base, tmp_path / "out"))
+    assert new == old
+
+
+def test_parts_from_random_weights_make_a_base(run, make_config, tmp_path):
+    """VAE, UNet and face embedder, one after the other; stage 0 trains on the result and is exported beside it."""
+    out = tmp_path / "out"
+    for stage in ("base_vae", "base_unet", "base_face"):
+        export_base(run(stage, model__base=out), out)
+    facts = {"model__base": out, "model__face": out / "face", "train__max_steps": 1}
+    control = make_config("control", "control-run", **facts)
+    train(control)
+    assert [folder.name for folder in export_base(Path(control.output_dir), out)] == ["control"]
+    motion = make_config("motion", "motion-run", **facts, model__control_from=out / "control")
+    train(motion)
+    assert [folder.name for folder in export_base(Path(motion.output_dir), out)] == ["motion"]
+    backbone = load_backbone(ModelConfig(base=str(out)))
+    assert torch.isfinite(backbone.embed_text(["a tall person"])).all()
+    assert FaceEmbedder.from_pretrained(out / "face").config.embedding_dim == 8
+
+
+def test_a_unet_goes_on_from_a_base(run, tiny_base, tmp_path):
+    """With its tokenizer: another order of words would call other embeddings."""
+    out = tmp_path / "out"
+    export_base(run("base_unet", model__base=tiny_base, model__base_from=tiny_base, train__learning_rate=1e-6), out)
+    before, after = (weights(UNet2DConditionModel, folder / "unet") for folder in (tiny_base, out))
+    assert all(torch.allclose(after[name], before[name], atol=1e-3) for name in before)
+    assert (out / "tokenizer" / "tokenizer.json").read_text() == (tiny_base / "tokenizer" / "tokenizer.json").read_text()
+
+
+def test_settings_that_do_not_go_together(run, tiny_base):
+    for stage, overrides, match in (
+        ("base_unet", {"train__trainable": "decoder"}, "stage 'base_unet' has no such part"),
+        ("base_vae", {"train__trainable": "lora"}, "stage 'base_vae' has no such part"),
+        ("base_vae", {"train__trainable": "decoder"}, "name the VAE whose decoder learns on"),
+        ("control", {"train__trainable": "decoder"}, "is for base_vae"),
+    ):
+        with pytest.raises(UserError, match=match):
+            run(stage, name=f"{stage}-bad", **overrides)
+
+
+def test_every_second_cut_out_shows_the_face(make_config):
+    _, samples, _ = tiny.make_stage(make_config())
+    batch = collate([samples[tiny.Draw(k, "seg", k % 4)] for k in range(4)])
+    batch.draws, batch.pixels = torch.arange(400), torch.zeros(400, 3, 64, 64)
+    batch.landmarks, batch.face_visible = torch.full((400, 5, 2), 40.0), torch.ones(400, dtype=torch.bool)
+    batch.pixels[:, :, 40, 40] = 1
+    parts = cut_out(batch, seed=0)
+    assert parts.shape == (400, 3, 32, 32)
+    middle = float((parts[:, 0, 16, 16] == 1).float().mean())
+    assert 0.42 < middle < 0.6
+
+
+def test_equal_error_rate():
+    rng = np.random.default_rng(0)
+    assert equal_error_rate(np.array([0.9, 0.8]), np.array([0.1, 0.2, 0.3])) == 0
+    assert equal_error_rate(np.array([0.1, 0.2]), np.array([0.8, 0.9])) == 1
+    same, other = rng.normal(1, 1, 20_000), rng.normal(-1, 1, 50_000)
+    assert abs(equal_error_rate(same, other) - 0.1587) < 0.005  # both kinds of error beyond one standard deviation

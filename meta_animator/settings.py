@@ -122,6 +122,9 @@ class TrainConfig:
     shared_noise: float = setting(
         0.0, "stage 1: share of the noise's variance that all frames of a clip have in common", low=0.0, high=1.0
     )
+    control_drop: float = setting(
+        0.0, "base_unet: probability of a sample without control, from which text alone is learned", low=0.0, high=1.0
+    )
     train_lora_in_motion: bool = setting(False, "stage 1 also trains the LoRA of its task")
     checkpoint_every: int = setting(500, "steps; the last step is always saved", low=1)
     keep_checkpoints: int = setting(2, "older checkpoints are deleted", low=1)

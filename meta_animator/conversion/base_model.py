@@ -1,5 +1,6 @@
 """Write a trained part of the embedded base model as diffusers and transformers load it, in half precision."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from meta_animator.config import load_config
 from meta_animator.data.manifest import Clip
 from meta_animator.data.samples import read_clips, to_pixels
 from meta_animator.errors import UserError
+from meta_animator.models.assembly import Assembly
+from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.models.tokenizer import base_tokenizer
 from meta_animator.settings import RunConfig
@@ -36,7 +39,7 @@ def _export_vae(config: RunConfig, weights: dict[str, Tensor], output: Path) -> 
     the start, where only the decoder learned."""
     folder = Path(config.model.base_from or config.model.architecture) / "vae"
     vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder))
-    _fill(vae, weights, "vae")
+    _fill(vae, weights, "networks.vae.")
     if config.train.trainable != "decoder":
         frames = [clip.load(0, ("frame",)).frame for clip in read_clips(config.data.train, config.data.split)[:256]]
         with torch.no_grad():
@@ -51,20 +54,31 @@ def _export_unet(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
 
     folder = Path(config.model.architecture)
     unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
-    _fill(unet, weights, "unet")
+    _fill(unet, weights, "unet.")
     unet.half().save_pretrained(output / "unet")
     tokenizer = make_base_tokenizer(config, read_clips(config.data.train, config.data.split))
     tokenizer.save_pretrained(output / "tokenizer")
     text_encoder = CLIPTextModel(text_config(folder, tokenizer))
-    _fill(text_encoder, weights, "text_encoder")
+    _fill(text_encoder, weights, "text_encoder.")
     text_encoder.half().save_pretrained(output / "text_encoder")
     shutil.copytree(folder / "scheduler", output / "scheduler", dirs_exist_ok=True)
-    return [output / "unet", output / "text_encoder", output / "tokenizer", output / "scheduler"]
+    if not (output / "vae").is_dir():
+        shutil.copytree(Path(config.model.base) / "vae", output / "vae")
+    control = _export_shared(config, weights, output)
+    return [*(output / part for part in ("unet", "text_encoder", "tokenizer", "scheduler")), control]
+
+
+def _export_shared(config: RunConfig, weights: dict[str, Tensor], output: Path) -> Path:
+    """The Meta ControlNet that learned beside the UNet: shared weights without a LoRA, for stage 0 to start from."""
+    model = dataclasses.replace(config.model, base=str(output), tasks=[])
+    manifest = {"stage": "control", "step": 0, **Assembly(model, load_backbone(model)).manifest()}
+    shared = {name: tensor for name, tensor in weights.items() if name.startswith("control.")}
+    return _export_checkpoint(manifest, shared, output / "control")
 
 
 def _export_face(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:
     face = FaceEmbedder(FaceConfig(**read_json(Path(config.model.architecture) / "face" / "config.json")))
-    _fill(face, weights, "face")
+    _fill(face, weights, "networks.face.")
     face.save_pretrained(output / "face", dtype=torch.float16)
     return [output / "face"]
 
@@ -92,7 +106,6 @@ def text_config(architecture: Path, tokenizer):
     return config
 
 
-def _fill(network: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    prefix = f"networks.{name}."
+def _fill(network: nn.Module, weights: dict[str, Tensor], prefix: str) -> None:
     state = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
-    copy_strict(dict(network.named_parameters()), state, f"base model, {name}")
+    copy_strict(dict(network.named_parameters()), state, f"base model, {prefix}")

@@ -1,6 +1,6 @@
-"""Training the small embedded base model: its VAE, its UNet with text encoder, and its face embedder.
+"""Training the small embedded base model: its VAE and its face embedder; its UNet is in unet.py.
 
-Three stages of the one engine; `conversion/base.py` writes what they learned as a diffusers folder.
+Stages of the one engine; `conversion/base_model.py` writes what they learned as a diffusers folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,19 +9,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from meta_animator.conversion.base_model import text_config
 from meta_animator.data.batch import Batch
 from meta_animator.data.samples import to_images
-from meta_animator.diffusion.randomness import noise_for, rng, torch_generator
-from meta_animator.diffusion.samplers import ddim
-from meta_animator.diffusion.timesteps import training_timesteps
+from meta_animator.diffusion.randomness import noise_for, rng
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 from meta_animator.models.backbones.parts import load_part
-from meta_animator.models.backbones.sd import read_process
 from meta_animator.models.face import FaceEmbedder, align_faces
 from meta_animator.settings import RunConfig
 from meta_animator.training.stage import ParamGroup
@@ -29,7 +25,7 @@ from meta_animator.weights import copy_strict
 
 
 class BaseStage(nn.Module):
-    """What the three share: trained networks by name, one learning rate, a checkpoint with all of their weights."""
+    """What both share: trained networks by name, one learning rate, a checkpoint with all of their weights."""
 
     def __init__(self, config: RunConfig, networks: dict[str, nn.Module], examples: Batch):
         super().__init__()
@@ -143,74 +139,6 @@ def edge_loss(x: Tensor, y: Tensor) -> Tensor:
     return total
 
 
-class UNetStage(BaseStage):
-    """The text-to-image model: a UNet and the text encoder it listens to, on the latents of a trained VAE."""
-
-    def __init__(self, config: RunConfig, examples: Batch, vae: AutoencoderKL, tokenizer):
-        from transformers import CLIPTextModel
-
-        folder, start = Path(config.model.architecture), config.model.base_from
-        if start:
-            networks = {
-                "unet": load_part(UNet2DConditionModel, Path(start) / "unet"),
-                "text_encoder": load_part(CLIPTextModel, Path(start) / "text_encoder"),
-            }
-        else:
-            networks = {
-                "unet": UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet")),
-                "text_encoder": CLIPTextModel(text_config(folder, tokenizer)),
-            }
-        super().__init__(config, networks, examples)
-        self.tokenizer, self.process = tokenizer, read_process(folder)
-        self.vae = vae.requires_grad_(False).eval()
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(name="base", parameters=self._trained(), lr=self.config.train.learning_rate)]
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        return self._trained()
-
-    def load_trainable_state(self, state: dict[str, Tensor], what: str) -> None:
-        copy_strict(self._trained(), state, what)
-
-    def _trained(self) -> dict[str, nn.Parameter]:
-        return dict(self.networks.named_parameters(prefix="networks"))
-
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
-        latents = batch.latents if batch.latents is not None else self._encode(batch.pixels)
-        generators = [torch_generator(self.config.seed, "timestep", int(d)) for d in batch.draws]
-        t = training_timesteps(generators, self.process.timestep_bounds).to(latents.device)
-        noise = noise_for(self.config.seed, batch.draws, latents.shape[1:]).to(latents.device)
-        x_t = self.process.add_noise(latents, noise, t)
-        prediction = self.networks["unet"](x_t, t, self._text(batch.prompts)).sample
-        loss = F.mse_loss(prediction, self.process.target(latents, noise, t))
-        return loss, {}
-
-    @torch.no_grad()
-    def _encode(self, pixels: Tensor) -> Tensor:
-        return self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
-
-    def _text(self, prompts: list[str]) -> Tensor:
-        tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return self.networks["text_encoder"](tokens.to(self.vae.device)).last_hidden_state
-
-    def preview(self, folder: Path, step: int) -> None:
-        """Samples for the examples' prompts (25 steps, guidance 4) above the examples themselves."""
-        count, guidance = len(self.examples.prompts), 4.0
-        context = self._text([*self.examples.prompts, *[""] * count])
-        shape = (count, self.networks["unet"].config.in_channels, *_latent_size(self.vae, self.examples.pixels))
-        x = torch.randn(shape, generator=torch_generator(self.config.seed, "preview")).to(self.vae.device)
-
-        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            cond, uncond = self.networks["unet"](torch.cat([x_t, x_t]), torch.cat([t, t]), context).sample.chunk(2)
-            return uncond + guidance * (cond - uncond)
-
-        latents = ddim(denoise, x, self.process, self.process.sampling_timesteps(25))
-        images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        rows = [list(to_images(images)), list(to_images(self.examples.pixels))]
-        write_image(folder / f"step-{step:06d}.png", grid(rows))
-
-
 class FaceStage(BaseStage):
     """The face embedder, trained to tell the train set's people apart by an additive angular margin
     (ArcFace, Deng et al. 2019, eq. 3)."""
@@ -239,8 +167,3 @@ class FaceStage(BaseStage):
         seen = self.examples.face_visible
         crops = align_faces(self.examples.pixels[seen], self.examples.landmarks[seen], self.networks["face"].config.input_size)
         write_image(folder / f"step-{step:06d}.png", grid([list(to_images(crops))]))
-
-
-def _latent_size(vae: AutoencoderKL, pixels: Tensor) -> tuple[int, int]:
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    return pixels.shape[-2] // factor, pixels.shape[-1] // factor

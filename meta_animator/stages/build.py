@@ -29,9 +29,11 @@ from meta_animator.models.arcface import ADVICE
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.settings import DataConfig, RunConfig
+from meta_animator.stages.build_base import build_base_stage, growing_base
 from meta_animator.stages.control import ControlStage
 from meta_animator.stages.motion import MotionStage
 from meta_animator.stages.reference import ReferenceStage
+from meta_animator.stages.unet import UNetStage
 from meta_animator.training.checkpoint import find_checkpoint, list_checkpoints, read_weights
 from meta_animator.training.engine import Trainer, make_accelerator
 from meta_animator.training.sharding import take_sharding_request
@@ -39,7 +41,7 @@ from meta_animator.training.signals import leave_signals_to_the_loop
 from meta_animator.weights import read_json
 
 PREVIEW_DRAWS = 10**9  # numbers of preview draws, beyond those of training
-STAGES = {"control": ControlStage, "motion": MotionStage, "reference": ReferenceStage}
+STAGES = {"control": ControlStage, "motion": MotionStage, "reference": ReferenceStage, "base_unet": UNetStage}
 
 
 def train(config: RunConfig) -> None:
@@ -54,9 +56,7 @@ def train(config: RunConfig) -> None:
         check_folders(config)
         ensure_puppets(config.data.puppets)
     accelerator.wait_for_everyone()
-    if config.stage.startswith("base_"):
-        from meta_animator.stages.build_base import build_base_stage
-
+    if config.stage in ("base_vae", "base_face"):
         stage, samples, plan = build_base_stage(config, accelerator)
     elif config.stage in STAGES:
         stage, samples, plan = build_stage(config, accelerator)
@@ -67,10 +67,10 @@ def train(config: RunConfig) -> None:
 
 
 def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module, SampleSet, TaskPlan]:
-    """Stage 0, 1 or 2 with its data."""
+    """Stage 0, 1, 2 or base_unet with its data."""
     if config.stage == "motion" and config.train.trainable == "lora":
         raise UserError("train.trainable=lora is for stages 0 and 2; stage 1 trains the motion module")
-    if config.train.trainable == "decoder":
+    if config.train.trainable == "decoder" and config.stage != "base_unet":
         raise UserError("train.trainable=decoder is for base_vae; stages 0 to 2 keep the VAE as it is")
     if config.stage != "motion" and config.model.motion_from:
         raise UserError(f"model.motion_from: stage '{config.stage}' has no motion module; leave it empty (1 and 3 take it)")
@@ -78,7 +78,8 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     leave_face_out_if_missing(config, accelerator.print)
     person = only_person(clips) if config.stage == "reference" else ""
     extra = auxiliary_clips(config) if config.stage == "reference" else []
-    models = build_models(config, [clip.identity for clip in [*clips, *extra]]).to(accelerator.device)
+    backbone = growing_base(config, clips) if config.stage == "base_unet" else None
+    models = build_models(config, [clip.identity for clip in [*clips, *extra]], backbone).to(accelerator.device)
     check_size(config.data, models.backbone.divisor)
     num_frames = config.data.num_frames if config.stage == "motion" else None
     if num_frames and num_frames > config.model.motion_max_seq_length:
@@ -110,18 +111,18 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     return stage, samples, plan
 
 
-def build_models(config: RunConfig, identities: list[str]) -> Assembly:
-    """The networks of a run, started from the checkpoints that the config names."""
+def build_models(config: RunConfig, identities: list[str], backbone: nn.Module | None = None) -> Assembly:
+    """The networks of a run, started from the checkpoints that the config names; backbone: instead of the config's."""
     models = Assembly(
-        config.model, load_backbone(config.model), with_motion=config.stage == "motion",
+        config.model, backbone or load_backbone(config.model), with_motion=config.stage == "motion",
         face=config.loss.face_weight > 0 and config.loss.image_weight > 0,
     )  # fmt: skip
     if config.model.control_from:
-        fresh = config.stage in ("control", "reference")
+        fresh = config.stage in ("control", "reference", "base_unet")
         manifest, weights = read_weights(config.model.control_from)
         models.load_control(manifest, weights, config.model.control_from, fresh_loras=fresh)
         models.note_posterior(manifest, config.model.control_from)
-    elif config.stage != "control":
+    elif config.stage in ("motion", "reference"):
         raise UserError(f"model.control_from is empty: stage '{config.stage}' starts from a stage-0 run; name its folder")
     if config.stage == "motion" and config.model.motion_from:
         load_motion(models, config.model.motion_from)

@@ -19,6 +19,7 @@ from meta_animator.losses.hybrid import WEIGHTS, HybridLoss
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 from meta_animator.models.assembly import Assembly
+from meta_animator.models.control import ControlOutput
 from meta_animator.pipelines.guidance import Guide
 from meta_animator.settings import RunConfig
 from meta_animator.training.stage import Mean, ParamGroup
@@ -88,8 +89,7 @@ class ControlStage(nn.Module):
         t, noise = self._noise(batch, latents)
         x_t = backbone.process.add_noise(latents, noise, t).to(latents.dtype)
         context = self.context(batch.prompts)
-        self.models.control.bank.use(batch.task)
-        prediction = backbone.predict(x_t, t, context, self.models.control(control_latents, t, context))
+        prediction = backbone.predict(x_t, t, context, self.steer(batch, control_latents, t, context))
         loss, logs = self.loss(
             process=backbone.process, prediction=prediction, x_t=x_t, t=t,
             target=backbone.process.target(latents, noise, t), latents=latents, pixels=batch.pixels,
@@ -99,6 +99,11 @@ class ControlStage(nn.Module):
         numbers = {name: float(value) for name, value in logs.items()}
         means = {name: Mean(numbers[name], numbers[of]) for name, of in WEIGHTS.items() if name in numbers}
         return loss, {"task": batch.task, **numbers, **means}
+
+    def steer(self, batch: Batch, control_latents: Tensor, t: Tensor, context: Tensor) -> ControlOutput:
+        """What the Meta ControlNet adds to the base, under the LoRA of the batch's task."""
+        self.models.control.bank.use(batch.task)
+        return self.models.control(control_latents, t, context)
 
     def _noise(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Timestep and noise of each draw; functions of (seed, draw) alone."""

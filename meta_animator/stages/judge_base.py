@@ -47,8 +47,8 @@ def judge_base(base: Path, people: int = 40, shown: int = 8, seed: int = 500) ->
         poses = [draw_condition(TASK, layer) for layer in layers[:shown]]
         control = backbone.encode_condition(torch.stack([to_pixels(pose) for pose in poses]))
         prompts = [describe(person) for person in names[:shown]]
-        from_text = to_images(backbone.decode(sample(models, prompts, control, strength=0.0, guidance=4.0)))
-        posed = to_images(backbone.decode(sample(models, prompts, control, strength=1.0, guidance=2.0)))
+        from_text = to_images(backbone.decode(sample_base(models, TASK, prompts, control, strength=0.0, guidance=4.0)))
+        posed = to_images(backbone.decode(sample_base(models, TASK, prompts, control, strength=1.0, guidance=2.0)))
     boxes = [face_box(layer.keypoints) for layer in layers]
     numbers = {
         "vae": frame_metrics(decoded, truth, np.stack([layer.mask for layer in layers]), boxes),
@@ -59,17 +59,19 @@ def judge_base(base: Path, people: int = 40, shown: int = 8, seed: int = 500) ->
 
 
 @torch.no_grad()
-def sample(models: Assembly, prompts: list[str], control: Tensor, strength: float, guidance: float, steps: int = 25) -> Tensor:
-    """Latents (b c h w) from noise, for as many prompts and latents of condition images (b c h w)."""
+def sample_base(
+    models: Assembly, task: str, prompts: list[str], control: Tensor, strength: float, guidance: float, steps: int = 25
+) -> Tensor:
+    """Latents (b c h w) from noise, for as many prompts and latents of a task's condition images (b c h w)."""
     backbone = models.backbone
     guide = Guide(
-        backbone=backbone, control=models.control, tasks={TASK: 1.0}, controlnet_conditioning_scale=strength,
+        backbone=backbone, control=models.control, tasks={task: 1.0}, controlnet_conditioning_scale=strength,
         guidance_scale=guidance,
     )  # fmt: skip
     context, null = backbone.embed_text(prompts), backbone.embed_text([""] * len(prompts))
     x_T = torch.randn(control.shape, generator=torch.Generator().manual_seed(0)).to(control)
     return ddim(
-        lambda x, t: guide.predict(x, t, context, null, {TASK: control}), x_T, backbone.process,
+        lambda x, t: guide.predict(x, t, context, null, {task: control}), x_T, backbone.process,
         backbone.process.sampling_timesteps(steps),
     )  # fmt: skip
 

@@ -51,9 +51,9 @@ def test_parts_from_random_weights_make_a_base(run, make_config, tmp_path):
     """VAE, UNet and face embedder, one after the other; stage 0 trains on the result and is exported beside it."""
     out = tmp_path / "out"
     for stage in ("base_vae", "base_unet", "base_face"):
-        export_base(run(stage, model__base=out), out)
+        export_base(run(stage, model__base=out, loss__image_weight=0), out)
     facts = {"model__base": out, "model__face": out / "face", "train__max_steps": 1}
-    control = make_config("control", "control-run", **facts)
+    control = make_config("control", "control-run", **facts, model__control_from=out / "control")
     train(control)
     assert [folder.name for folder in export_base(Path(control.output_dir), out)] == ["control"]
     motion = make_config("motion", "motion-run", **facts, model__control_from=out / "control")
@@ -67,7 +67,8 @@ def test_parts_from_random_weights_make_a_base(run, make_config, tmp_path):
 def test_a_unet_goes_on_from_a_base(run, tiny_base, tmp_path):
     """With its tokenizer: another order of words would call other embeddings."""
     out = tmp_path / "out"
-    export_base(run("base_unet", model__base=tiny_base, model__base_from=tiny_base, train__learning_rate=1e-6), out)
+    quiet = {"train__learning_rate": 1e-6, "loss__image_weight": 0}
+    export_base(run("base_unet", model__base=tiny_base, model__base_from=tiny_base, **quiet), out)
     before, after = (weights(UNet2DConditionModel, folder / "unet") for folder in (tiny_base, out))
     assert all(torch.allclose(after[name], before[name], atol=1e-3) for name in before)
     assert (out / "tokenizer" / "tokenizer.json").read_text() == (tiny_base / "tokenizer" / "tokenizer.json").read_text()

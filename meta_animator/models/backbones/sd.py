@@ -103,6 +103,10 @@ class StableDiffusion(nn.Module):
 
     @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        return self.text_states(prompts)
+
+    def text_states(self, prompts: Sequence[str]) -> Tensor:
+        """The same (b n d) with a gradient, for training the text encoder."""
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
             return_tensors="pt",

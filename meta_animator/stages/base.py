@@ -141,7 +141,7 @@ def edge_loss(x: Tensor, y: Tensor) -> Tensor:
 
 class FaceStage(BaseStage):
     """The face embedder, trained to tell the train set's people apart by an additive angular margin
-    (ArcFace, Deng et al. 2019, eq. 3)."""
+    (ArcFace, Deng et al. 2019, eq. 3), on crops that are disturbed as other pictures of a face would be."""
 
     margin, scale = 0.3, 16.0
 
@@ -155,7 +155,10 @@ class FaceStage(BaseStage):
         labels = torch.tensor([self.index[name] for name in batch.identities], device=batch.pixels.device)[seen]
         if not len(labels):
             return self.centres.sum() * 0, {"faces": 0.0}
-        embedding = self.networks["face"].embed_face(batch.pixels[seen], batch.landmarks[seen])
+        face, draws = self.networks["face"], batch.draws[seen.cpu()]
+        points = jittered(batch.landmarks[seen], draws, self.config.seed)
+        crops = align_faces(batch.pixels[seen], points, face.config.input_size, face.config.oversample)
+        embedding = face(disturbed(crops, draws, self.config.seed))
         cosine = (embedding @ F.normalize(self.centres, dim=1).T).clamp(-1 + 1e-6, 1 - 1e-6)
         chosen = F.one_hot(labels, len(self.index)).bool()
         logits = self.scale * torch.where(chosen, (cosine.arccos() + self.margin).cos(), cosine)
@@ -167,3 +170,19 @@ class FaceStage(BaseStage):
         seen = self.examples.face_visible
         crops = align_faces(self.examples.pixels[seen], self.examples.landmarks[seen], self.networks["face"].config.input_size)
         write_image(folder / f"step-{step:06d}.png", grid([list(to_images(crops))]))
+
+
+def jittered(landmarks: Tensor, draws: Tensor, seed: int) -> Tensor:
+    """Landmarks (n, 5, 2), each off by about 2 % of its face's size, as a detector's are."""
+    size = (landmarks - landmarks.mean(1, keepdim=True)).norm(dim=2).mean(1)[:, None, None]
+    return landmarks + 0.05 * size * noise_for(seed, draws, (5, 2), stream="landmarks").to(landmarks)
+
+
+def disturbed(crops: Tensor, draws: Tensor, seed: int) -> Tensor:
+    """Crops (n 3 s s) in another light, with grain, and a third of them at half their resolution."""
+    light = noise_for(seed, draws, (3,), stream="light").to(crops)
+    gain, offset, tint = 1 + 0.12 * light[:, 0], 0.08 * light[:, 1], 0.04 * noise_for(seed, draws, (3,), stream="tint").to(crops)
+    coarse = F.interpolate(F.avg_pool2d(crops, 2), scale_factor=2, mode="bilinear")
+    crops = torch.where((light[:, 2] > 0.43)[:, None, None, None], coarse, crops)
+    crops = crops * gain[:, None, None, None] + (offset[:, None] + tint)[:, :, None, None]
+    return crops + 0.04 * noise_for(seed, draws, tuple(crops.shape[1:]), stream="grain").to(crops)

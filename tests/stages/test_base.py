@@ -13,9 +13,10 @@ from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceEmbedder
 from meta_animator.settings import ModelConfig
-from meta_animator.stages.base import cut_out
+from meta_animator.stages.base import cut_out, disturbed, jittered
 from meta_animator.stages.build import train
 from meta_animator.stages.judge_base import equal_error_rate
+from meta_animator.training.checkpoint import read_weights
 from tests import tiny
 
 
@@ -103,3 +104,60 @@ def test_equal_error_rate():
     assert equal_error_rate(np.array([0.1, 0.2]), np.array([0.8, 0.9])) == 1
     same, other = rng.normal(1, 1, 20_000), rng.normal(-1, 1, 50_000)
     assert abs(equal_error_rate(same, other) - 0.1587) < 0.005  # both kinds of error beyond one standard deviation
+
+
+@pytest.fixture
+def unet_stage(make_config, tiny_base):
+    """unet_stage(control_drop) -> (a base_unet stage whose zero convolutions are filled, a batch for it)."""
+
+    def make(control_drop):
+        facts = {"model__architecture": tiny_base, "model__base_from": tiny_base, "loss__image_weight": 0}
+        config = make_config("base_unet", f"drop-{control_drop}", **facts, train__control_drop=control_drop)
+        stage, samples, _ = tiny.make_stage(config)
+        tiny.randomise_zeros(stage.models.control)
+        return stage, tiny.first_batch(samples, "dwpose")
+
+    return make
+
+
+@pytest.mark.parametrize("drop", (0.0, 1.0))
+def test_unet_text_encoder_and_control_learn_together(unet_stage, drop):
+    """Nothing else does; without control, the Meta ControlNet learns nothing, and the condition does not matter."""
+    stage, batch = unet_stage(drop)
+    loss, _ = stage(batch, 0)
+    loss.backward()
+    models = stage.models
+
+    def learns(parameters):
+        return {p.grad is not None and bool(p.grad.any()) for p in parameters}
+
+    assert True in learns(models.backbone.unet.parameters()) and True in learns(models.backbone.text_encoder.parameters())
+    assert learns(models.control.base_state().values()) == ({False} if drop else {True})
+    assert learns([*models.backbone.vae.parameters(), *models.control.bank.parameters("dwpose")]) == {False}
+    batch.control_latents = batch.control_latents + 1
+    assert torch.equal(stage(batch, 0)[0], loss) == bool(drop)
+
+
+def test_the_exported_control_is_what_learned_beside_the_unet(run, make_config, tiny_base, tmp_path):
+    """It has no LoRA, and stage 0 starts from it with fresh ones."""
+    folder = run("base_unet", model__base=tiny_base, loss__image_weight=0, train__control_drop=0.5)
+    export_base(folder, tmp_path / "out")
+    _, trained = read_weights(folder)
+    manifest, exported = read_weights(tmp_path / "out" / "control")
+    assert manifest["tasks"] == []
+    assert set(exported) == {name for name in trained if name.startswith("control.")}
+    assert all(torch.equal(exported[name].float(), trained[name].half().float()) for name in exported)
+    config = make_config(model__base=tmp_path / "out", model__control_from=tmp_path / "out" / "control")
+    models = tiny.make_stage(config)[0].models
+    assert all(torch.equal(models.state()[name], exported[name].float()) for name in exported)
+
+
+def test_faces_are_disturbed_by_draw_and_not_by_batch():
+    crops, points = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.rand(1, 5, 2).expand(3, 5, 2) * 20
+    together = disturbed(crops, torch.tensor([4, 5, 6]), seed=0)
+    alone = disturbed(crops[1:2], torch.tensor([5]), seed=0)
+    assert torch.allclose(together[1:2], alone, atol=1e-6) and not torch.allclose(alone, crops[1:2], atol=0.02)
+    moved = jittered(points, torch.tensor([4, 5, 6]), seed=0)
+    assert torch.equal(moved[1:2], jittered(points[1:2], torch.tensor([5]), seed=0))
+    shift = (moved - points).norm(dim=2)
+    assert shift.min() > 0 and shift.max() < 5  # of a face of about 20 pixels

@@ -42,7 +42,7 @@ class Animator:
     def __init__(self, config: RunConfig, models: Assembly, template: str, person: str, description: str = ""):
         """template: the prompt of the fine-tuned checkpoint; person: whom it was tuned on; description: in what words."""
         self.config, self.sample, self.models = config, config.sample, models
-        self.template, self.person = template, person
+        self.template, self.person, self.description = template, person, description
         self.prompt = prompt_for(config.sample, models.identifiers, template, person, description)
         self.device = next(models.parameters()).device
         loras = dict(self.sample.loras) or None

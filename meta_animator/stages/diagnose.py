@@ -69,7 +69,7 @@ def _changed(config: RunConfig, animator: Animator, section: str, key: str, valu
     setattr(getattr(changed, section), key, value)
     if section == "model":
         return load_animator(changed)
-    return Animator(changed, animator.models, animator.template, animator.person)
+    return Animator(changed, animator.models, animator.template, animator.person, animator.description)
 
 
 @torch.no_grad()

@@ -5,7 +5,9 @@ import pytest
 
 from meta_animator.data.manifest import find_clip
 from meta_animator.errors import UserError
-from meta_animator.stages.diagnose import START_SHARES, VARIANTS, diagnose
+from meta_animator.pipelines.animate import Animator
+from meta_animator.stages.diagnose import START_SHARES, VARIANTS, _changed, diagnose
+from meta_animator.stages.sample import load_animator
 
 
 @pytest.fixture
@@ -39,3 +41,9 @@ def test_a_driving_clip_without_frames_is_refused(config, tmp_path, puppet_data)
     config.sample.driving = str(tmp_path / "pose.npz")
     with pytest.raises(UserError, match="shows no frames to compare with"):
         diagnose(config)
+
+
+def test_a_variant_keeps_the_prompt_with_the_description(config):
+    animator = Animator(config, load_animator(config).models, "{description} {identifier}", "p0", "a tall man")
+    assert animator.prompt.startswith("a tall man ")
+    assert _changed(config, animator, "sample", "guidance_scale", 1.0).prompt == animator.prompt

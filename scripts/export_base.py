@@ -1,4 +1,4 @@
-"""Write a finished base_* run into a base-model folder: python scripts/export_base.py RUN OUTPUT"""
+"""Write a finished base_* run, or stage 0 or 1 on the base, into a base-model folder: python scripts/export_base.py RUN OUTPUT"""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from meta_animator.cli import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="run folder of base_vae, base_unet or base_face")
+    parser.add_argument("run", type=Path, help="run folder of base_vae, base_unet, base_face, control or motion")
     parser.add_argument("output", type=Path, help="base-model folder, such as assets/base")
     args = parser.parse_args()
 

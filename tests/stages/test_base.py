@@ -128,12 +128,18 @@ def test_unet_text_encoder_and_control_learn_together(unet_stage, drop):
     loss.backward()
     models = stage.models
 
-    def learns(parameters):
-        return {p.grad is not None and bool(p.grad.any()) for p in parameters}
+    def share_that_learns(parameters):
+        moved = [p.grad is not None and bool(p.grad.any()) for p in parameters]
+        return sum(moved) / len(moved)
 
-    assert True in learns(models.backbone.unet.parameters()) and True in learns(models.backbone.text_encoder.parameters())
-    assert learns(models.control.base_state().values()) == ({False} if drop else {True})
-    assert learns([*models.backbone.vae.parameters(), *models.control.bank.parameters("dwpose")]) == {False}
+    assert share_that_learns(models.backbone.unet.parameters()) > 0.5
+    assert share_that_learns(models.backbone.text_encoder.parameters()) > 0.5
+    assert share_that_learns(models.control.base_state().values()) == (0 if drop else 1)
+    assert share_that_learns([*models.backbone.vae.parameters(), *models.control.bank.parameters("dwpose")]) == 0
+    with torch.no_grad():
+        for parameter in models.control.bank.parameters("dwpose"):
+            parameter.add_(1)
+    assert torch.equal(stage(batch, 0)[0], loss), "no LoRA is active"
     batch.control_latents = batch.control_latents + 1
     assert torch.equal(stage(batch, 0)[0], loss) == bool(drop)
 
@@ -155,9 +161,9 @@ def test_the_exported_control_is_what_learned_beside_the_unet(run, make_config, 
 def test_faces_are_disturbed_by_draw_and_not_by_batch():
     crops, points = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.rand(1, 5, 2).expand(3, 5, 2) * 20
     together = disturbed(crops, torch.tensor([4, 5, 6]), seed=0)
-    alone = disturbed(crops[1:2], torch.tensor([5]), seed=0)
-    assert torch.allclose(together[1:2], alone, atol=1e-6) and not torch.allclose(alone, crops[1:2], atol=0.02)
+    alone = disturbed(crops[:1], torch.tensor([4]), seed=0)
+    assert torch.allclose(together[:1], alone, atol=1e-6) and not torch.allclose(alone, crops[:1], atol=0.02)
     moved = jittered(points, torch.tensor([4, 5, 6]), seed=0)
-    assert torch.equal(moved[1:2], jittered(points[1:2], torch.tensor([5]), seed=0))
+    assert torch.equal(moved[:1], jittered(points[:1], torch.tensor([4]), seed=0))
     shift = (moved - points).norm(dim=2)
     assert shift.min() > 0 and shift.max() < 5  # of a face of about 20 pixels

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Train the embedded base model anew: puppets, VAE, its decoder, UNet with text encoder and Meta ControlNet, face embedder,
-# stages 0 and 1; hours on 2 CPU cores that know bfloat16 (assets/base/README.md has the parts' times). An interrupted run goes on where it was.
+# stages 0 and 1; hours on 2 CPU cores that know bfloat16 (assets/base/README.md has the parts' times). An interrupted run
+# goes on where it was.
 #
 #   bash scripts/train_base.sh      writes outputs/base/model; copy it to assets/base to make it the default
 #

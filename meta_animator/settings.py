@@ -77,6 +77,7 @@ class DataConfig:
     prompt_drop: float = setting(0.01, "probability of an empty prompt", low=0.0, high=1.0)
     cache_latents: bool = setting(True, "encode every frame and condition once, before the first step")
     cache_dir: str = setting("", "where cached latents live; empty: <output_dir>/cache")
+    task_weights: dict[str, int] = setting({}, "how often a task comes in a cycle of all tasks; 1 for those not named")
     task_per_rank: bool = setting(False, "several processes: each draws a task of its own at every step")
     num_workers: int = setting(0, "data-loader processes", low=0)
     puppets: PuppetsConfig = dataclasses.field(default_factory=PuppetsConfig)

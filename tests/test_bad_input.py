@@ -451,6 +451,11 @@ def argument_without_a_value(room):
     return ["train", room.config("control"), "train.max_steps"]
 
 
+@case("data.task_weights: dwpose has 0; expected at least 1")
+def task_without_weight(room):
+    return ["train", room.config("control"), "data.task_weights={dwpose: 0}"]
+
+
 @case("model.tasks: expected at least one task, each once")
 def task_named_twice(room):
     return ["train", room.config("control"), "model.tasks=[dwpose,dwpose]"]

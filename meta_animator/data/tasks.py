@@ -19,7 +19,8 @@ class Draw:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskPlan:
-    """One task per optimizer step and lane; the tasks come in a fresh order in every cycle, so each gets the same number.
+    """One task per optimizer step and lane; the tasks come in a fresh order in every cycle, so each gets the same number
+    of steps, or `weights` times as many.
 
     A lane is all ranks together, or with `task_per_rank` each rank. Inside a task its samples are walked in shuffled
     epochs: a task with few samples repeats them sooner. What a step draws depends on the number of its samples alone,
@@ -30,6 +31,7 @@ class TaskPlan:
     micro_batches   gradient-accumulation steps; all of one task
     world_size      ranks
     task_per_rank   every rank has a task of its own instead of all the same
+    weights         {task: how often it comes in a cycle}, 1 for those not named; those that are not in `samples` do not count
     auxiliary       {task: sample indices} of which `auxiliary_fraction` of the draws are taken
     """
 
@@ -39,6 +41,7 @@ class TaskPlan:
     micro_batches: int = 1
     world_size: int = 1
     task_per_rank: bool = False
+    weights: dict[str, int] = dataclasses.field(default_factory=dict)
     auxiliary: dict[str, list[int]] | None = None
     auxiliary_fraction: float = 0.0
 
@@ -60,14 +63,19 @@ class TaskPlan:
         return {index for table in (self.samples, self.auxiliary or {}) for pool in table.values() for index in pool}
 
     def task_at(self, step: int, lane: int = 0) -> str:
-        tasks = sorted(self.samples)
+        return self._turn(step, lane)[0]
+
+    def _turn(self, step: int, lane: int) -> tuple[str, int]:
+        """The task of a step and lane, and how often it was drawn before."""
+        tasks = [task for task in sorted(self.samples) for _ in range(self.weights.get(task, 1))]
         cycle, place = divmod(step * self.lanes + lane, len(tasks))
-        return tasks[rng(self.seed, "tasks", cycle).permutation(len(tasks))[place]]
+        order = [tasks[k] for k in rng(self.seed, "tasks", cycle).permutation(len(tasks))]
+        task = order[place]
+        return task, cycle * order.count(task) + order[:place].count(task)
 
     def lane_draws(self, step: int, lane: int = 0) -> list[Draw]:
         """The draws of an optimizer step and lane, in order."""
-        task, count = self.task_at(step, lane), self.draws_per_step // self.lanes
-        turn = (step * self.lanes + lane) // len(self.samples)  # each task is drawn once per cycle
+        (task, turn), count = self._turn(step, lane), self.draws_per_step // self.lanes
         first = step * self.draws_per_step + lane * count
         return [Draw(first + slot, task, self._sample(task, turn * count + slot)) for slot in range(count)]
 

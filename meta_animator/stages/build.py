@@ -47,6 +47,7 @@ STAGES = {"control": ControlStage, "motion": MotionStage, "reference": Reference
 def train(config: RunConfig) -> None:
     """Run a training stage from its config to its last checkpoint. Raises UserError for what the user can mend."""
     check_tasks(config.model.tasks, "model.tasks")
+    check_weights(config.data.task_weights)
     if config.train.wandb_project and find_spec("wandb") is None:
         raise UserError("train.wandb_project: Weights & Biases is not installed; pip install wandb, or leave it empty")
     sharded = take_sharding_request(config)
@@ -96,7 +97,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     plan = TaskPlan(
         samples=main, batch_size=config.train.batch_size, seed=config.seed,
         micro_batches=config.train.gradient_accumulation_steps, world_size=accelerator.num_processes,
-        task_per_rank=config.data.task_per_rank, auxiliary=auxiliary_samples(config, samples, table, len(clips)),
+        task_per_rank=config.data.task_per_rank, weights=dict(config.data.task_weights), auxiliary=auxiliary_samples(config, samples, table, len(clips)),
         auxiliary_fraction=config.data.auxiliary_fraction if extra else 0.0,
     )  # fmt: skip
     if config.data.cache_latents:
@@ -169,6 +170,14 @@ def check_tasks(tasks: list[str], key: str) -> None:
         raise UserError(f"{key}: expected at least one task, each once, such as [dwpose, canny]; got {list(tasks)}")
     for task in tasks:
         find_condition(task)
+
+
+def check_weights(weights: dict[str, int]) -> None:
+    """Raises UserError for an unknown task, or a weight below 1."""
+    for task, weight in weights.items():
+        find_condition(task)
+        if weight < 1:
+            raise UserError(f"data.task_weights: {task} has {weight}; expected at least 1, and model.tasks to leave a task out")
 
 
 def check_size(data: DataConfig, divisor: int) -> None:

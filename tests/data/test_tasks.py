@@ -20,6 +20,15 @@ def test_every_task_gets_its_share_of_steps_whatever_its_number_of_samples():
     assert all(set(order) == set(TASKS) for order in orders) and len(set(orders)) > 1
 
 
+def test_weights_say_how_often_a_task_comes_in_a_cycle():
+    weighted = plan(weights={"dwpose": 4, "unused": 3})
+    assert Counter(weighted.task_at(step) for step in range(24)) == dict.fromkeys(TASKS, 2) | {"dwpose": 8}
+    drawn = [draw.sample for step in range(24) for draw in weighted.lane_draws(step) if draw.task == "dwpose"]
+    pool = POOLS["dwpose"]
+    assert len(drawn) == 32 and all(sorted(drawn[k : k + len(pool)]) == pool for k in range(0, 30, len(pool)))
+    assert all(list(plan(weights={}).lane_draws(step)) == plan().lane_draws(step) for step in range(20))
+
+
 def test_one_task_per_step_with_samples_of_its_own():
     for step in range(30):
         draws = plan(micro_batches=2, world_size=2).lane_draws(step)

@@ -97,7 +97,8 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     plan = TaskPlan(
         samples=main, batch_size=config.train.batch_size, seed=config.seed,
         micro_batches=config.train.gradient_accumulation_steps, world_size=accelerator.num_processes,
-        task_per_rank=config.data.task_per_rank, weights=dict(config.data.task_weights), auxiliary=auxiliary_samples(config, samples, table, len(clips)),
+        task_per_rank=config.data.task_per_rank, weights=dict(config.data.task_weights),
+        auxiliary=auxiliary_samples(config, samples, table, len(clips)),
         auxiliary_fraction=config.data.auxiliary_fraction if extra else 0.0,
     )  # fmt: skip
     if config.data.cache_latents:

@@ -9,14 +9,26 @@ from torch import Tensor
 Spacing = Literal["leading", "trailing", "linspace"]
 
 
-def training_timesteps(generators: Sequence[torch.Generator], bounds: tuple[int, int]) -> Tensor:
-    """One uniform timestep per sample, int64 (b,), from the sample's own generator; on the generators' device.
+def training_timesteps(
+    generators: Sequence[torch.Generator], bounds: tuple[int, int], portion: float = 0.0, multiplier: float = 1.0
+) -> Tensor:
+    """One timestep per sample, int64 (b,), from the sample's own generator; on the generators' device. Uniform, but those of
+    the noisiest `portion` in [0, 1) of them are `multiplier` times as likely (diffusers' timestep bias "later").
 
     bounds: the first and the last timestep, both included (a process's `timestep_bounds`).
     """
     first, last = bounds
-    draws = [torch.randint(first, last + 1, (), generator=g, device=g.device) for g in generators]
-    return torch.stack(draws)
+    noisy = last + 1 - round(portion * (last + 1 - first))  # the first of the noisiest
+    share = portion * multiplier / (1 - portion + portion * multiplier)
+
+    def draw(generator: torch.Generator) -> Tensor:
+        low, high = first, last + 1
+        if noisy <= last and multiplier != 1:
+            late = torch.rand((), generator=generator, device=generator.device) < share
+            low, high = (noisy, high) if late else (low, noisy)
+        return torch.randint(low, high, (), generator=generator, device=generator.device)
+
+    return torch.stack([draw(generator) for generator in generators])
 
 
 def sampling_timesteps(

@@ -112,7 +112,8 @@ class ControlStage(nn.Module):
 
     def _timesteps(self, batch: Batch) -> Tensor:
         generators = [torch_generator(self.config.seed, "timestep", int(d)) for d in batch.draws]
-        return training_timesteps(generators, self.models.backbone.process.timestep_bounds)
+        bounds, train = self.models.backbone.process.timestep_bounds, self.config.train
+        return training_timesteps(generators, bounds, train.timestep_bias_portion, train.timestep_bias_multiplier)
 
     def context(self, prompts: list[str]) -> Tensor:
         """Text embeddings (b n d); each distinct prompt is embedded once."""

@@ -46,6 +46,25 @@ def test_training_timesteps_stay_in_bounds(process, bounds):
     assert t.double().mean().item() == pytest.approx(sum(bounds) / 2, rel=0.05)
 
 
+@pytest.mark.parametrize("process", [sd15(), Flow(num_train_timesteps=1000)])
+def test_the_noisiest_timesteps_can_be_likelier(process):
+    bounds = process.timestep_bounds
+    t = training_timesteps([torch.Generator().manual_seed(0)] * 8000, bounds, portion=0.2, multiplier=4.0)
+    late = t > bounds[1] - 200
+    assert late.double().mean().item() == pytest.approx(0.5, abs=0.02)
+    assert bounds[0] <= t.min() < bounds[0] + 5 and t.max() > bounds[1] - 5
+    assert t[late].double().mean().item() == pytest.approx(bounds[1] - 99.5, abs=5)
+    assert t[~late].double().mean().item() == pytest.approx(bounds[0] + 399.5, abs=15)
+
+
+def test_without_a_bias_every_timestep_is_drawn_as_before():
+    def drawn(**bias):
+        return training_timesteps([torch.Generator().manual_seed(s) for s in range(50)], (0, 999), **bias).tolist()
+
+    assert drawn() == drawn(portion=0.3, multiplier=1.0) == drawn(portion=0.0, multiplier=4.0)
+    assert drawn() != drawn(portion=0.3, multiplier=4.0)
+
+
 def test_flow_timesteps_start_at_noise_and_a_shift_stays_there_longer():
     assert flow_timesteps(4).tolist() == [1000, 750, 500, 250]
     shifted = flow_timesteps(4, shift=3.0)

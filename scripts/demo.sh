@@ -2,8 +2,8 @@
 # The whole pipeline on puppets with the embedded base model: about 10 minutes on 2 CPU cores, no GPU, no network.
 #
 #   bash scripts/demo.sh [key=value ...]          extra settings go to every stage
-#   bash scripts/demo.sh --fast [key=value ...]   a first look: stage 0 as it is shipped, no motion module, a short stage 2,
-#                                                 half of the frames
+#   bash scripts/demo.sh --fast [key=value ...]   a first look: stages 0 and 1 as they are shipped, a short stage 2, half of
+#                                                 the frames
 #
 # Environment: DEMO_DIR (outputs/demo), DEMO_DATA (data/puppets). Writes DEMO_DIR/{animation.mp4, overview.png, metrics.json}.
 
@@ -34,7 +34,7 @@ rm -rf "$out"/cache "$out"/step0 "$out"/step1 "$out"/step2 "$out"/step3 "$out"/s
 here=("data.puppets.root=$data" "data.cache_dir=$out/cache" "data.train=[$data/train]")
 trained0=$out/step0 trained1=$out/step1
 if $fast; then
-    trained0=assets/base/control trained1=
+    trained0=assets/base/control trained1=assets/base/motion
     here+=(data.puppets.identities=8 data.puppets.frames=4 data.puppets.driving_frames=12)
     short=(train.max_steps=100 train.preview_every=0 sample.num_inference_steps=12)
     set -- "${short[@]}" "$@"

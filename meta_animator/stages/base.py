@@ -148,7 +148,8 @@ class FaceStage(BaseStage):
     def __init__(self, config: RunConfig, examples: Batch, identities: list[str], embedder: FaceEmbedder):
         super().__init__(config, {"face": embedder}, examples)
         self.index = {name: k for k, name in enumerate(identities)}
-        self.centres = nn.Parameter(torch.randn(len(identities), embedder.config.embedding_dim))
+        size = embedder.config.embedding_dim
+        self.centres = nn.Parameter(torch.randn(len(identities), size) / size**0.5)  # a step of Adam turns longer ones less
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         seen = batch.face_visible

@@ -11,9 +11,9 @@ from meta_animator.conversion.base_model import export_base
 from meta_animator.data.batch import collate
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
-from meta_animator.models.face import FaceEmbedder
+from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.settings import ModelConfig
-from meta_animator.stages.base import cut_out, disturbed, jittered
+from meta_animator.stages.base import FaceStage, cut_out, disturbed, jittered
 from meta_animator.stages.build import train
 from meta_animator.stages.judge_base import equal_error_rate
 from meta_animator.training.checkpoint import read_weights
@@ -156,6 +156,13 @@ def test_the_exported_control_is_what_learned_beside_the_unet(run, make_config, 
     config = make_config(model__base=tmp_path / "out", model__control_from=tmp_path / "out" / "control")
     models = tiny.make_stage(config)[0].models
     assert all(torch.equal(models.state()[name], exported[name].float()) for name in exported)
+
+
+def test_the_centres_of_people_start_short_enough_to_turn(make_config):
+    """Adam moves each number by the learning rate: in a centre of length l that is an angle of sqrt(numbers) / l times it."""
+    embedder = FaceEmbedder(FaceConfig(channels=(8, 12), embedding_dim=96, input_size=8))
+    lengths = FaceStage(make_config("base_face"), None, [f"person {k}" for k in range(300)], embedder).centres.norm(dim=1)
+    assert 0.7 < lengths.min() and lengths.max() < 1.3
 
 
 def test_faces_are_disturbed_by_draw_and_not_by_batch():

@@ -154,6 +154,7 @@ class SampleConfig:
     inversion_share: float = setting(
         1.0, "share of the first latent's variance from the inverted photo; the rest is noise", low=0.0, high=1.0
     )
+    init_noise_scale: float = setting(1.0, "factor of the first latent; below 1: smoother, the photo shows through less", low=0.0)
     inversion_fixed_point_iterations: int = setting(0, "refinements of each inversion step", low=0)
     frame_noise: float = setting(0.0, "share of noise drawn per frame instead of shared by all frames (0..1)", low=0.0, high=1.0)
     window: int = setting(16, "frames denoised together", low=1)

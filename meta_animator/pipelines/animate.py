@@ -94,7 +94,8 @@ class Animator:
     def _first_latents(
         self, reference: Layers | None, context: Tensor, frames: int, control_latents: dict[str, Tensor]
     ) -> Tensor:
-        """x_T (1 f c h w): shared by all frames, with the share `frame_noise` of its variance drawn per frame.
+        """x_T (1 f c h w): shared by all frames, with the share `frame_noise` of its variance drawn per frame, all of it times
+        `init_noise_scale`.
 
         The shared part is the inverted photo, or noise, or with `inversion_share` a mixture: an inverted photo keeps
         its layout, which a far-off pose has to overcome.
@@ -105,10 +106,11 @@ class Animator:
         if self.sample.init_noise == "inversion":
             inverted, kept = self._invert(reference, context), self.sample.inversion_share
             shared = math.sqrt(kept) * inverted + math.sqrt(1 - kept) * shared
+        scale = self.sample.init_noise_scale
         if not share:
-            return shared[:, None].expand(-1, frames, -1, -1, -1).contiguous()
+            return scale * shared[:, None].expand(-1, frames, -1, -1, -1)
         own = noise_for(seed, torch.arange(frames), shape, stream="frame noise").to(context)
-        return math.sqrt(1 - share) * shared[:, None] + math.sqrt(share) * own[None]
+        return scale * (math.sqrt(1 - share) * shared[:, None] + math.sqrt(share) * own[None])
 
     def _invert(self, reference: Layers, context: Tensor) -> Tensor:
         """DDIM inversion (1 c h w) of the reference photo under its own pose, where its keypoints are known, and without

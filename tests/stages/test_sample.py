@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from meta_animator.conversion.lora import extract
 from meta_animator.data.puppets.dataset import HELDOUT, describe
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.probe import probe_video
+from meta_animator.pipelines.driving import open_inputs
 from meta_animator.stages.build import train
 from meta_animator.stages.sample import load_animator, sample
 
@@ -81,3 +83,22 @@ def test_the_prompt_describes_whom_the_checkpoint_was_tuned_on(make_config, prep
     config.sample.identity = next(name for name in animator.models.identifiers if name != "held-out")
     other = load_animator(config)
     assert other.prompt == other.models.identifiers[config.sample.identity]
+
+
+@pytest.mark.parametrize("start", [{}, {"sample__init_noise": "random"}, {"sample__frame_noise": 0.5}])
+def test_the_first_latents_can_be_scaled(make_config, prepared, puppet_data, start):
+    def first(scale):
+        config = make_config(
+            "sample", f"scale{scale}", model__control_from=prepared, sample__identity="p0", sample__num_inference_steps=4,
+            sample__reference=puppet_data / "person", sample__driving=puppet_data / "train", sample__init_noise_scale=scale,
+            **start,
+        )  # fmt: skip
+        driving, reference = open_inputs(config)
+        animator = load_animator(config)
+        control = {"dwpose": animator._encode_conditions(driving, "dwpose")}
+        with torch.no_grad():
+            return animator._first_latents(reference, animator.models.backbone.embed_text([""]), len(driving), control)
+
+    whole = first(1.0)
+    assert whole.shape[:2] == (1, 4) and whole.std() > 0.3
+    assert torch.allclose(first(0.5), 0.5 * whole, atol=1e-6)

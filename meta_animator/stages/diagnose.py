@@ -20,6 +20,7 @@ START_SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the noise process, from where the
 VARIANTS = {  # section, key and value of the setting that differs
     "as configured": (),
     "guidance 1": ("sample", "guidance_scale", 1.0),
+    "first latent as it is": ("sample", "init_noise_scale", 1.0),
     "no motion module": ("model", "motion_from", ""),
     "from noise, not inversion": ("sample", "init_noise", "random"),
     "no control": ("sample", "controlnet_conditioning_scale", 0.0),

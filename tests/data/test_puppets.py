@@ -101,6 +101,14 @@ def test_visible_keypoints_lie_on_the_person(samples: list[Layers]):
     assert seen > 60 * len(samples)
 
 
+def test_an_elbow_shows_behind_its_own_forearm_and_not_behind_the_back():
+    """As detectors have it: without it, a bent arm that points at the camera would not be drawn at all."""
+    elbows = [7, 8]
+    towards = standing(0.0, arm_raise_l=1.0, arm_raise_r=1.0, arm_twist_l=0.3, arm_twist_r=0.3, arm_elbow_l=1.6, arm_elbow_r=1.6)
+    assert towards.keypoints[elbows, 2].all()
+    assert standing(np.pi / 2).keypoints[elbows, 2].sum() == 1
+
+
 def test_hand_and_face_points_lie_on_their_parts():
     layers = standing(0.0, arm_raise_l=1.4, arm_twist_l=1.57, arm_elbow_l=1.2)
     for points, part in ((FACE, "face_neck"), (LEFT_HAND, "left_hand")):

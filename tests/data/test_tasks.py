@@ -21,11 +21,11 @@ def test_every_task_gets_its_share_of_steps_whatever_its_number_of_samples():
 
 
 def test_weights_say_how_often_a_task_comes_in_a_cycle():
-    weighted = plan(weights={"dwpose": 4, "unused": 3})
-    assert Counter(weighted.task_at(step) for step in range(24)) == dict.fromkeys(TASKS, 2) | {"dwpose": 8}
-    drawn = [draw.sample for step in range(24) for draw in weighted.lane_draws(step) if draw.task == "dwpose"]
-    pool = POOLS["dwpose"]
-    assert len(drawn) == 32 and all(sorted(drawn[k : k + len(pool)]) == pool for k in range(0, 30, len(pool)))
+    weighted = plan(weights={"blurred": 4, "unused": 3})
+    assert Counter(weighted.task_at(step) for step in range(24)) == dict.fromkeys(TASKS, 2) | {"blurred": 8}
+    drawn = [draw.sample for step in range(36) for draw in weighted.lane_draws(step) if draw.task == "blurred"]
+    pool = POOLS["blurred"]
+    assert len(drawn) == 48 > len(pool) and sorted(drawn[: len(pool)]) == pool, "all are drawn before one comes again"
     assert all(list(plan(weights={}).lane_draws(step)) == plan().lane_draws(step) for step in range(20))
 
 

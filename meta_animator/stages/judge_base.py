@@ -38,7 +38,7 @@ def judge_base(base: Path, people: int = 40, shown: int = 8, seed: int = 500) ->
     models = Assembly(config, load_backbone(config)).eval()
     models.load_control(manifest, weights, str(base / "control"))
     backbone, names = models.backbone, [HELDOUT + seed + k for k in range(people)]
-    pairs = [_two_frames(person) for person in names]
+    pairs = [two_frames(person) for person in names]
     layers = [pair[0] for pair in pairs]
     truth = np.stack([layer.frame for layer in layers])
     pixels = torch.stack([to_pixels(frame) for frame in truth])
@@ -104,7 +104,7 @@ def equal_error_rate(same: np.ndarray, other: np.ndarray) -> float:
     return float(rejected[best] + accepted[best]) / 2
 
 
-def _two_frames(person: int) -> list[Layers]:
+def two_frames(person: int) -> list[Layers]:
     """Two frames of a person, a second apart in two motions of their own, with cameras of their own."""
     kinds = MOTIONS[person % len(MOTIONS)], MOTIONS[(person + 1) % len(MOTIONS)]
     return [render_clip(person, person + 7 * k, 2, 1, motion_kind=kind)[-1] for k, kind in enumerate(kinds)]

@@ -89,6 +89,9 @@ class LossConfig:
     image_weight: float = setting(0.1, "lambda: weight of the whole image loss (pixels + face)", low=0.0)
     pixel_weight: float = setting(1.0, "weight of the pixel error inside the image loss", low=0.0)
     face_weight: float = setting(0.0, "weight of the face term inside the image loss", low=0.0)
+    face_region_weight: float = setting(
+        1.0, "how much more the latent noise error counts where a face is seen than elsewhere", low=0.0
+    )
     max_noise_level: float = setting(
         0.3707, "image loss only where sqrt(1 - alpha_bar) <= this (t <= 124 in SD1.5)", low=0.0, high=1.0
     )

@@ -69,6 +69,11 @@ class Clip:
         loaded.setdefault("frame", np.zeros((self.height, self.width, 3), np.uint8))
         return Layers(**loaded)
 
+    def load_keypoints(self, index: int) -> np.ndarray | None:
+        """The keypoints (133, 3) of frame `index`, if the clip has any."""
+        self._check(index)
+        return self._load_layer("keypoints", index) if "keypoints" in self.layers else None
+
     def load_condition(self, task: str, index: int) -> np.ndarray:
         """The condition image of frame `index`: uint8 (height, width, 3) RGB."""
         if task in self.conditions:

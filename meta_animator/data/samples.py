@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from meta_animator.data.conditions import CONDITIONS, draw_condition
-from meta_animator.data.keypoints import five_points
+from meta_animator.data.keypoints import five_points, flip_keypoints
 from meta_animator.data.latents import LatentCache
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.tasks import Draw
-from meta_animator.data.transforms import crop_and_resize, crop_box, flip_layers
+from meta_animator.data.transforms import crop_and_resize, crop_box, flip_layers, move_keypoints
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.settings import DataConfig
@@ -51,7 +51,7 @@ class SampleSet(Dataset):
 
     identifiers   {identity: identifier}
     cache         where latents come from; conditions are then not drawn
-    latents_only  with a cache: pixels and faces are not loaded either, for runs whose loss has no image terms
+    latents_only  with a cache: pixels are not loaded either, for runs whose loss has no image terms
     """
 
     latents_only = False
@@ -113,7 +113,10 @@ class SampleSet(Dataset):
             item["latents"] = self.cache.read(clip, FRAME, frames)
             if draw.task != FRAME:
                 item["control_latents"] = self.cache.read(clip, draw.task, frames)
-        if self.cache is None or not self.latents_only:
+        if self.cache is not None and self.latents_only:
+            faces = [load_face(clip, k, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
+            item["landmarks"], item["face_visible"] = map(torch.stack, zip(*faces, strict=True))
+        else:
             task = draw.task if self.cache is None else FRAME  # a cached condition need not be drawn
             shown = [load_shown(clip, k, task, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
             for name in ("pixels", "landmarks", "face_visible", *(["control_pixels"] if task != FRAME else [])):
@@ -169,14 +172,31 @@ def load_shown(
         control = to_pixels(image[:, ::-1].copy() if flip else image)
     elif task != FRAME:
         control = to_pixels(draw_condition(task, layers))
-    points = None if layers.keypoints is None else five_points(layers.keypoints)
+    landmarks, face_visible = _five_points(layers.keypoints)
     return Shown(
         pixels=to_pixels(layers.frame),
         control_pixels=control,
-        landmarks=torch.zeros(5, 2) if points is None else torch.from_numpy(np.asarray(points, np.float32)),
-        face_visible=torch.tensor(points is not None),
+        landmarks=landmarks,
+        face_visible=face_visible,
         layers=layers,
     )
+
+
+def load_face(
+    clip: Clip, index: int, config: DataConfig, box: tuple[float, float, float, float], flip: bool = False
+) -> tuple[Tensor, Tensor]:
+    """landmarks (5 2) and face_visible () of a frame, as in `Shown`, without its picture."""
+    keypoints = clip.load_keypoints(index)
+    if keypoints is not None:
+        keypoints = move_keypoints(keypoints, box, (config.height, config.width))
+        keypoints = flip_keypoints(keypoints, config.width) if flip else keypoints
+    return _five_points(keypoints)
+
+
+def _five_points(keypoints: np.ndarray | None) -> tuple[Tensor, Tensor]:
+    points = None if keypoints is None else five_points(keypoints)
+    landmarks = torch.zeros(5, 2) if points is None else torch.from_numpy(points)
+    return landmarks, torch.tensor(points is not None)
 
 
 def clip_samples(number: int, clip: Clip, config: DataConfig, num_frames: int | None) -> list[Sample]:

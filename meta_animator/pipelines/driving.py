@@ -173,7 +173,7 @@ def fit_to_reference(driving: Driving, reference: Layers, tasks: Sequence[str]) 
         raise UserError("sample.fit_pose: the reference has no keypoints; prepare it with scripts/prepare_data.py")
     clip = driving.clip
     if "keypoints" in clip.layers:
-        own = np.stack([clip.load(k, ("keypoints",)).keypoints for k in range(clip.num_frames)])
+        own = np.stack([clip.load_keypoints(k) for k in range(clip.num_frames)])
         driving.keypoints = retarget.fit_keypoints(own, reference.keypoints)
         return
     box = retarget.drawn_box(draw_condition("dwpose", reference)) or person_box(reference.keypoints)

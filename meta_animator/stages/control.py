@@ -16,10 +16,12 @@ from meta_animator.diffusion.randomness import noise_for, torch_generator
 from meta_animator.diffusion.samplers import ddim
 from meta_animator.diffusion.timesteps import training_timesteps
 from meta_animator.losses.hybrid import WEIGHTS, HybridLoss
+from meta_animator.losses.latent import face_region_weights
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import ControlOutput
+from meta_animator.models.face import face_sizes
 from meta_animator.pipelines.guidance import Guide
 from meta_animator.settings import RunConfig
 from meta_animator.training.stage import Mean, ParamGroup
@@ -94,7 +96,8 @@ class ControlStage(nn.Module):
             process=backbone.process, prediction=prediction, x_t=x_t, t=t,
             target=backbone.process.target(latents, noise, t), latents=latents, pixels=batch.pixels,
             landmarks=batch.landmarks, face_visible=self.models.usable_faces(batch.landmarks, batch.face_visible),
-            step=step, decode=backbone.decode, embed_face=self.models.embed_face, divisors=self.divisors,
+            step=step, decode=backbone.decode, embed_face=self.models.embed_face,
+            latent_weights=self._latent_weights(batch, latents), divisors=self.divisors,
         )  # fmt: skip
         numbers = {name: float(value) for name, value in logs.items()}
         means = {name: Mean(numbers[name], numbers[of]) for name, of in WEIGHTS.items() if name in numbers}
@@ -104,6 +107,16 @@ class ControlStage(nn.Module):
         """What the Meta ControlNet adds to the base, under the LoRA of the batch's task."""
         self.models.control.bank.use(batch.task)
         return self.models.control(control_latents, t, context)
+
+    def _latent_weights(self, batch: Batch, latents: Tensor) -> Tensor | None:
+        """Where the latent error counts more than elsewhere; None: nowhere."""
+        weight, data = self.config.loss.face_region_weight, self.config.data
+        if weight == 1 or batch.landmarks is None:
+            return None
+        points = batch.landmarks.to(latents.device)
+        sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
+        visible, size = batch.face_visible.to(latents.device), (data.height, data.width)
+        return face_region_weights(points.mean(-2), sides, visible, latents.shape[-2:], size, weight)
 
     def _noise(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Timestep and noise of each draw; functions of (seed, draw) alone."""

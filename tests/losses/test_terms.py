@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from meta_animator.losses.identity import identity_loss
-from meta_animator.losses.latent import latent_loss
+from meta_animator.losses.latent import FACE_MARGIN, face_region_weights, latent_loss
 from meta_animator.losses.pixel import pixel_loss
 
 
@@ -12,6 +12,27 @@ def test_latent_loss_is_a_mean_per_sample():
     assert latent_loss(prediction, target).tolist() == [2.0, 0.0]
     assert latent_loss(prediction.view(1, 2, 2, 1, 1), target.view(1, 2, 2, 1, 1)).tolist() == [1.0]
     assert latent_loss(prediction.bfloat16(), target.bfloat16()).dtype == torch.float32
+
+
+def test_latent_loss_weighs_places_before_the_mean():
+    error = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(1, 1, 2, 2)
+    weights = torch.tensor([[1.0, 0.0], [2.0, 1.0]]).view(1, 1, 2, 2)
+    assert latent_loss(error, torch.zeros(1, 1, 2, 2), weights).tolist() == [(1 + 2 * 9 + 16) / 4]
+    two = latent_loss(error.expand(1, 2, 2, 2), torch.zeros(1, 2, 2, 2), weights)
+    assert two.tolist() == [(1 + 2 * 9 + 16) / 4], "all channels of a place have its weight"
+
+
+def test_face_region_is_a_square_around_the_face_in_latent_places():
+    """Pixels of 4 x 2 per place: places have their middles at y = 1.5, 5.5, ... and x = 0.5, 2.5, ..."""
+    centres, sides = torch.tensor([[5.0, 10.0], [5.0, 10.0]]), torch.tensor([8.0, 8.0]) / FACE_MARGIN
+    weights = face_region_weights(centres, sides, torch.tensor([True, False]), (6, 8), (24, 16), 3.0)
+    assert weights.shape == (2, 1, 6, 8)
+    rows, columns = slice(2, 4), slice(1, 5)  # y in 6 ... 14: 9.5, 13.5; x in 1 ... 9: 2.5, 4.5, 6.5, 8.5
+    expected = torch.ones(6, 8)
+    expected[rows, columns] = 3.0
+    assert torch.equal(weights[0, 0], expected) and (weights[1] == 1).all()
+    clip = face_region_weights(centres[None], sides[None], torch.ones(1, 2, dtype=torch.bool), (6, 8), (24, 16), 3.0)
+    assert clip.shape == (1, 2, 1, 6, 8) and torch.equal(clip[0, 1, 0], expected)
 
 
 def test_pixel_loss_is_a_mean_per_image():

@@ -28,7 +28,7 @@ def test_each_term_alone_reaches_every_trained_module_and_no_idle_lora(make_conf
         tiny.randomise_zeros(module.models.motion)
     batch = tiny.first_batch(samples, "seg")
     if term == "latent":
-        assert batch.pixels is None and batch.face_visible is None, "only latents are read where no term needs pixels"
+        assert batch.pixels is None and batch.control_pixels is None, "only latents are read where no term needs pixels"
     else:
         batch = dataclasses.replace(batch, face_visible=torch.ones_like(batch.face_visible))
         assert batch.landmarks.abs().sum() > 0

@@ -1,5 +1,6 @@
 """Stopping and resuming, cached latents, and overfitting."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -141,7 +142,7 @@ def test_auxiliary_frames_come_from_as_many_people_as_there_are(make_config, pre
 
 @pytest.mark.parametrize("stage", ["control", "motion"])
 def test_cached_latents_give_the_same_training(make_config, prepared, stage):
-    more = {} if stage == "control" else {"model__control_from": prepared}
+    more = {"loss__face_region_weight": 4.0} | ({} if stage == "control" else {"model__control_from": prepared})
     runs = [make_config(stage, name, data__cache_latents=name == "cached", **more) for name in ("cached", "fresh")]
     for config in runs:
         train(config)
@@ -151,6 +152,25 @@ def test_cached_latents_give_the_same_training(make_config, prepared, stage):
         assert a.keys() == b.keys() and a["task"] == b["task"]
         for key in ("loss", "latent", "pixel", "gradient_norm"):
             assert a[key] == pytest.approx(b[key], rel=1e-4), key
+
+
+@pytest.mark.parametrize("stage", ["control", "motion"])
+@pytest.mark.parametrize("image_weight", [0.0, 0.1])
+def test_errors_in_the_face_count_more(make_config, prepared, stage, image_weight):
+    """Without image terms, nothing but latents and face landmarks is loaded."""
+    more = {} if stage == "control" else {"model__control_from": prepared}
+    latent = []
+    for weight in (1.0, 2.0, 5.0):
+        config = make_config(stage, str(weight), loss__face_region_weight=weight, loss__image_weight=image_weight, **more)
+        module, samples, _ = tiny.make_stage(config)
+        batch = tiny.first_batch(samples, "dwpose", 1)
+        assert batch.face_visible.all() and (batch.pixels is None) == (image_weight == 0)
+        latent.append(float(module(batch, 0)[1]["latent"]))
+        hidden = dataclasses.replace(batch, face_visible=torch.zeros_like(batch.face_visible))
+        assert float(module(hidden, 0)[1]["latent"]) == pytest.approx(latent[0], rel=1e-5)
+    plain, double, five = latent
+    assert plain < double < 1.5 * plain, "a part of the picture"
+    assert five - plain == pytest.approx(4 * (double - plain), rel=1e-3)
 
 
 def test_cached_latents_are_those_of_frame_and_condition(make_config):

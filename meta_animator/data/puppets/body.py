@@ -14,6 +14,7 @@ from meta_animator.data.puppets.skeleton import SIDES, Skeleton
 
 Paint = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Keep = Callable[[np.ndarray], np.ndarray]
+HAND_LENGTH = 0.126  # of the body's height; larger than life, like the head: they are few pixels
 FINGERS = ("thumb", "index", "middle", "ring", "little")
 
 
@@ -46,7 +47,7 @@ def build(identity: Identity, skeleton: Skeleton) -> list[Primitive]:
 
 def hand_points(identity: Identity, skeleton: Skeleton, side: str, sign: float) -> np.ndarray:
     """The 21 hand keypoints (21, 3) in world coordinates: wrist, then 4 from base to tip per finger."""
-    size, curl = 0.112 * identity.height, skeleton.curl[side]
+    size, curl = HAND_LENGTH * identity.height, skeleton.curl[side]
     points = [np.zeros(3)]
     for index, finger in enumerate(FINGERS):
         if finger == "thumb":
@@ -182,7 +183,7 @@ def _arm(identity: Identity, skeleton: Skeleton, side: str) -> list[Primitive]:
 
 def _hand(identity: Identity, skeleton: Skeleton, side: str, sign: float) -> list[Primitive]:
     frame, wrist = skeleton.frames[f"hand_{side}"], skeleton.joints[f"wrist_{side}"]
-    size = 0.112 * identity.height
+    size = HAND_LENGTH * identity.height
     skin = flat(identity.skin, {"l": "left_hand", "r": "right_hand"}[side])
     palm = ellipsoid(wrist + frame @ (0, -0.27 * size, 0.01 * size), (0.11 * size, 0.32 * size, 0.25 * size), frame)
     points = hand_points(identity, skeleton, side, sign)

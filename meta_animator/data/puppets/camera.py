@@ -82,7 +82,7 @@ class View:
 
 
 def make_camera(seed: int, motion: float = 0.0) -> Camera:
-    """Draw a framing between half and full body; the face is about a sixth to a fifth of the frame's height.
+    """Draw a framing between half and full body; the face is about a fifth to a quarter of the frame's height.
 
     `motion` in [0, 1] is how much the camera moves; the framing does not depend on it. ValueError beyond that range.
     """
@@ -90,7 +90,7 @@ def make_camera(seed: int, motion: float = 0.0) -> Camera:
         raise ValueError(f"camera motion must be in [0, 1], got {motion}")
     rng = stream(seed, "camera")
     return Camera(
-        head_fraction=rng.uniform(0.195, 0.275),
+        head_fraction=rng.uniform(0.235, 0.315),
         headroom=rng.uniform(0.05, 0.11),
         distance=rng.uniform(2.8, 4.5),
         pitch=rng.uniform(-0.02, 0.10),

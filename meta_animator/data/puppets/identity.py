@@ -137,7 +137,7 @@ def make_identity(seed: int) -> Identity:
         figure="woman-like" if woman else "man-like",
         height=rng.uniform(1.52, 1.76) if woman else rng.uniform(1.60, 1.86),
         build=rng.uniform(0.84, 1.16) if woman else rng.uniform(0.88, 1.24),
-        head_ratio=rng.uniform(0.178, 0.194),
+        head_ratio=rng.uniform(0.200, 0.216),
         leg_ratio=rng.uniform(0.445, 0.475),
         shoulder_ratio=rng.uniform(0.098, 0.110) if woman else rng.uniform(0.112, 0.128),
         hip_ratio=rng.uniform(0.054, 0.062) if woman else rng.uniform(0.048, 0.055),

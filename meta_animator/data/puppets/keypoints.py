@@ -13,8 +13,8 @@ from meta_animator.data.puppets.skeleton import SIDES, Skeleton
 
 BODY_JOINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 # how far, in body heights, a keypoint may lie under the visible surface: joints lie inside the limbs, and detectors also find an
-# elbow behind its own forearm, a wrist behind its own hand
-_DEPTHS = {"shoulder": 0.07, "elbow": 0.12, "wrist": 0.07, "hip": 0.12, "knee": 0.07, "ankle": 0.05}
+# elbow behind its own forearm or hand, a wrist behind its own hand
+_DEPTHS = {"shoulder": 0.07, "elbow": 0.17, "wrist": 0.07, "hip": 0.12, "knee": 0.07, "ankle": 0.05}
 _SURFACE, _FINGER, _FOOT, _EAR = 0.010, 0.02, 0.04, 0.03
 
 

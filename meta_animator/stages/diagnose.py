@@ -33,7 +33,7 @@ def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np
 
     "decoder"              the truth encoded and decoded: what no sampling can exceed
     "truth with noise s"   the truth with the noise that sampling starts from, up to the share s of the process, denoised
-    the names of VARIANTS  all of stage 3, with one setting changed
+    the names of VARIANTS  all of stage 3, with one setting changed; those that would change nothing are left out
 
     The rows: truth, then each of these, with four frames. Raises UserError where the clip has no frames.
     """
@@ -59,6 +59,8 @@ def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np
         started = animator.denoise_from(latents, share, driving, reference)
         keep(f"truth with noise {share}", np.stack(list(animator.decode(started))))
     for name, changes in VARIANTS.items():
+        if changes and getattr(getattr(config, changes[0]), changes[1]) == changes[2]:
+            continue  # that is as configured
         variant = animator if not changes else _changed(config, animator, *changes)
         keep(name, np.stack(list(variant.animate(driving, reference).frames)))
     return numbers, rows

@@ -6,7 +6,7 @@ import pytest
 from meta_animator.data.manifest import find_clip
 from meta_animator.errors import UserError
 from meta_animator.pipelines.animate import Animator
-from meta_animator.stages.diagnose import START_SHARES, VARIANTS, _changed, diagnose
+from meta_animator.stages.diagnose import START_SHARES, _changed, diagnose
 from meta_animator.stages.sample import load_animator
 
 
@@ -15,13 +15,14 @@ def config(make_config, prepared, puppet_data, tmp_path):
     return make_config(
         "sample", model__control_from=prepared, model__tasks="[dwpose]", sample__driving=puppet_data / "train",
         sample__reference=puppet_data / "person", sample__identity="p0", sample__num_inference_steps=5,
-        sample__inversion_fixed_point_iterations=1,
+        sample__inversion_fixed_point_iterations=1, sample__guidance_scale=2.0,
     )  # fmt: skip
 
 
 def test_every_part_is_scored_against_the_truth(config):
     numbers, rows = diagnose(config)
-    assert list(numbers) == ["decoder", *(f"truth with noise {share}" for share in START_SHARES), *VARIANTS]
+    changed = ["guidance 1", "from noise, not inversion", "no control"]  # not: a first latent as it is, no motion module
+    assert list(numbers) == ["decoder", *(f"truth with noise {share}" for share in START_SHARES), "as configured", *changed]
     assert len(rows) == len(numbers) + 1 and all(len(row) == 4 for row in rows)
     assert all(row["frames"] == 4 for row in numbers.values())
     by_name = dict(zip(["truth", *numbers], rows, strict=True))

@@ -69,6 +69,9 @@ class DataConfig:
     height: int = setting(512, "pixels; divisible by the base's factor", low=8)
     width: int = setting(512, "pixels; divisible by the base's factor", low=8)
     random_crop: float = setting(0.0, "largest random zoom of the crop (0: centre crop)", low=0.0)
+    crops: int = setting(
+        0, "random crops of each clip, the first is the centre crop; 0: a new one per draw, not with cached latents", low=0
+    )
     flip: float = setting(0.0, "probability of a mirror image, left and right swapped in all layers", low=0.0, high=1.0)
     num_frames: int = setting(16, "frames per clip in stage 1", low=1)
     fps: float = setting(0.0, "frames per second of stage-1 clips; 0: the clip's own", low=0.0)

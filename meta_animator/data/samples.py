@@ -19,7 +19,7 @@ from meta_animator.data.latents import LatentCache
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.tasks import Draw
-from meta_animator.data.transforms import crop_and_resize, crop_box, flip_layers, move_keypoints
+from meta_animator.data.transforms import Box, crop_and_resize, crop_box, flip_layers, move_keypoints
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.settings import DataConfig
@@ -110,9 +110,10 @@ class SampleSet(Dataset):
             "task": draw.task, "draws": draw.number, "prompts": self._prompt(clip, draw), "identities": clip.identity,
         }  # fmt: skip
         if self.cache is not None:
-            item["latents"] = self.cache.read(clip, FRAME, frames)
+            crop = self._crop_number(draw)
+            item["latents"] = self.cache.read(clip, FRAME, frames, crop)
             if draw.task != FRAME:
-                item["control_latents"] = self.cache.read(clip, draw.task, frames)
+                item["control_latents"] = self.cache.read(clip, draw.task, frames, crop)
         if self.cache is not None and self.latents_only:
             faces = [load_face(clip, k, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
             item["landmarks"], item["face_visible"] = map(torch.stack, zip(*faces, strict=True))
@@ -133,13 +134,14 @@ class SampleSet(Dataset):
     def prompt_of(self, clip: Clip) -> str:
         return fill_prompt(self.config.prompt, self.identifiers.get(clip.identity, ""), clip.prompt)
 
-    def _crop(self, clip: Clip, draw: Draw) -> tuple[float, float, float, float]:
-        box_of = (clip.width, clip.height, self.config.height, self.config.width)
-        if not self.config.random_crop:
-            return crop_box(*box_of)
-        u = rng(self.seed, "crop", draw.number).random(3)
-        zoom = 1 + self.config.random_crop * u[0]
-        return crop_box(*box_of, center=(u[1] * clip.width, u[2] * clip.height), zoom=zoom)
+    def _crop(self, clip: Clip, draw: Draw) -> Box:
+        if self.config.random_crop and not self.config.crops:
+            return _random_box(clip, self.config, rng(self.seed, "crop", draw.number))
+        return crop_of(clip, self._crop_number(draw), self.config, self.seed)
+
+    def _crop_number(self, draw: Draw) -> int:
+        count = number_of_crops(self.config)
+        return int(rng(self.seed, "crop", draw.number).integers(count)) if count > 1 else 0
 
     def _flips(self, draw: Draw) -> bool:
         return bool(self.config.flip) and rng(self.seed, "flip", draw.number).random() < self.config.flip
@@ -156,9 +158,25 @@ class Shown:
     layers: Layers
 
 
-def load_shown(
-    clip: Clip, index: int, task: str, config: DataConfig, box: tuple[float, float, float, float], flip: bool = False
-) -> Shown:
+def number_of_crops(config: DataConfig) -> int:
+    """How many crops of a clip there are to choose from, at least 1."""
+    return config.crops if config.random_crop and config.crops else 1
+
+
+def crop_of(clip: Clip, number: int, config: DataConfig, seed: int) -> Box:
+    """Crop `number` of a clip: 0 is the largest one in the middle, the others are random functions of (seed, clip, number)."""
+    if number == 0:
+        return crop_box(clip.width, clip.height, config.height, config.width)
+    return _random_box(clip, config, rng(seed, f"crop of {clip.id}", number))
+
+
+def _random_box(clip: Clip, config: DataConfig, generator: np.random.Generator) -> Box:
+    u = generator.random(3)
+    center, zoom = (u[1] * clip.width, u[2] * clip.height), 1 + config.random_crop * u[0]
+    return crop_box(clip.width, clip.height, config.height, config.width, center=center, zoom=zoom)
+
+
+def load_shown(clip: Clip, index: int, task: str, config: DataConfig, box: Box, flip: bool = False) -> Shown:
     """Frame `index` of a clip with its condition image, both cropped to `box` and resized to the config's size."""
     size = (config.height, config.width)
     drawn = task in clip.conditions
@@ -182,9 +200,7 @@ def load_shown(
     )
 
 
-def load_face(
-    clip: Clip, index: int, config: DataConfig, box: tuple[float, float, float, float], flip: bool = False
-) -> tuple[Tensor, Tensor]:
+def load_face(clip: Clip, index: int, config: DataConfig, box: Box, flip: bool = False) -> tuple[Tensor, Tensor]:
     """landmarks (5 2) and face_visible () of a frame, as in `Shown`, without its picture."""
     keypoints = clip.load_keypoints(index)
     if keypoints is not None:

@@ -19,9 +19,8 @@ from meta_animator.data.conditions import find_condition
 from meta_animator.data.latents import LatentCache
 from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.puppets.dataset import ensure_puppets
-from meta_animator.data.samples import FRAME, SampleSet, load_shown, read_clips
+from meta_animator.data.samples import FRAME, SampleSet, crop_of, load_shown, number_of_crops, read_clips
 from meta_animator.data.tasks import Draw, TaskPlan
-from meta_animator.data.transforms import crop_box
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.losses.hybrid import HybridLoss
@@ -278,17 +277,18 @@ def make_cache(
     config: RunConfig, models: Assembly, kept: list[tuple[Clip, list[int]]], accelerator: Accelerator
 ) -> LatentCache:
     """The cache of the frames in `kept`, filled: by the main process, while the others wait."""
-    if config.data.random_crop or config.data.flip or config.model.condition_posterior == "sample":
+    if (config.data.random_crop and not config.data.crops) or config.data.flip or config.model.condition_posterior == "sample":
         raise UserError(
             "data.cache_latents: cannot hold random crops, flips or sampled posteriors; set it to false, "
-            "or data.random_crop and data.flip to 0 and model.condition_posterior to mode"
+            "or data.random_crop to 0 (or data.crops to a number of crops), data.flip to 0 and model.condition_posterior to mode"
         )
     folder = Path(config.data.cache_dir or Path(config.output_dir) / "cache")
     cache = LatentCache(folder, cache_key(config, models), kept)
     if accelerator.is_main_process:
         tasks = [t for t in config.model.tasks if t != FRAME]
         with tqdm(total=len(kept), desc="encoding latents", unit="clip", dynamic_ncols=True) as bar:
-            cache.fill(tasks, functools.partial(encode_frames, config, models), batch_size=8, progress=bar.update)
+            encode = functools.partial(encode_frames, config, models)
+            cache.fill(tasks, encode, batch_size=8, progress=bar.update, crops=number_of_crops(config.data))
     accelerator.wait_for_everyone()
     return cache
 
@@ -299,12 +299,13 @@ def cache_key(config: RunConfig, models: Assembly) -> dict:
         "size": [config.data.height, config.data.width],
         "condition": [config.model.condition_range, config.model.condition_posterior],
         "version": 1,
+        **({"crops": [config.data.random_crop, config.seed]} if number_of_crops(config.data) > 1 else {}),
     }
 
 
-def encode_frames(config: RunConfig, models: Assembly, clip: Clip, name: str, frames: list[int]) -> torch.Tensor:
-    """Latents (n c h w) of frames, or of their condition images."""
-    box = crop_box(clip.width, clip.height, config.data.height, config.data.width)
+def encode_frames(config: RunConfig, models: Assembly, clip: Clip, name: str, frames: list[int], crop: int) -> torch.Tensor:
+    """Latents (n c h w) of frames, or of their condition images, in one of the clip's crops."""
+    box = crop_of(clip, crop, config.data, config.seed)
     shown = [load_shown(clip, k, name, config.data, box) for k in frames]
     device = next(models.parameters()).device
     if name == FRAME:

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from accelerate import Accelerator
 
 from meta_animator.config import load_config
 from meta_animator.data.batch import collate
+from meta_animator.data.samples import crop_of
 from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
 from meta_animator.stages.build import train
@@ -142,7 +144,8 @@ def test_auxiliary_frames_come_from_as_many_people_as_there_are(make_config, pre
 
 @pytest.mark.parametrize("stage", ["control", "motion"])
 def test_cached_latents_give_the_same_training(make_config, prepared, stage):
-    more = {"loss__face_region_weight": 4.0} | ({} if stage == "control" else {"model__control_from": prepared})
+    more = {"loss__face_region_weight": 4.0, "data__random_crop": 0.5, "data__crops": 3}
+    more |= {} if stage == "control" else {"model__control_from": prepared}
     runs = [make_config(stage, name, data__cache_latents=name == "cached", **more) for name in ("cached", "fresh")]
     for config in runs:
         train(config)
@@ -182,6 +185,22 @@ def test_cached_latents_are_those_of_frame_and_condition(make_config):
         backbone = module.models.backbone
         torch.testing.assert_close(cached.latents, backbone.encode(pixels.pixels), rtol=0, atol=1e-5)
         torch.testing.assert_close(cached.control_latents, backbone.encode_condition(pixels.control_pixels), rtol=0, atol=1e-5)
+
+
+def test_each_clip_has_its_own_crops_and_the_first_is_the_whole_picture(make_config):
+    config = make_config(data__random_crop=0.5, data__crops=3)
+    samples = tiny.make_stage(config)[1]
+    whole = {task: samples.cache.read(samples.clips[0], task, [0]) for task in ("frame", "seg")}
+    plain = tiny.make_stage(make_config())[1].cache
+    for task, latents in whole.items():
+        torch.testing.assert_close(latents, plain.read(samples.clips[0], task, [0]))
+        others = [samples.cache.read(samples.clips[0], task, [0], crop) for crop in (1, 2)]
+        assert not torch.allclose(others[0], latents, atol=1e-2) and not torch.allclose(*others, atol=1e-2)
+    boxes = {clip.id: [crop_of(clip, k, config.data, config.seed) for k in range(3)] for clip in samples.clips[:2]}
+    one, two = boxes.values()
+    assert one[0] == two[0] == (0.0, 0.0, tiny.SIZE, tiny.SIZE) and one[1:] != two[1:]
+    drawn = Counter(samples._crop(samples.clips[0], Draw(k, "seg", 0)) for k in range(90))
+    assert set(drawn) == set(one) and min(drawn.values()) > 15
 
 
 def test_only_frames_that_can_be_drawn_are_encoded(make_config, prepared):

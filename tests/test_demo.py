@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 SMALL = (
     "data.puppets.identities=2", "data.puppets.frames=4", "data.puppets.photos=2", "data.puppets.driving_frames=6",
     "train.max_steps=2", "train.batch_size=2", "train.preview_every=2", "data.num_frames=3", "data.auxiliary_sets=3",
-    "sample.num_inference_steps=2", "sample.window=4", "sample.overlap=2",
+    "data.crops=2", "sample.num_inference_steps=2", "sample.window=4", "sample.overlap=2",
 )  # fmt: skip
 
 

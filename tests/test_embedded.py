@@ -88,8 +88,8 @@ def test_stage_2_learns_an_unseen_person_from_an_identifier(tmp_path, seed):
         [
             f"model.base={BASE}", f"model.face={BASE}/face", f"model.control_from={BASE}/control",
             f"output_dir={tmp_path}/run", f"data.train=[{tmp_path}/person]", f"data.auxiliary=[{tmp_path}/train]",
-            "data.prompt=Person looks like {identifier}", "data.puppets.root=", "data.crops=2", "train.max_steps=80", "train.batch_size=6",
-            "train.preview_every=0",
+            "data.prompt=Person looks like {identifier}", "data.puppets.root=", "data.crops=2", "train.max_steps=80",
+            "train.batch_size=6", "train.preview_every=0",
         ],
     )  # fmt: skip
     accelerator = make_accelerator(config)

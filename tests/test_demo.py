@@ -1,15 +1,21 @@
-"""The demo on a reduced config: all five shell scripts, as a user starts them."""
+"""The demo, and the training of its base, on a reduced config: the shell scripts as a user starts them."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from meta_animator.conversion.motion import load_motion
 from meta_animator.media.images import read_image
 from meta_animator.media.video import VideoSource
+from meta_animator.models.assembly import build_assembly
+from meta_animator.models.face import FaceEmbedder
+from meta_animator.settings import ModelConfig
+from meta_animator.training.checkpoint import read_weights
 
 ROOT = Path(__file__).parent.parent
 SMALL = (
@@ -37,3 +43,23 @@ def test_demo_runs_all_stages_and_leaves_its_results(tmp_path):
     loras = sorted(folder.name for folder in (out / "loras").iterdir())
     assert len(loras) == 10 and "controlnet" in loras and "dwpose" in loras
     assert (out / "step1" / "previews").is_dir() and (out / "step0" / "metrics.jsonl").is_file()
+
+
+@pytest.mark.timeout(900)
+def test_one_command_trains_a_whole_base(tmp_path):
+    """Two steps of every part, in a copy of the repository; what comes out is a base that stages 0 to 3 can start from."""
+    for name in ("configs", "scripts", "meta_animator"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with open(tmp_path / "scripts" / "env.sh", "a") as file:
+        file.write(f"use_environment() {{ PYTHON={sys.executable}; }}\n")  # nothing is to be installed for the copy
+    few = ["train.max_steps=2", "train.batch_size=2", "train.preview_every=0", "data.puppets.identities=3"]
+    done = subprocess.run(
+        ["bash", "scripts/train_base.sh", *few], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    base = tmp_path / "outputs" / "base" / "model"
+    models = build_assembly(ModelConfig(base=str(base), lora_rank=8), with_motion=True, face=False)
+    models.load_control(*read_weights(base / "control"), "the new stage 0")
+    load_motion(models, str(base / "motion"))
+    assert FaceEmbedder.from_pretrained(base / "face").config.embedding_dim == 96

@@ -1,10 +1,12 @@
 """How every entry point starts and how it ends.
 
 Exit codes: 0 done; 2 something for the user to put right, said in one line on stderr; 130 and 143 stopped by Ctrl-C or
-SIGTERM (a training has saved then, and the same command continues it); 1 a bug, with its traceback.
+SIGTERM (a training has saved then, and the same command continues it); 141 whoever read the output has left; 1 a bug, with
+its traceback.
 """
 
 import errno
+import os
 import signal
 import sys
 import warnings
@@ -26,8 +28,12 @@ def run(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         fail(str(error), 2)
+    except BrokenPipeError:  # `... | head` has read enough; what Python still flushes at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno not in REFUSED:
             raise

@@ -136,6 +136,10 @@ def _check_keys(plain: Any, config: Any, where: str, prefix: str) -> None:
             raise UserError(f"{where}: unknown key '{prefix}{key}'; {hint}")
         if dataclasses.is_dataclass(names[key]):
             _check_keys(value, names[key], where, f"{prefix}{key}.")
+        elif isinstance(names[key], dict) and isinstance(value, dict) and None in value.values():
+            bare = next(entry for entry, content in value.items() if content is None)
+            hint = "; YAML wants a space after a colon" if ":" in str(bare) else ""
+            raise UserError(f"{where}: {prefix}{key}: '{bare}' has no value, expected {{name: value}}{hint}")
 
 
 def _all_keys(config: Any, prefix: str) -> list[str]:

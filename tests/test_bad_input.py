@@ -451,6 +451,11 @@ def argument_without_a_value(room):
     return ["train", room.config("control"), "train.max_steps"]
 
 
+@case("data.task_weights: 'dwpose:8' has no value, expected {name: value}; YAML wants a space after a colon")
+def task_weights_without_a_space(room):
+    return ["train", room.config("control"), "data.task_weights={dwpose:8}"]
+
+
 @case("data.task_weights: dwpose has 0; expected at least 1")
 def task_without_weight(room):
     return ["train", room.config("control"), "data.task_weights={dwpose: 0}"]

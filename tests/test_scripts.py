@@ -44,6 +44,15 @@ def test_a_stage_is_a_short_script_with_existing_parts(name):
     assert (ROOT / script).is_file() and (ROOT / config).is_file()
 
 
+def test_a_reader_that_has_left_is_no_bug():
+    """As in `... | head`, once head has what it wants."""
+    read, write = os.pipe()
+    os.close(read)
+    listed = subprocess.run([sys.executable, "scripts/describe_config.py"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (listed.returncode, listed.stderr) == (141, b"")
+
+
 @pytest.mark.parametrize(
     ("arguments", "placed"),
     [

@@ -76,7 +76,7 @@ class HybridLoss:
         step: int,
         decode: Callable[[Tensor], Tensor],
         embed_face: EmbedFace | None,
-        latent_weights: Tensor | None = None,
+        place_weights: Tensor | None = None,
         divisors: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, a float32 scalar, and its parts.
@@ -88,7 +88,7 @@ class HybridLoss:
         face_visible    bool (b,) or (b, f): faces seen, and large enough for the embedder
         decode          latents `n c h w` -> images `n 3 H W` in [-1, 1]; called with the gated ones, if any
         embed_face      as for `identity_loss`
-        latent_weights  of the latent errors' places, see `latent_loss`
+        place_weights   how much the latent error counts at each place, see `weights` of `latent_loss`
         divisors        (2,): what to divide the image terms' sums by, this batch's own `counts` by default. Where a
                         gradient is averaged over micro-batches and processes, the mean over all gated images and faces
                         needs the means of their counts.
@@ -97,7 +97,7 @@ class HybridLoss:
         are means over this batch's `gated_images`, `faces` and `gated_images`, and 0 where those are 0: weigh by them
         (WEIGHTS names them) to average over batches.
         """
-        latent = latent_loss(prediction, target, latent_weights).mean()
+        latent = latent_loss(prediction, target, place_weights).mean()
         if not self.image_active(step):
             return self.latent_weight * latent, {"latent": latent.detach()}
         gated = self.gated(process, t).nonzero().squeeze(1).to(prediction.device)

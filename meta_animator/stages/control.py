@@ -97,7 +97,7 @@ class ControlStage(nn.Module):
             target=backbone.process.target(latents, noise, t), latents=latents, pixels=batch.pixels,
             landmarks=batch.landmarks, face_visible=self.models.usable_faces(batch.landmarks, batch.face_visible),
             step=step, decode=backbone.decode, embed_face=self.models.embed_face,
-            latent_weights=self._latent_weights(batch, latents), divisors=self.divisors,
+            place_weights=self._place_weights(batch, latents), divisors=self.divisors,
         )  # fmt: skip
         numbers = {name: float(value) for name, value in logs.items()}
         means = {name: Mean(numbers[name], numbers[of]) for name, of in WEIGHTS.items() if name in numbers}
@@ -108,7 +108,7 @@ class ControlStage(nn.Module):
         self.models.control.bank.use(batch.task)
         return self.models.control(control_latents, t, context)
 
-    def _latent_weights(self, batch: Batch, latents: Tensor) -> Tensor | None:
+    def _place_weights(self, batch: Batch, latents: Tensor) -> Tensor | None:
         """Where the latent error counts more than elsewhere; None: nowhere."""
         weight, data = self.config.loss.face_region_weight, self.config.data
         if weight == 1 or batch.landmarks is None:

@@ -13,6 +13,7 @@ from meta_animator.diffusion.process import Process
 from meta_animator.errors import UserError
 from meta_animator.losses.identity import EmbedFace, identity_loss
 from meta_animator.losses.latent import latent_loss
+from meta_animator.losses.one_by_one import sum_one_by_one
 from meta_animator.losses.pixel import pixel_loss
 
 # Lies between the noise levels of timesteps 124 (0.36958) and 125 (0.37138) of Stable Diffusion 1.5.
@@ -26,7 +27,8 @@ class HybridLoss:
 
     L_latent is a mean over all samples. The image terms see only the gated samples, those with little enough noise for
     one step to show the image; L_pixel is a mean over their images, L_face over their visible faces. A term that no
-    sample takes part in is 0. Gradients reach the prediction through `decode` and `embed_face`.
+    sample takes part in is 0. Gradients reach the prediction through `decode` and `embed_face`, whose own weights get none.
+    Images are decoded one by one: how many are gated makes no difference to the memory that this takes.
 
     image_weight     lambda
     max_noise_level  the gate, included, in the unit of the process's `noise_level`
@@ -86,7 +88,7 @@ class HybridLoss:
         pixels          `b 3 H W` or `b f 3 H W` in [-1, 1]; only read where the image terms are active
         landmarks       (b, 5, 2) or (b, f, 5, 2), in pixels; only read where face_weight is not 0
         face_visible    bool (b,) or (b, f): faces seen, and large enough for the embedder
-        decode          latents `n c h w` -> images `n 3 H W` in [-1, 1]; called with the gated ones, if any
+        decode          latents `1 c h w` -> images `1 3 H W` in [-1, 1]; called with the gated ones, if any
         embed_face      as for `identity_loss`
         place_weights   how much the latent error counts at each place, see `weights` of `latent_loss`
         divisors        (2,): what to divide the image terms' sums by, this batch's own `counts` by default. Where a
@@ -103,21 +105,33 @@ class HybridLoss:
         gated = self.gated(process, t).nonzero().squeeze(1).to(prediction.device)
         x, x_0 = _fold(pixels[gated], 3), _fold(latents[gated], 3)
         clean = _fold(process.to_x0(prediction[gated], x_t[gated], t[gated.to(t.device)]), 3)
-        decoded = decode(clean) if len(clean) > 0 else torch.zeros_like(x)
-        images, faces = latent.new_tensor(len(x)), latent.new_zeros(())
-        sums = {"pixel": pixel_loss(x, decoded).sum(), "clean_latent": latent_loss(clean.detach(), x_0).sum()}
-        if self.face_weight > 0:
-            if landmarks is None or face_visible is None or embed_face is None:
-                raise UserError("face_weight: above 0, it needs a face embedder and data with face landmarks")
-            points, visible = _fold(landmarks[gated], 2), face_visible[gated].flatten()
-            sums["face"], faces = identity_loss(embed_face, x, decoded, points, visible)
-        counts = {"gated_images": images, "faces": faces}
-        divisors = torch.stack([images, faces]) if divisors is None else divisors.to(latent)
-        logs = {name: total.detach() / counts[WEIGHTS[name]].clamp_min(1) for name, total in sums.items()}
-        sums.setdefault("face", latent.new_zeros(()))
-        pixel, face = (sums[name] / count.clamp_min(1e-6) for name, count in zip(("pixel", "face"), divisors, strict=True))
-        image = self.pixel_weight * pixel + self.face_weight * face
+        points, visible = self._faces(landmarks, face_visible, embed_face, gated) if self.face_weight else (x, [False] * len(x))
+        counts = {"gated_images": latent.new_tensor(len(x)), "faces": latent.new_tensor(sum(visible))}
+        divisors = torch.stack(list(counts.values())) if divisors is None else divisors.to(latent)
+        weights = torch.stack([divisors.new_tensor(self.pixel_weight), divisors.new_tensor(self.face_weight)])
+
+        def terms(k: int, one: Tensor) -> Tensor:
+            """Pixel and face error of gated image k, decoded from its clean latent."""
+            decoded = decode(one)
+            pixel = pixel_loss(x[k : k + 1], decoded).sum()
+            if not visible[k]:
+                return torch.stack([pixel, torch.zeros_like(pixel)])
+            seen = torch.ones(1, dtype=torch.bool, device=decoded.device)
+            return torch.stack([pixel, identity_loss(embed_face, x[k : k + 1], decoded, points[k : k + 1], seen)[0]])
+
+        image, (pixel, face) = sum_one_by_one(terms, clean, weights / divisors.clamp_min(1e-6))
+        sums = {"pixel": pixel, "clean_latent": latent_loss(clean.detach(), x_0).sum()}
+        sums |= {"face": face} if self.face_weight else {}
+        logs = {name: total / counts[WEIGHTS[name]].clamp_min(1) for name, total in sums.items()}
         return self.latent_weight * latent + self.image_weight * image, {"latent": latent.detach(), **logs, **counts}
+
+    def _faces(
+        self, landmarks: Tensor | None, visible: Tensor | None, embed_face: EmbedFace | None, gated: Tensor
+    ) -> tuple[Tensor, list[bool]]:
+        """Landmarks (n, 5, 2) of the gated images, and which of them show a face."""
+        if landmarks is None or visible is None or embed_face is None:
+            raise UserError("face_weight: above 0, it needs a face embedder and data with face landmarks")
+        return _fold(landmarks[gated], 2), visible[gated].flatten().tolist()
 
 
 def _fold(x: Tensor, dims: int) -> Tensor:

@@ -1,9 +1,13 @@
+import weakref
+
 import pytest
 import torch
 
 from meta_animator.diffusion.process import DDPM, Flow
 from meta_animator.errors import UserError
 from meta_animator.losses.hybrid import HybridLoss
+from meta_animator.losses.identity import identity_loss
+from meta_animator.losses.pixel import pixel_loss
 
 SD15 = DDPM.from_betas("scaled_linear", 0.00085, 0.012)
 
@@ -94,6 +98,75 @@ def test_without_an_image_term_nothing_is_decoded(options):
 def test_the_start_step_is_included():
     _, logs = HybridLoss(start_step=5)(**{**batch(1, 4, 2, 2, t=[3]), "step": 5})
     assert logs["gated_images"].item() == 1
+
+
+class Decoder(torch.nn.Module):
+    """Small, but not linear; remembers how many images it was given, and which of its answers are still in memory."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layer = torch.nn.Conv2d(4, 3, 3, padding=1).requires_grad_(False)
+        self.answers, self.alive = [], []
+
+    def forward(self, latents):
+        self.alive.append(sum(answer() is not None for answer in self.answers))
+        images = self.layer(latents.to(self.layer.weight.dtype)).tanh().repeat_interleave(2, 2).repeat_interleave(2, 3)
+        self.answers.append(weakref.ref(images))
+        return images
+
+
+def all_at_once(decode, data, weights):
+    """The image terms of a batch whose samples are all gated, in one graph."""
+    clean = data["process"].to_x0(data["prediction"], data["x_t"], data["t"])
+    decoded = decode(clean)
+    pixel = pixel_loss(data["pixels"], decoded).mean()
+    total, faces = identity_loss(data["embed_face"], data["pixels"], decoded, data["landmarks"], data["face_visible"])
+    return weights["pixel_weight"] * pixel + weights["face_weight"] * total / faces
+
+
+@pytest.mark.parametrize("process", [SD15, Flow()])
+def test_images_one_by_one_are_worth_what_they_are_together(process):
+    """Losses and gradients in float64, while no image outlives the next one's decoding."""
+    data, decoder = batch(5, 4, 3, 3, t=[3, 50, 80, 120, 7], process=process), Decoder().double()
+    data |= {k: v.detach().double() for k, v in data.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+    data |= {"face_visible": torch.tensor([True, False, True, True, False]), "decode": decoder}
+    weights = {"pixel_weight": 3.0, "face_weight": 0.5}
+    found, gradients = [], []
+    for loss in (lambda d: HybridLoss(latent_weight=0.0, **weights)(**d)[0], lambda d: all_at_once(decoder, d, weights)):
+        prediction = data["prediction"].clone().requires_grad_()
+        value = loss({**data, "prediction": prediction})
+        (3 * value).backward()
+        found.append(value.item())
+        gradients.append(prediction.grad)
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+    assert (gradients[0] - gradients[1]).norm() <= 1e-6 * gradients[1].norm() and gradients[1].flatten(1).any(1).all()
+    assert decoder.alive[:5] == [0] * 5, "every image is gone when the next one is decoded"
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e4])
+def test_gradients_through_half_precision_are_neither_lost_nor_infinite(gain):
+    """A pixel error is a mean over many pixels: its gradient is below what float16 can hold, or, with large values, above
+    it once a scale has been put on it."""
+    decoder, gradients = Decoder(), []
+    data = batch(2, 4, 64, 64, t=[3, 50])
+    data |= {"pixels": decoder(data["latents"]).detach(), "decode": lambda x: decoder(x / gain) * gain}
+    data["pixels"] = data["pixels"] * gain
+    for enabled in (True, False):
+        prediction = data["prediction"].detach().clone().requires_grad_()
+        with torch.autocast("cpu", torch.float16, enabled=enabled):
+            loss, _ = HybridLoss(latent_weight=0.0, face_weight=0.0)(**{**data, "prediction": prediction})
+        loss.backward()
+        gradients.append(prediction.grad)
+    assert (gradients[0] - gradients[1]).norm() < 0.05 * gradients[1].norm()
+
+
+def test_without_gradients_the_value_is_the_same():
+    data = batch(3, 4, 2, 2, t=[5, 60, 120])
+    with torch.no_grad():
+        plain, _ = HybridLoss()(**data)
+    torch.testing.assert_close(plain, HybridLoss()(**data)[0].detach(), rtol=0, atol=0)
 
 
 def test_faceless_images_are_left_out_of_the_mean():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from meta_animator.diffusion.process import DDPM
 from meta_animator.errors import UserError
+from meta_animator.models.backbones.decoder import decode_checkpointed
 from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.backbones.single_file import load_single_file, load_vae
 from meta_animator.models.control import ControlOutput, MetaControlNet
@@ -27,6 +28,8 @@ SD1_TOKENIZER = "openai/clip-vit-large-patch14"  # Stable Diffusion 1.x's, on th
 
 class StableDiffusion(nn.Module):
     """A frozen base model. Raises UserError where the folder lacks a part."""
+
+    checkpointing = False
 
     def __init__(self, config: ModelConfig, unet: UNet2DConditionModel, vae, text_encoder, tokenizer, scheduler: Mapping):
         super().__init__()
@@ -97,7 +100,9 @@ class StableDiffusion(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         flat, frames = _fold(latents)
-        return _unfold(self.vae.decode(flat.to(self.vae.dtype) / self.vae.config.scaling_factor).sample, frames)
+        flat = flat.to(self.vae.dtype) / self.vae.config.scaling_factor
+        kept = not (self.checkpointing and torch.is_grad_enabled() and flat.requires_grad)
+        return _unfold(self.vae.decode(flat).sample if kept else decode_checkpointed(self.vae, flat), frames)
 
     # text
 
@@ -139,6 +144,7 @@ class StableDiffusion(nn.Module):
         return adapter
 
     def enable_gradient_checkpointing(self) -> None:
+        self.checkpointing = True
         for network in (self.unet, self.motion_unet):
             if network is not None:
                 network.enable_gradient_checkpointing()

@@ -7,5 +7,5 @@
 # is the real scale. Each YAML's head says what it costs. Writes the YAML's output_dir: config.yaml, metrics.jsonl,
 # previews/, checkpoints/. The same command again continues. Several GPUs are all used (NUM_PROCESSES=1: one of them).
 
-source "$(dirname "${BASH_SOURCE[0]}")/scripts/env.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/scripts/env.sh"
 launch scripts/train.py configs/demo/step1.yaml "$@"

@@ -6,5 +6,5 @@
 # Without CONFIG: configs/demo/step3.yaml, the embedded base model and a held-out puppet motion (2 CPU cores, no GPU);
 # configs/sd15/step3.yaml is the real scale. Each YAML's head says what it costs. Writes the video into its output_dir.
 
-source "$(dirname "${BASH_SOURCE[0]}")/scripts/env.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/scripts/env.sh"
 once scripts/sample.py configs/demo/step3.yaml "$@"

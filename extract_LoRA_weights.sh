@@ -6,5 +6,5 @@
 # Without CONFIG: configs/demo/extract.yaml, which reads the demo's stage 2 (run that first). Takes seconds, needs no GPU.
 # Writes the YAML's output_dir: one folder per task and the ControlNet they belong to.
 
-source "$(dirname "${BASH_SOURCE[0]}")/scripts/env.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/scripts/env.sh"
 once scripts/extract_lora.py configs/demo/extract.yaml "$@"

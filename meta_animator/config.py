@@ -3,35 +3,47 @@
 import dataclasses
 import difflib
 import json
+import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from meta_animator.errors import UserError
 from meta_animator.files import whole_file
 from meta_animator.settings import RunConfig
+from meta_animator.values import from_argument, from_yaml, read_yaml
+
+HUB_NAME = r"[\w-][\w.-]*(/[\w-][\w.-]*)?"
+WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
-def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:
+def load_config(
+    path: str | Path, overrides: list[str] | tuple[str, ...] = (), started_in: str | Path | None = None
+) -> RunConfig:
     """The run described by `path` (YAML) with `overrides` ("train.max_steps=10") on top.
 
     `include: other.yaml`, or a list of them, names files whose values come first; paths start at the including file.
-    A value replaces the earlier one: lists and {task: strength} as a whole, sections key by key.
+    A value replaces the earlier one: lists and {task: strength} as a whole, sections key by key. A field's type decides how a
+    value is read: a text stands as it is written, be it 007, yes, or in an override `a #1: {b}`.
+
+    started_in   folder where relative paths of the overrides start, if not in the working folder, where those of YAMLs do
     Raises UserError for a missing file, broken YAML, an unknown key, or a value outside its type, choices or bounds.
     """
     config = RunConfig()
     for file, values in _read_files(Path(path), ()):
-        config = _merge(config, values, str(file))
+        config = _updated(config, values, str(file), "")
+        _check_values(config, str(file), prefix="")
     for override in overrides:
-        if "=" not in override:
+        key, found, text = override.partition("=")
+        if not found:
             raise UserError(f"argument '{override}': expected key=value, such as train.max_steps=100")
-        try:
-            update = OmegaConf.from_dotlist([override])
-        except Exception as error:
-            raise UserError(f"argument '{override}': not valid ({_first_line(error)})") from error
-        config = _merge(config, update, f"argument '{override}'")
+        where = f"argument '{override}'"
+        config = _overridden(config, key.strip().split("."), text, where, "", started_in)
+        _check_values(config, where, prefix="")
     return config
 
 
@@ -41,25 +53,40 @@ def save_config(config: RunConfig, path: Path) -> None:
         part.write_text(to_yaml(config), encoding="utf-8")
 
 
-def _read_files(path: Path, including: tuple[Path, ...]) -> list[tuple[Path, Any]]:
+def _read_files(path: Path, including: tuple[Path, ...]) -> list[tuple[Path, dict]]:
     """(file, its values) of a YAML and what it includes, in the order in which they count."""
     if path.resolve() in including:
         raise UserError(f"config {including[-1]}: include: {path} includes itself; a file may not come round to itself")
     if not path.is_file():
         where = f"config {including[-1]}: include: {path}" if including else f"config {path}"
         raise UserError(f"{where}: no such file; give a YAML such as configs/demo/step0.yaml")
-    try:
-        values = OmegaConf.load(path)
-    except Exception as error:
-        raise UserError(f"config {path}: not valid YAML ({_first_line(error)})") from error
-    if not OmegaConf.is_dict(values):
-        raise UserError(f"config {path}: expected sections such as 'train:', found {type(values).__name__}")
+    values = _read_file(path)
     names = values.pop("include", None) or []
     names = [names] if isinstance(names, str) else names
-    if (not OmegaConf.is_list(names) and not isinstance(names, list)) or not all(isinstance(n, str) for n in names):
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         raise UserError(f"config {path}: include: expected a file name or a list of them, got {names!r}")
     included = [read for name in names for read in _read_files(path.parent / name, (*including, path.resolve()))]
     return [*included, (path, values)]
+
+
+def _read_file(path: Path) -> dict:
+    """The values of one YAML, with ${...} filled in as OmegaConf does it."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        values = read_yaml(text)
+    except UnicodeDecodeError as error:
+        raise UserError(f"config {path}: not valid YAML (it is not UTF-8 text)") from error
+    except UserError as error:
+        raise UserError(f"config {path}: not valid YAML ({error})") from error
+    values = {} if values is None else {values: None} if isinstance(values, str) else values
+    if not isinstance(values, dict):
+        raise UserError(f"config {path}: expected sections such as 'train:', found a {type(values).__name__}")
+    if "${" not in text:
+        return values
+    try:
+        return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"config {path}: {getattr(error, 'full_key', None)}: {_first_line(error)}") from error
 
 
 def describe_fields() -> list[tuple[str, str, str, str, str]]:
@@ -85,61 +112,88 @@ def _describe(config: Any, prefix: str) -> list[tuple[str, str, str, str, str]]:
 
 
 def to_yaml(config: RunConfig) -> str:
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=float("inf"))
+    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)  # as OmegaConf escapes it
 
 
-def _merge(config: RunConfig, update: Any, where: str) -> RunConfig:
+def _updated(config: Any, values: Any, where: str, prefix: str) -> Any:
+    """A copy of a (section of a) config with the values of a YAML in it."""
+    if values is None:
+        return config
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: {prefix.rstrip('.')}: expected a section of keys, found {values!r}")
+    fields, changes = {field.name: field for field in dataclasses.fields(config)}, {}
+    for key, value in values.items():
+        if key not in fields:
+            raise _unknown_key(str(key), config, where, prefix)
+        old = getattr(config, key)
+        if dataclasses.is_dataclass(old):
+            changes[key] = _updated(old, value, where, f"{prefix}{key}.")
+        else:
+            value = _word_no(value, fields[key])
+            changes[key] = _read(from_yaml, value, fields[key].type, f"{where}: {prefix}{key}")
+    return dataclasses.replace(config, **changes)
+
+
+def _overridden(
+    config: Any, keys: list[str], text: str, where: str, prefix: str, started_in: str | Path | None
+) -> Any:  # fmt: skip
+    """A copy of a (section of a) config with the value of one `key=text` in it; the last keys may be a name in a mapping."""
+    key, *rest = keys
+    field = next((field for field in dataclasses.fields(config) if field.name == key), None)
+    if field is None:
+        raise _unknown_key(key, config, where, prefix)
+    old = getattr(config, key)
+    if dataclasses.is_dataclass(old):
+        if rest:
+            new = _overridden(old, rest, text, where, f"{prefix}{key}.", started_in)
+        else:
+            new = _updated(old, _read(lambda value, kind: read_yaml(value), text, None, where), where, f"{prefix}{key}.")
+        return dataclasses.replace(config, **{key: new})
+    name = f"{where}: {prefix}{key}"
+    if rest and get_origin(field.type) is not dict:
+        raise UserError(f"{where}: unknown key '{prefix}{'.'.join(keys)}'; '{prefix}{key}' has no keys below it")
+    if rest:
+        new = _read(from_yaml, {".".join(rest): text.strip() or None}, field.type, name)
+    else:
+        new = _read(from_argument, _word_no(text, field), field.type, name)
+    if field.metadata["path"] and started_in is not None:
+        new = _from_there(new, Path(started_in), field.metadata["path"] == "name")
+    return dataclasses.replace(config, **{key: {**old, **new} if rest else new})
+
+
+def _read(read: Any, value: Any, kind: Any, where: str) -> Any:
     try:
-        plain = OmegaConf.to_container(update, resolve=True)
-        _check_keys(plain, config, where, prefix="")
-        new = _replacing(plain, config)
-        merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), new))
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise UserError(f"{where}: {key}: {_first_line(error)}") from error
-    _check_values(merged, where, prefix="")
-    return merged
+        return read(value, kind)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
-def _replacing(plain: dict, config: Any) -> Any:
-    """Dictionaries of free keys (sample.tasks) are replaced, not merged: empty the old one first. `key=` is an empty text, and
-    `key=no`, which YAML reads as False, the word where that is a choice."""
-    for field in dataclasses.fields(config):
-        if field.name not in plain:
-            continue
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            plain[field.name] = _replacing(plain[field.name] or {}, value)
-        elif isinstance(value, dict):
-            value.clear()
-        elif isinstance(value, str) and plain[field.name] is None:
-            plain[field.name] = ""
-        elif plain[field.name] is False and "no" in field.metadata["choices"]:
-            plain[field.name] = "no"
-    return OmegaConf.create(plain)
+def _word_no(value: Any, field: dataclasses.Field) -> Any:
+    """The other words that YAML has for `no`, where that is a choice."""
+    return "no" if "no" in field.metadata["choices"] and str(value).lower() in ("no", "false", "off") else value
 
 
-def _check_keys(plain: Any, config: Any, where: str, prefix: str) -> None:
-    if plain is None:
-        return
-    if not isinstance(plain, dict):
-        raise UserError(f"{where}: {prefix.rstrip('.')}: expected a section of keys, found {plain!r}")
-    names = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    for key, value in plain.items():
-        if key not in names:
-            near = difflib.get_close_matches(str(key), _all_keys(RunConfig(), "") + list(names), n=1, cutoff=0.5)
-            hint = (
-                f"did you mean '{prefix + near[0] if near[0] in names else near[0]}'?"
-                if near
-                else f"known: {', '.join(names)}"
-            )
-            raise UserError(f"{where}: unknown key '{prefix}{key}'; {hint}")
-        if dataclasses.is_dataclass(names[key]):
-            _check_keys(value, names[key], where, f"{prefix}{key}.")
-        elif isinstance(names[key], dict) and isinstance(value, dict) and None in value.values():
-            bare = next(entry for entry, content in value.items() if content is None)
-            hint = "; YAML wants a space after a colon" if ":" in str(bare) else ""
-            raise UserError(f"{where}: {prefix}{key}: '{bare}' has no value, expected {{name: value}}{hint}")
+def _from_there(value: Any, folder: Path, may_be_a_name: bool) -> Any:
+    """A path, or each of several, as it is to be understood by who stands in `folder`."""
+    if isinstance(value, list):
+        return [_from_there(entry, folder, may_be_a_name) for entry in value]
+    if isinstance(value, dict):
+        return {_from_there(name, folder, may_be_a_name): entry for name, entry in value.items()}
+    if not value:
+        return value
+    place = folder / os.path.expanduser(value)
+    reads_as_a_name = re.fullmatch(HUB_NAME, value) and not value.endswith(WEIGHT_FILES)
+    return value if may_be_a_name and reads_as_a_name and not place.exists() else str(place)
+
+
+def _unknown_key(key: str, config: Any, where: str, prefix: str) -> UserError:
+    names = [field.name for field in dataclasses.fields(config)]
+    near = difflib.get_close_matches(key, _all_keys(RunConfig(), "") + names, n=1, cutoff=0.5)
+    hint = f"known: {', '.join(names)}"
+    if near:
+        hint = f"did you mean '{prefix + near[0] if near[0] in names else near[0]}'?"
+    return UserError(f"{where}: unknown key '{prefix}{key}'; {hint}")
 
 
 def _all_keys(config: Any, prefix: str) -> list[str]:

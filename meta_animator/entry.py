@@ -1,9 +1,12 @@
 """What the entry points of a run share: CONFIG.yaml [key=value ...] [--dry-run]."""
 
 import argparse
+import os
 
 from meta_animator.config import describe_fields, load_config, to_yaml
 from meta_animator.settings import RunConfig
+
+STARTED_IN = "META_ANIMATOR_STARTED_IN"  # set by scripts/env.sh, which goes to the repository's root: where the user stands
 
 
 def config_from_arguments(description: str) -> RunConfig | None:
@@ -16,13 +19,19 @@ def config_from_arguments(description: str) -> RunConfig | None:
     parser.add_argument("--dry-run", action="store_true", help="print the config and the trainable parameters, then stop")
     args = parser.parse_intermixed_args()
 
-    config = load_config(args.config, args.overrides)
+    config = load_config(args.config, args.overrides, _users_folder())
     if not args.dry_run:
         return config
     from meta_animator.stages.dry_run import describe
 
     print(to_yaml(config), describe(config), sep="\n")
     return None
+
+
+def _users_folder() -> str | None:
+    """Where paths on the command line start, if not here."""
+    folder = os.environ.get(STARTED_IN, "")
+    return folder if os.path.isdir(folder) and not os.path.samefile(folder, os.curdir) else None
 
 
 def fields_as_text() -> str:

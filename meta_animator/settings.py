@@ -9,10 +9,15 @@ TASKS = (
 
 
 def setting(
-    default: Any, meaning: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None
-) -> Any:
-    """A dataclass field with one line of meaning, optional allowed values and optional bounds, both included."""
-    metadata = {"meaning": meaning, "choices": choices, "low": low, "high": high}
+    default: Any, meaning: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None,
+    path: bool | str = False,
+) -> Any:  # fmt: skip
+    """A dataclass field with one line of meaning, optional allowed values and optional bounds, both included.
+
+    path   whether the text (each of a list, each name of a mapping) is the path of a file or folder, which on a command line
+           starts where the user stands; "name" where it may be a name on the hub instead
+    """
+    metadata = {"meaning": meaning, "choices": choices, "low": low, "high": high, "path": path}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -21,22 +26,28 @@ def setting(
 @dataclasses.dataclass(kw_only=True)
 class ModelConfig:
     backbone: str = setting("sd", "family of the base model", choices=("sd",))
-    base: str = setting("assets/base", "base model: diffusers folder, .safetensors or .ckpt file, or name on the hub")
-    architecture: str = setting("", "folder with the base's config files, for --dry-run and single files; empty: the base itself")
-    base_from: str = setting("", "base model whose part a base_* stage goes on training; empty: from random weights")
-    vae: str = setting("", "VAE instead of the base's own: diffusers folder or file")
-    tokenizer: str = setting("", "tokenizer folder or name on the hub; empty: the base's own, for a file SD1's from the hub")
-    face: str = setting(
-        "", "face embedder: folder of ours, .onnx (SFace, ArcFace) or iResNet .pth; needed where loss.face_weight > 0"
+    base: str = setting("assets/base", "base model: diffusers folder, .safetensors or .ckpt file or name on the hub", path="name")
+    architecture: str = setting(
+        "", "folder with the base's config files, for --dry-run and single files; empty: the base itself", path=True
     )
+    base_from: str = setting("", "base model whose part a base_* stage goes on training; empty: from random weights", path=True)
+    vae: str = setting("", "VAE instead of the base's own: diffusers folder or file", path=True)
+    tokenizer: str = setting(
+        "", "tokenizer folder or name on the hub; empty: the base's own, for a file SD1's from the hub", path="name"
+    )
+    face: str = setting(
+        "", "face embedder: folder of ours, .onnx (SFace, ArcFace) or iResNet .pth; needed where loss.face_weight > 0",
+        path=True,
+    )  # fmt: skip
     tasks: list[str] = setting(list(TASKS), "Meta-Tasks of this run, one LoRA each")
     lora_rank: int = setting(128, "rank of every LoRA", low=1)
     condition_range: str = setting("signed", "range of condition images for the VAE", choices=("signed", "unit"))
     condition_posterior: str = setting("mode", "latent of a condition in training; sampling: mode", choices=("mode", "sample"))
-    control_from: str = setting("", "run or checkpoint with Meta ControlNet and LoRAs; empty: from the base UNet")
+    control_from: str = setting("", "run or checkpoint with Meta ControlNet and LoRAs; empty: from the base UNet", path=True)
     motion_from: str = setting(
-        "", "run, checkpoint, diffusers MotionAdapter folder, or file of AnimateDiff's; empty: a fresh motion module"
-    )
+        "", "run, checkpoint, diffusers MotionAdapter folder, or file of AnimateDiff's; empty: a fresh motion module",
+        path=True,
+    )  # fmt: skip
     motion_mid_block: bool = setting(False, "motion module in the UNet's mid block too, as AnimateDiff v2 has it")
     motion_max_seq_length: int = setting(32, "positions of the motion module, in frames", low=1)
     beta_schedule: str = setting(
@@ -46,7 +57,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class PuppetsConfig:
-    root: str = setting("", "where the puppet data sets are made when missing; empty: none are made")
+    root: str = setting("", "where the puppet data sets are made when missing; empty: none are made", path=True)
     identities: int = setting(24, "people of the train set", low=2)
     clips: int = setting(1, "clips per identity", low=1)
     frames: int = setting(16, "frames per clip", low=1)
@@ -61,8 +72,8 @@ class PuppetsConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class DataConfig:
-    train: list[str] = setting([], "data-set folders, each with a manifest.jsonl")
-    auxiliary: list[str] = setting([], "data sets of other people that keep stage 2 from overfitting")
+    train: list[str] = setting([], "data-set folders, each with a manifest.jsonl", path=True)
+    auxiliary: list[str] = setting([], "data sets of other people that keep stage 2 from overfitting", path=True)
     auxiliary_sets: int = setting(20, "how many frames of the auxiliary data sets are used", low=0)
     auxiliary_fraction: float = setting(0.5, "share of draws from the auxiliary frames", low=0.0, high=1.0)
     split: str = setting("train", "split of the manifest that is trained on")
@@ -79,7 +90,7 @@ class DataConfig:
     prompt: str = setting("Person looks like {identifier}", "prompt; {identifier} and {description} are filled in")
     prompt_drop: float = setting(0.01, "probability of an empty prompt", low=0.0, high=1.0)
     cache_latents: bool = setting(True, "encode every frame and condition once, before the first step")
-    cache_dir: str = setting("", "where cached latents live; empty: <output_dir>/cache")
+    cache_dir: str = setting("", "where cached latents live; empty: <output_dir>/cache", path=True)
     task_weights: dict[str, int] = setting({}, "how often a task comes in a cycle of all tasks; 1 for those not named")
     task_per_rank: bool = setting(False, "several processes: each draws a task of its own at every step")
     num_workers: int = setting(0, "data-loader processes", low=0)
@@ -144,14 +155,14 @@ class TrainConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class SampleConfig:
-    reference: str = setting("", "photo file, or data set with the reference photos")
-    driving: str = setting("", "data set, drawn pose video or keypoint .npz that gives the motion")
+    reference: str = setting("", "photo file, or data set with the reference photos", path=True)
+    driving: str = setting("", "data set, drawn pose video or keypoint .npz that gives the motion", path=True)
     driving_clip: str = setting("", "which clip of the driving data set; empty: its first")
     identity: str = setting("", "whose identifier is used; empty: the person the checkpoint was fine-tuned on")
     prompt: str = setting("", "prompt instead of the checkpoint's own template")
     negative_prompt: str = setting("", "text of the unguided branch, which keeps the pose")
     tasks: dict[str, float] = setting({"dwpose": 1.0}, "conditions in use and the strength of each")
-    loras: dict[str, float] = setting({}, "extracted LoRA folders and weights, instead of the checkpoint's LoRAs")
+    loras: dict[str, float] = setting({}, "extracted LoRA folders and weights, instead of the checkpoint's LoRAs", path=True)
     controlnet_conditioning_scale: float = setting(1.0, "strength of all control residuals together", low=0.0)
     num_inference_steps: int = setting(50, "DDIM steps", low=1)
     guidance_scale: float = setting(7.5, "classifier-free guidance; 1: off", low=0.0)
@@ -175,7 +186,7 @@ class SampleConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class ExtractConfig:
-    checkpoint: str = setting("", "run folder or checkpoint")
+    checkpoint: str = setting("", "run folder or checkpoint", path=True)
     tasks: list[str] = setting([], "LoRAs to take out; empty: all")
     merge: str = setting("", "instead, write the ControlNet with this task's LoRA folded in; empty: do not")
 
@@ -186,7 +197,7 @@ class RunConfig:
         "control", "what this run does",
         choices=("control", "motion", "reference", "sample", "extract", "base_vae", "base_unet", "base_face"),
     )  # fmt: skip
-    output_dir: str = setting("outputs/run", "everything that this run writes")
+    output_dir: str = setting("outputs/run", "everything that this run writes", path=True)
     seed: int = setting(0, "noise, timesteps, crops and order are functions of it", low=0)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

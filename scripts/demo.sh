@@ -7,17 +7,19 @@
 #
 # Environment: DEMO_DIR (outputs/demo), DEMO_DATA (data/puppets). Writes DEMO_DIR/{animation.mp4, overview.png, metrics.json}.
 
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/env.sh"
 use_environment
 fast=false
 if [[ ${1:-} == --fast ]]; then
     fast=true
     shift
 fi
-out=${DEMO_DIR:-outputs/demo} data=${DEMO_DATA:-data/puppets}
+export META_ANIMATOR_STARTED_IN=$started_in
+name=demo puppets=puppets
 if $fast; then
-    out=${DEMO_DIR:-outputs/demo_fast} data=${DEMO_DATA:-data/puppets_fast}
+    name=demo_fast puppets=puppets_fast
 fi
+out=$(place "${DEMO_DIR:-}" "outputs/$name") data=$(place "${DEMO_DATA:-}" "data/$puppets")
 seconds=()
 
 # stage NAME SENTENCE COMMAND...: tell what comes, run it, keep its wall-clock seconds
@@ -34,7 +36,7 @@ rm -rf "$out"/cache "$out"/step0 "$out"/step1 "$out"/step2 "$out"/step3 "$out"/s
 here=("data.puppets.root=$data" "data.cache_dir=$out/cache" "data.train=[$data/train]")
 trained0=$out/step0 trained1=$out/step1
 if $fast; then
-    trained0=assets/base/control trained1=assets/base/motion
+    trained0=$(place "" assets/base/control) trained1=$(place "" assets/base/motion)
     here+=(data.puppets.identities=8 data.puppets.frames=4 data.puppets.driving_frames=12)
     short=(train.max_steps=100 train.preview_every=0 sample.num_inference_steps=12)
     set -- "${short[@]}" "$@"

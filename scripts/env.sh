@@ -2,7 +2,7 @@
 # An active virtual or conda environment is used as it is; without one, .venv is made. A second run installs nothing.
 
 set -euo pipefail
-started_in=$PWD
+started_in=${META_ANIMATOR_STARTED_IN:-$PWD}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() {
@@ -80,13 +80,13 @@ pip_install() {
 launch() {
     use_environment
     place_config "${@:2}"
-    exec "$PYTHON" scripts/launch.py "$1" "${placed[@]}"
+    META_ANIMATOR_STARTED_IN=$started_in exec "$PYTHON" scripts/launch.py "$1" "${placed[@]}"
 }
 
 once() {
     use_environment
     place_config "${@:2}"
-    exec "$PYTHON" "$1" "${placed[@]}"
+    META_ANIMATOR_STARTED_IN=$started_in exec "$PYTHON" "$1" "${placed[@]}"
 }
 
 # place_config DEFAULT ARGUMENTS...: `placed` gets the config first, the default where no argument is one
@@ -100,8 +100,18 @@ place_config() {
             rest+=("$argument")
         fi
     done
-    if [[ $config != /* && ! -e $config && -e $started_in/$config ]]; then
+    if [[ $config != /* && -f $started_in/$config ]]; then
         config=$started_in/$config
     fi
     placed=("$config" ${rest[@]+"${rest[@]}"})
+}
+
+# place GIVEN DEFAULT: the path that the user gave or, without one, DEFAULT in this repository; absolute where the user stands
+# elsewhere
+place() {
+    if [[ $started_in -ef $PWD || $1 = /* ]]; then
+        echo "${1:-$2}"
+    else
+        [[ -n $1 ]] && echo "$started_in/$1" || echo "$PWD/$2"
+    fi
 }

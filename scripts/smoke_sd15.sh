@@ -5,10 +5,11 @@
 #
 # The pictures are noise: this shows that the code fits and runs, nothing of quality.
 
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/env.sh"
 use_environment
-out=${SMOKE_DIR:-outputs/smoke_sd15}
-data=${SMOKE_DATA:-data/puppets_512}
+export META_ANIMATOR_STARTED_IN=$started_in
+out=$(place "${SMOKE_DIR:-}" outputs/smoke_sd15)
+data=$(place "${SMOKE_DATA:-}" data/puppets_512)
 base=$out/base
 [ -d "$base" ] || "$PYTHON" scripts/make_random_base.py configs/sd15/architecture "$base"
 puppets=("data.puppets.root=$data" data.puppets.identities=2 data.puppets.frames=2 data.puppets.photos=5

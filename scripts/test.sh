@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that is checked: style, import rules, tests. Extra arguments go to pytest: bash scripts/test.sh -k launch
 
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/env.sh"
 use_environment dev
 export PATH="$(dirname "$PYTHON"):$PATH" OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 

@@ -8,8 +8,9 @@
 #
 # To go on from the shipped weights instead of random ones, give a stage model.base_from=assets/base (README of assets/base).
 
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/env.sh"
 use_environment
+export META_ANIMATOR_STARTED_IN=$started_in
 for part in vae decoder unet face control motion; do
     "$PYTHON" scripts/launch.py scripts/train.py "configs/demo/base_$part.yaml" "$@"
     "$PYTHON" scripts/export_base.py "outputs/base/$part" outputs/base/model

@@ -409,7 +409,7 @@ def config_that_is_no_yaml(room):
     return ["train", str(room.folder / "bad.yaml")]
 
 
-@case("expected sections such as 'train:', found ListConfig")
+@case("expected sections such as 'train:', found a list")
 def config_that_is_a_list(room):
     (room.folder / "bad.yaml").write_text("- train")
     return ["train", str(room.folder / "bad.yaml")]

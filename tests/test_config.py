@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meta_animator.config import describe_fields, load_config, save_config, to_yaml
-from meta_animator.entry import fields_as_text
+from meta_animator.entry import config_from_arguments, fields_as_text
 from meta_animator.errors import UserError
 from meta_animator.settings import RunConfig
 
@@ -161,6 +161,114 @@ def test_yaml_executes_nothing(tmp_path):
     path.write_text("output_dir: ${oc.create:x}\nmodel: {backbone: os.system}\n")
     message(path)
     assert not (tmp_path / "executed").exists()
+
+
+LITERAL = {
+    "output_dir=2024_01_15": "2024_01_15",
+    "sample.identity=007": "007",
+    "sample.identity=no": "no",
+    "sample.identity=~": "~",
+    "sample.identity=null": "null",
+    "sample.identity=1e3": "1e3",
+    "sample.prompt=a woman #1 fan {identifier}": "a woman #1 fan {identifier}",
+    "sample.prompt={identifier}": "{identifier}",
+    "sample.prompt=a: b, [c] = ${d}": "a: b, [c] = ${d}",
+    "sample.prompt='quoted, all'": "quoted, all",
+    'sample.prompt="a" and "b"': '"a" and "b"',
+    "data.train=[C:/a, b: c, 'd, e', 007, no]": ["C:/a", "b: c", "d, e", "007", "no"],
+    "data.train=[]": [],
+    "sample.loras={C:/a b: 1, '007': .5, d: e: 2}": {"C:/a b": 1.0, "007": 0.5, "d: e": 2.0},
+    "sample.loras.x/y.z=2": {"x/y.z": 2.0},
+}
+
+
+@pytest.mark.parametrize("override", LITERAL)
+def test_a_text_is_taken_as_it_stands_and_survives_saving(config_file, tmp_path, override):
+    config = load_config(config_file, [override])
+    value = config
+    for name in override.partition("=")[0].removesuffix(".x/y.z").split("."):
+        value = getattr(value, name)
+    assert value == LITERAL[override]
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+
+
+@pytest.mark.parametrize(
+    "text", ["back\\slash \\${x}", "line\u2028 and \x85 \n \t", "", " ~ ", "\U0001f483 {identifier}", "'", '"a']
+)
+def test_any_text_survives_saving(tmp_path, text):
+    config = RunConfig(output_dir=text)
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+
+
+def test_in_a_file_too_the_field_decides_how_a_value_is_read(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "\ufeffoutput_dir: 2024_01_15\nseed: 1_000\nmodel: {base: 007, vae: null, face: ~}\n"
+        "data: {train: [no, 1.50, 2024-01-15], task_weights: {dwpose: 3}, cache_latents: off}\n"
+        "train: {learning_rate: 1e-5, max_grad_norm: .inf}\nsample: {identity: yes, output: !!str 1}\n",
+        encoding="utf-8",
+    )
+    config = load_config(path)
+    assert (config.output_dir, config.seed, config.model.base, config.model.vae) == ("2024_01_15", 1000, "007", "")
+    assert (config.data.train, config.data.task_weights) == (["no", "1.50", "2024-01-15"], {"dwpose": 3})
+    assert (config.data.cache_latents, config.model.face) == (False, "")
+    assert (config.train.learning_rate, config.train.max_grad_norm) == (1e-5, float("inf"))
+    assert (config.sample.identity, config.sample.output) == ("yes", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("data: {train: [a, b: c]}", "data.train: expected a text, got a mapping; put it into quotes"),
+        ("data: {train: }", "data.train: expected a list such as [a, b], got nothing"),
+        ("sample: {prompt: [a, b]}", "sample.prompt: expected a text, got a list; put it into quotes"),
+        ("train: {max_steps: 1.5}", "train.max_steps: expected a whole number, got '1.5'"),
+        ("train: {learning_rate: .nan}", "train.learning_rate: expected a number, got '.nan'"),
+        ("train: {max_steps: 1}\ntrain: {max_steps: 2}", "key 'train' comes twice"),
+        ("seed: 1\ntrain: [", "line 2"),
+    ],
+)
+def test_a_value_of_another_kind_in_a_file_is_said(tmp_path, text, part):
+    (tmp_path / "wrong.yaml").write_text(text)
+    assert part in message(tmp_path / "wrong.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("data.train=my", "data.train: expected a list such as [a, b], got 'my'"),
+        ("data.train=[a,,b]", "holds an element without a value"),
+        ("sample.tasks={dwpose: many}", "sample.tasks: dwpose: expected a number, got 'many'"),
+        ("train.max_steps=", "train.max_steps: expected a whole number, got nothing"),
+        ("train.max_steps.x=1", "'train.max_steps' has no keys below it"),
+    ],
+)
+def test_a_value_of_another_kind_on_the_command_line_is_said(config_file, override, part):
+    assert part in message(config_file, override)
+
+
+def test_only_paths_of_the_command_line_start_where_the_user_stands(tmp_path, monkeypatch, capsys):
+    """Existing or not; a name on the hub stays a name unless there is such a path."""
+    there, root = tmp_path / "there", tmp_path / "root"
+    (there / "models" / "mine").mkdir(parents=True)
+    root.mkdir()
+    (root / "run.yaml").write_text("model: {control_from: outputs/step0}\ndata: {cache_dir: cache}\n")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("META_ANIMATOR_STARTED_IN", str(there))
+    arguments = [
+        "run.yaml", "output_dir=2024", "data.train=[my, /abs]", "sample.loras={l: 1}", "sample.prompt=my",
+        "model.base=models/mine", "model.tokenizer=openai/clip", "model.vae=", "extract.checkpoint=../run",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    config = config_from_arguments("")
+    assert (config.output_dir, config.data.train) == (f"{there}/2024", [f"{there}/my", "/abs"])
+    assert (config.sample.loras, config.extract.checkpoint) == ({f"{there}/l": 1.0}, f"{there}/../run")
+    assert (config.model.base, config.model.tokenizer, config.model.vae) == (f"{there}/models/mine", "openai/clip", "")
+    assert (config.model.control_from, config.data.cache_dir, config.sample.prompt) == ("outputs/step0", "cache", "my")
+    monkeypatch.setenv("META_ANIMATOR_STARTED_IN", str(root))
+    assert config_from_arguments("").output_dir == "2024"
 
 
 def test_the_word_no_is_a_choice_although_yaml_reads_it_as_false(tmp_path):

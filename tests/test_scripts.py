@@ -75,6 +75,35 @@ def test_a_config_is_also_found_from_the_callers_folder(tmp_path):
     assert answer.stdout.strip() == str(tmp_path / "mine.yaml")
 
 
+def test_a_config_where_the_user_stands_is_nearer_than_ours(tmp_path):
+    (tmp_path / "configs" / "demo").mkdir(parents=True)
+    (tmp_path / "configs" / "demo" / "step0.yaml").touch()
+    code = f"source '{ROOT}/scripts/env.sh'; place_config default.yaml configs/demo/step0.yaml; echo ${{placed[@]}}"
+    assert bash(code, tmp_path).stdout.strip() == str(tmp_path / "configs/demo/step0.yaml")
+
+
+def test_a_symlinked_script_works_and_tells_where_the_user_stands(environment):
+    """Through a link to a link, from a folder with a blank in its name."""
+    home = environment / "my home"
+    home.mkdir()
+    (home / "first.sh").symlink_to(ROOT / "Step3_sample.sh")
+    (home / "dance.sh").symlink_to("first.sh")
+    python = environment / "env" / "bin" / "python"
+    python.write_text(f'{python.read_text().removesuffix("exit 0" + chr(10))}echo "$META_ANIMATOR_STARTED_IN" "$PWD" "$@"\n')
+    answer = bash("bash ./dance.sh sample.reference=me.png", home, VIRTUAL_ENV=str(environment / "env"))
+    assert answer.stdout.splitlines()[-1] == f"{home} {ROOT} scripts/sample.py configs/demo/step3.yaml sample.reference=me.png"
+
+
+@pytest.mark.parametrize(
+    ("given", "here", "elsewhere"),
+    [("", "outputs/x", f"{ROOT}/outputs/x"), ("mine", "mine", "{there}/mine"), ("/mine", "/mine", "/mine")],
+)
+def test_folders_of_the_demo_are_where_their_user_names_them(tmp_path, given, here, elsewhere):
+    code = f"source '{ROOT}/scripts/env.sh'; place '{given}' outputs/x"
+    assert bash(code).stdout.strip() == here
+    assert bash(code, tmp_path).stdout.strip() == elsewhere.format(there=tmp_path)
+
+
 @pytest.fixture
 def environment(tmp_path):
     """A pretended environment: its python notes how pip is called, and pip fails on request."""

@@ -41,7 +41,7 @@ def read_manifest(folder: str | Path) -> list[Clip]:
     if not manifest.is_file():
         raise UserError(f"{manifest}: no such file; expected a data-set folder made by scripts/prepare_data.py")
     try:
-        lines = manifest.read_text(encoding="utf-8").splitlines()
+        lines = manifest.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{manifest}: cannot be read as UTF-8 text") from error
     clips: dict[str, Clip] = {}

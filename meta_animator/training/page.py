@@ -30,7 +30,7 @@ img,video{max-width:100%;border:1px solid #ddd}pre{background:#f6f6f6;padding:1r
 
 def write_page(folder: Path, config: RunConfig, versions: Mapping[str, str]) -> Path:
     """<folder>/index.html from the folder's metrics.jsonl and previews; a browser needs nothing else."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n") if line]
     last = lines[-1]["step"] if lines else 0
     facts = f"{config.stage}, step {last} of {config.train.max_steps}, seed {config.seed}"
     parts = [

@@ -55,5 +55,4 @@ def _lines(path: Path) -> list[str]:
     """Whole lines; a last line without its newline was cut off and is dropped."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1].splitlines()
+    return path.read_text(encoding="utf-8").split("\n")[:-1]

@@ -55,6 +55,15 @@ def test_what_is_written_comes_back(folder):
         walk.load(2)
 
 
+def test_a_line_ends_at_a_newline_and_nowhere_else(folder):
+    """Other separators of Unicode may stand in a prompt; editors may add a byte order mark and carriage returns."""
+    prompt, path = "one\u2028two\x85three\u2029", folder / "manifest.jsonl"
+    entries = [json.loads(text) for text in path.read_text().splitlines()]
+    lines = [json.dumps(entry | {"prompt": prompt}, ensure_ascii=False) for entry in entries]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    assert [clip.prompt for clip in read_manifest(folder)] == [prompt, prompt]
+
+
 def test_only_the_layers_asked_for_are_loaded(folder):
     layers = read_manifest(folder)[0].load(0, ("mask",))
     assert layers.keypoints is None and layers.mask is not None and layers.frame.max() == 0

@@ -107,7 +107,7 @@ class LossConfig:
         1.0, "how much more the latent noise error counts where a face is seen than elsewhere", low=0.0
     )
     max_noise_level: float = setting(
-        0.3707, "image loss only where sqrt(1 - alpha_bar) <= this (t <= 124 in SD1.5)", low=0.0, high=1.0
+        0.3707, "image loss only where noise / sqrt(signal^2 + noise^2) <= this (t <= 124 in SD1.5)", low=0.0, high=1.0
     )
     start_step: int = setting(-1, "first step with the image loss; -1: after half an epoch", low=-1)
 

@@ -132,7 +132,7 @@ class DDPM:
         return alpha * prediction + sigma * x_t
 
     def noise_level(self, t: Tensor) -> Tensor:
-        """sqrt(1 - alpha_bar_t) in [0, 1], float32, shaped like t."""
+        """noise / sqrt(signal^2 + noise^2) in [0, 1], float32, shaped like t; here sqrt(1 - alpha_bar_t)."""
         return self.scales(t)[1]
 
 
@@ -181,8 +181,10 @@ class Flow:
         return x_t + alpha * prediction
 
     def noise_level(self, t: Tensor) -> Tensor:
-        """s in [0, 1], float32, shaped like t."""
-        return self.scales(t)[1]
+        """noise / sqrt(signal^2 + noise^2) in [0, 1], float32, shaped like t: equal signal-to-noise ratios have equal levels,
+        whatever the process."""
+        signal, noise = self.scales(t)
+        return noise / torch.hypot(signal, noise)
 
 
 Process: TypeAlias = DDPM | Flow

@@ -16,10 +16,11 @@ from meta_animator.data.layers import Layers
 from meta_animator.data.samples import fill_prompt, to_images, to_pixels
 from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.diffusion.randomness import noise_for
-from meta_animator.diffusion.samplers import ddim
+from meta_animator.diffusion.samplers import Callback, ddim
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.pipelines.driving import Driving
+from meta_animator.pipelines.finite import require_finite
 from meta_animator.pipelines.guidance import Guide
 from meta_animator.pipelines.windows import predict_in_windows, temporal_windows, window_weights
 from meta_animator.settings import RunConfig, SampleConfig
@@ -132,6 +133,7 @@ class Animator:
         return ddim_inversion(
             denoise, latents, backbone.process, self._timesteps(),
             fixed_point_iterations=sample.inversion_fixed_point_iterations,
+            callback=self._watch("inverting the reference photo", sample.num_inference_steps),
         )  # fmt: skip
 
     def _denoise(
@@ -155,8 +157,20 @@ class Animator:
         return ddim(
             lambda x_t, t: predict_in_windows(lambda x, frames: predict(x, t, frames), x_t, windows, weights),
             x_T, self.models.backbone.process, timesteps, eta=sample.eta,
-            generator=torch.Generator().manual_seed(self.config.seed), callback=progress,
+            generator=torch.Generator().manual_seed(self.config.seed), callback=self._watch("sampling", len(timesteps), progress),
         )  # fmt: skip
+
+    def _watch(self, what: str, count: int, then: Callback | None = None) -> Callback:
+        """A callback that raises UserError where the latents are not finite after one of `count` steps, else calls `then`."""
+        models = self.models
+        networks = {"motion module": models.motion, "Meta ControlNet": models.control, "base": models.backbone}
+
+        def watch(step: int, x_t: Tensor) -> None:
+            require_finite(x_t, f"{what}, step {step + 1} of {count}", networks)
+            if then is not None:
+                then(step, x_t)
+
+        return watch
 
     def decode(self, latents: Tensor) -> Iterator[np.ndarray]:
         """Latents (1 f c h w) to uint8 frames (h w 3), `frame_batch_size` at a time."""

@@ -27,6 +27,7 @@ from meta_animator.models.backbones.sd import predict_image, predict_video
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.motion import join_motion, with_frame_norms
 from meta_animator.pipelines.animate import Animator
+from meta_animator.pipelines.finite import require_finite
 from meta_animator.pipelines.guidance import Guide
 from meta_animator.pipelines.inputs import (
     OUTPUT_TYPES,
@@ -176,7 +177,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         callback_on_step_end   called with (pipeline, step, timestep, {"latents": ...}); what it returns replaces them. It may
                         ask for prompt_embeds and negative_prompt_embeds (1 n d) too; diffusers' callbacks say so themselves
 
-        Raises ValueError for what does not fit the network or each other.
+        Raises ValueError for what does not fit the network or each other, and where the latents are not finite after a step.
         """
         images = condition_images(conditions, self.control.bank.tasks, self.vae_scale_factor)
         scales = control_scales(controlnet_conditioning_scale, list(images))
@@ -244,6 +245,8 @@ class MetaAnimatorPipeline(DiffusionPipeline):
                 prediction = predict_in_windows(lambda part, frames, t=t: predict(part, frames, t), x, *windows)
                 state["latents"] = self.scheduler.step(prediction, t, state["latents"], **extra).prev_sample
                 step_end(step, t)
+                networks = {"UNet": self.unet, "Meta ControlNet": self.control}
+                require_finite(state["latents"], f"step {step + 1} of {self._num_timesteps}", networks)
                 bar.update()
 
     def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None = None) -> Tensor:

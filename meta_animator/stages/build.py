@@ -75,7 +75,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     if config.stage != "motion" and config.model.motion_from:
         raise UserError(f"model.motion_from: stage '{config.stage}' has no motion module; leave it empty (1 and 3 take it)")
     clips = read_clips(config.data.train, config.data.split)
-    leave_face_out_if_missing(config, accelerator.print)
+    config = without_missing_face(config, accelerator.print)
     person = only_person(clips) if config.stage == "reference" else ""
     extra = auxiliary_clips(config) if config.stage == "reference" else []
     backbone = growing_base(config, clips) if config.stage == "base_unet" else None
@@ -133,12 +133,14 @@ def build_models(config: RunConfig, identities: list[str], backbone: nn.Module |
     return models
 
 
-def leave_face_out_if_missing(config: RunConfig, say: Callable[[str], None]) -> None:
-    """Where the face embedder that the config names is not there, train without the face term, and say so."""
+def without_missing_face(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
+    """What a run does where the face embedder that its config names is not there: it trains without the face term, and says so.
+    The config itself, which the run folder keeps, stays as it was asked for."""
     wanted, path = config.loss.face_weight > 0 and config.loss.image_weight > 0, config.model.face
-    if wanted and path and not Path(path).exists():
-        say(f"note: the face term is OFF: model.face {path} does not exist; {ADVICE}")
-        config.loss.face_weight = 0.0
+    if not wanted or not path or Path(path).exists():
+        return config
+    say(f"note: the face term is OFF: model.face {path} does not exist; {ADVICE}")
+    return dataclasses.replace(config, loss=dataclasses.replace(config.loss, face_weight=0.0))
 
 
 def make_loss(config: RunConfig, plan: TaskPlan, say: Callable[[str], None]) -> HybridLoss:

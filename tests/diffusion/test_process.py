@@ -92,9 +92,17 @@ def test_flow_identities():
     assert torch.equal(flow.add_noise(x_0, eps, torch.tensor([0])), x_0)
     assert torch.equal(flow.add_noise(x_0, eps, torch.tensor([1000])), eps)
     assert torch.equal(flow.target(x_0, eps, torch.tensor([3])), eps - x_0)
-    assert flow.noise_level(torch.tensor([0.0, 250.5, 1000.0])).tolist() == [0.0, 0.25049999356269836, 1.0]
     slope = (flow.add_noise(x_0, eps, torch.tensor([600])) - flow.add_noise(x_0, eps, torch.tensor([400]))) / 0.2
     torch.testing.assert_close(slope, flow.target(x_0, eps, torch.tensor([500])))
+
+
+@pytest.mark.parametrize("k", [0, 124, 125, 600, 999])
+def test_equal_signal_to_noise_ratios_have_equal_levels(k):
+    """Diffusion at timestep k, and flow where its data are as noisy."""
+    signal, sigma = (float(value) for value in sd15().scales(torch.tensor(k), torch.float64))
+    flow = Flow().noise_level(torch.tensor(1000 * sigma / (signal + sigma), dtype=torch.float64))
+    assert flow.item() == pytest.approx(sd15().noise_level(torch.tensor(k)).item(), rel=1e-6)
+    assert Flow().noise_level(torch.tensor([0.0, 1000.0])).tolist() == [0.0, 1.0]
 
 
 def test_wrong_settings_are_named():

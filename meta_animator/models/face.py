@@ -24,6 +24,7 @@ ARCFACE_TEMPLATE = (
     (41.5493, 92.3655),
     (70.7299, 92.2041),
 )
+SAME_SIZE = 1e-3  # by how many crops a face may be larger than the crop and still count as of its size: rounding
 
 
 def template(size: int) -> Tensor:
@@ -52,9 +53,21 @@ def face_transform(landmarks: Tensor, size: int) -> Tensor:
 def align_faces(images: Tensor, landmarks: Tensor, size: int = ARCFACE_SIZE, oversample: int = 1) -> Tensor:
     """Crops (n, 3, size, size) with the landmarks at the template, differentiable in the images (n, 3, h, w).
 
-    Bilinear; 0 outside of the image. Each crop pixel is a mean of oversample^2 points: with 1, the pixels of a face
-    much larger than the crop are partly skipped and receive no gradient.
+    Bilinear; 0 outside of the image. Each crop pixel is a mean of oversample^2 points, or of more where a face is so much
+    larger than the crop that some of its pixels would be skipped, and receive no gradient; how many depends on that face alone.
     """
+    largest = math.ceil(2 * max(images.shape[-2:]) / size)  # of a face that is a picture's size; landmarks may also coincide
+    factors = (face_sizes(landmarks) / size - SAME_SIZE).ceil().clamp(oversample, max(oversample, largest)).long()
+    crops = images.new_zeros((len(images), images.shape[1], size, size), dtype=torch.float32)
+    for factor in factors.unique().tolist():
+        chosen = (factors == factor).nonzero().squeeze(1)
+        crops = crops.index_copy(0, chosen.to(crops.device), _align(images, landmarks, chosen, size, factor))
+    return crops
+
+
+def _align(images: Tensor, landmarks: Tensor, chosen: Tensor, size: int, oversample: int) -> Tensor:
+    """Crops of the chosen (m,) images, each pixel a mean of oversample^2 points."""
+    images, landmarks = images[chosen.to(images.device)], landmarks[chosen]
     transform = face_transform(landmarks, size * oversample)
     linear, shift = transform[..., :2], transform[..., 2]
     scale = linear[:, :, 0].square().sum(1).clamp_min(1e-12)
@@ -87,7 +100,7 @@ class FaceConfig:
     channels       of the stages; each but the first halves the resolution
     embedding_dim  length of the embedding
     input_size     side of the aligned crop in pixels, divisible by 2 for each halving
-    oversample     see `align_faces`
+    oversample     see `align_faces`, the least
     min_face_size  smallest face, in image pixels a side, that the network was trained to tell apart
     """
 

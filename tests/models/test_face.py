@@ -29,15 +29,18 @@ def smooth(h, w, seed=0):
     return cv2.GaussianBlur(noise, (0, 0), 3) * 5
 
 
-@pytest.mark.parametrize(("angle", "scale"), [(0, 1.0), (25, 0.7), (-160, 1.3)])
-def test_alignment_equals_opencv(angle, scale):
+@pytest.mark.parametrize(("angle", "scale", "finer"), [(0, 1.0, 1), (25, 0.7, 1), (-160, 1.3, 2)])
+def test_alignment_equals_opencv(angle, scale, finer):
+    """A face larger than the crop as OpenCV's larger crop, averaged down."""
     image = smooth(230, 260)
     landmarks = placed(angle, scale, [0, 0])
     landmarks = landmarks - landmarks.mean(1) + torch.tensor([125.5, 110.25])
     landmarks = landmarks + torch.randn(1, 5, 2, generator=torch.Generator().manual_seed(0))
     ours = align_faces(torch.from_numpy(image).permute(2, 0, 1)[None], landmarks)[0].permute(1, 2, 0).numpy()
     inside = cv2.warpAffine(np.ones_like(image), face_transform(landmarks, 112)[0].numpy(), (112, 112)) == 1
-    theirs = cv2.warpAffine(image, face_transform(landmarks, 112)[0].numpy(), (112, 112), flags=cv2.INTER_LINEAR)
+    size = 112 * finer
+    theirs = cv2.warpAffine(image, face_transform(landmarks, size)[0].numpy(), (size, size), flags=cv2.INTER_LINEAR)
+    theirs = cv2.resize(theirs, (112, 112), interpolation=cv2.INTER_AREA)
     assert inside.mean() > 0.3
     assert np.abs(ours - theirs)[inside].max() < 1e-4
 
@@ -69,13 +72,33 @@ def test_gradients_reach_the_images_and_not_the_landmarks():
     assert landmarks.grad is None
 
 
-def test_oversampling_leaves_no_pixel_of_a_large_face_without_a_gradient():
-    def untouched(oversample):
-        image = torch.zeros(1, 3, 112, 112, requires_grad=True)
-        align_faces(image, placed(0, 1.0, [0, 0]), size=32, oversample=oversample).sum().backward()
-        return (image.grad[0, 0, 10:-10, 10:-10] == 0).float().mean().item()
+@pytest.mark.parametrize("times", [1.0, 1.8, 3.5])
+def test_every_pixel_of_a_large_face_counts(times):
+    """Checks of one pixel: all pixels together are grey, every other one alone is black or white."""
+    side = round(32 * times)
+    checks = (torch.arange(side)[:, None] + torch.arange(side)) % 2 * 2.0 - 1
+    image = checks.expand(1, 3, side, side).clone().requires_grad_()
+    crop = align_faces(image, placed(0, side / 112, [0, 0]), size=32)
+    crop.sum().backward()
+    inner = image.grad[0, 0, 4:-4, 4:-4]
+    assert inner.min() > 0.3 / times**2 and inner.max() < 2 / times**2
+    assert times == 1 or crop[..., 2:-2, 2:-2].abs().max() < 0.6
 
-    assert untouched(1) > 0.3 and untouched(2) == 0
+
+def test_a_face_is_cut_out_as_if_it_were_alone_and_a_small_one_as_before():
+    """Whatever the others' sizes; a face no larger than the crop is sampled once per crop pixel."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, 112, 112, generator=generator).expand(3, -1, -1, -1)
+    landmarks = torch.cat([placed(0, 0.25, [7, 9]), placed(10, 0.9, [4, 1]), template(32)[None] + 3])
+    together = align_faces(image, landmarks, size=32)
+    for k in range(3):
+        torch.testing.assert_close(together[k : k + 1], align_faces(image[:1], landmarks[k : k + 1], size=32), rtol=0, atol=0)
+    same = image[:1, :, 3:35, 3:35]
+    torch.testing.assert_close(together[2:], same, rtol=0, atol=1e-4)
+
+
+def test_landmarks_in_one_point_do_not_take_all_memory():
+    assert align_faces(torch.zeros(1, 3, 64, 64), torch.full((1, 5, 2), 30.0), size=16).shape == (1, 3, 16, 16)
 
 
 def test_autocast_does_not_blur_the_geometry():

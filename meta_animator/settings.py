@@ -137,6 +137,7 @@ class TrainConfig:
     mixed_precision: str = setting("no", "arithmetic of the forward pass", choices=("no", "fp16", "bf16"))
     gradient_checkpointing: bool = setting(False, "less memory for about a third more time")
     ema_decay: float = setting(0.0, "moving average of the trained weights; 0: off", low=0.0, high=0.99999)
+    ema_device: str = setting("", "where the moving average is kept; empty: with the weights", choices=("", "cpu"))
     timestep_bias_multiplier: float = setting(1.0, "how much likelier the noisiest timesteps are than the others", low=0.0)
     timestep_bias_portion: float = setting(0.1, "share of the timesteps that are the noisiest", low=0.0, high=0.99)
     shared_noise: float = setting(

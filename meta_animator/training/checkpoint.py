@@ -7,21 +7,26 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from meta_animator.errors import UserError
 from meta_animator.weights import load_tensors, read_json, save_tensors, write_json
 
+EMA_UPDATES = "ema_updates"  # a slot beside the optimizer's
+
 
 @dataclasses.dataclass(kw_only=True)
 class Checkpoint:
-    """step, manifest (what the weights are), model weights, and for resuming the optimizer's and EMA's tensors."""
+    """step, manifest (what the weights are), model weights, and for resuming the optimizer's and EMA's tensors, and how often
+    each weight was averaged."""
 
     step: int
     manifest: dict[str, Any]
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     ema: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    ema_updates: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def versions() -> dict[str, str]:
@@ -38,7 +43,8 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     temporary = folder / f".{final.name}.new"
     temporary.mkdir(parents=True)
     save_tensors(checkpoint.model, temporary / "model.safetensors")
-    save_tensors(checkpoint.optimizer, temporary / "optimizer.safetensors")
+    counts = {f"{name}/{EMA_UPDATES}": torch.tensor(n) for name, n in checkpoint.ema_updates.items() if n}
+    save_tensors(checkpoint.optimizer | counts, temporary / "optimizer.safetensors")
     if checkpoint.ema:
         save_tensors(checkpoint.ema, temporary / "ema.safetensors")
     write_json(temporary / "manifest.json", {"step": checkpoint.step, **checkpoint.manifest})
@@ -98,11 +104,13 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Everything, to resume."""
     manifest = read_json(folder / "manifest.json")
-    ema = folder / "ema.safetensors"
+    ema, optimizer = folder / "ema.safetensors", load_tensors(folder / "optimizer.safetensors")
+    counts = [key for key in optimizer if key.endswith(f"/{EMA_UPDATES}")]
     return Checkpoint(
         step=manifest["step"],
         manifest=manifest,
         model=load_tensors(folder / "model.safetensors"),
-        optimizer=load_tensors(folder / "optimizer.safetensors"),
+        ema_updates={key.removesuffix(f"/{EMA_UPDATES}"): int(optimizer.pop(key)) for key in counts},
+        optimizer=optimizer,
         ema=load_tensors(ema) if ema.exists() else {},
     )

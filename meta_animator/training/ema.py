@@ -10,24 +10,37 @@ from meta_animator.training.sharding import like
 
 
 class EMA:
-    """shadow <- decay shadow + (1 - decay) weight, with the warm-up min(decay, (1 + n) / (10 + n)) of the n-th update."""
+    """shadow <- decay shadow + (1 - decay) weight, with the warm-up min(decay, (1 + n) / (10 + n)) of the n-th update.
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float):
-        self.decay, self.updates = decay, 0
+    Every weight has an n of its own: only what an optimizer step has moved is averaged, not the LoRAs of other tasks.
+
+    device   where the averages are kept; empty: with the weights
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float, device: str = ""):
+        self.decay, self.device = decay, device
         self.parameters = dict(parameters)
-        self.shadow = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.updates = dict.fromkeys(self.parameters, 0)
+        self.shadow = {name: self._copy(p) for name, p in self.parameters.items()}
+
+    def _copy(self, parameter: Tensor) -> Tensor:
+        return parameter.detach().to(self.device, copy=True) if self.device else parameter.detach().clone()
 
     @torch.no_grad()
     def update(self) -> None:
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
+        """To be called after an optimizer step, while its gradients are there: they say what was stepped."""
         for name, parameter in self.parameters.items():
-            self.shadow[name].lerp_(parameter, 1 - decay)
+            if parameter.grad is None:
+                continue
+            count, shadow = self.updates[name], self.shadow[name]
+            self.updates[name] += 1
+            weight = parameter.to(self.device) if self.device else parameter
+            shadow.lerp_(weight, 1 - min(self.decay, (1 + count) / (10 + count)))
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """The averaged weights stand in for the trained ones inside the block."""
-        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+        kept = {name: self._copy(p) for name, p in self.parameters.items()}
         self._fill(self.shadow)
         try:
             yield
@@ -40,7 +53,8 @@ class EMA:
             parameter.copy_(values[name])
 
     @torch.no_grad()
-    def load(self, shadow: Mapping[str, Tensor], updates: int) -> None:
-        self.updates = updates
+    def load(self, shadow: Mapping[str, Tensor], updates: Mapping[str, int] | int) -> None:
+        """updates: of every weight that has any, or one number for all, which is what older checkpoints hold."""
         for name, value in self.shadow.items():
+            self.updates[name] = updates if isinstance(updates, int) else updates.get(name, 0)
             value.copy_(like(shadow[name], value))

@@ -242,10 +242,12 @@ class Trainer:
             return
         manifest = {
             **self._identity(), "versions": versions(), "skipped_steps": self.skipped,
-            "ema_updates": self.ema.updates if self.ema else 0,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
         }  # fmt: skip
-        checkpoint = Checkpoint(step=self.step, manifest=manifest, model=model, optimizer=optimizer, ema=ema)
+        updates = self.ema.updates if self.ema else {}
+        checkpoint = Checkpoint(
+            step=self.step, manifest=manifest, model=model, optimizer=optimizer, ema=ema, ema_updates=updates
+        )  # fmt: skip
         save_checkpoint(self.run_folder, checkpoint, self.config.train.keep_checkpoints)
 
     def _identity(self) -> dict[str, Any]:
@@ -274,13 +276,13 @@ class Trainer:
         self.optimizer = make_optimizer(self.groups, train)
         self.wrapped = self.stage if self.sharded else self.accelerator.prepare(self.stage)
         self.prepared = self.accelerator.prepare(self.optimizer)
-        self.ema = EMA(self.parameters, train.ema_decay) if train.ema_decay else None
+        self.ema = EMA(self.parameters, train.ema_decay, train.ema_device) if train.ema_decay else None
         self.step = self.skipped = 0
         if checkpoint is None:
             return
         load_named_state(self.optimizer, self.groups, checkpoint.optimizer)
         if self.ema is not None:
-            self.ema.load(checkpoint.ema, checkpoint.manifest["ema_updates"])
+            self.ema.load(checkpoint.ema, checkpoint.manifest.get("ema_updates", checkpoint.ema_updates))
         if self.accelerator.scaler is not None and checkpoint.manifest.get("scaler"):
             self.accelerator.scaler.load_state_dict(checkpoint.manifest["scaler"])
         self.step, self.skipped = checkpoint.step, checkpoint.manifest.get("skipped_steps", 0)

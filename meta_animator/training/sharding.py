@@ -31,6 +31,8 @@ def take_sharding_request(config: RunConfig) -> bool:
         raise UserError(f"stage '{config.stage}' does not go with FSDP2; its networks are small")
     if config.train.mixed_precision == "fp16":
         raise UserError("train.mixed_precision: fp16 does not go with FSDP2; use bf16 or no")
+    if config.train.ema_device:
+        raise UserError("train.ema_device: leave it empty; with FSDP2 averages are shared out as the weights are")
     if config.data.task_per_rank:
         raise UserError("data.task_per_rank: set it to false; with FSDP2 all processes train the same weights")
     return True

@@ -150,7 +150,7 @@ class TrainConfig:
     checkpoint_every: int = setting(500, "steps; the last step is always saved", low=1)
     keep_checkpoints: int = setting(2, "older checkpoints are deleted", low=1)
     preview_every: int = setting(500, "steps; 0: no previews", low=0)
-    log_every: int = setting(10, "steps between lines of metrics", low=1)
+    log_every: int = setting(10, "steps between lines of metrics, which are means over these steps, one line per task", low=1)
     wandb_project: str = setting("", "also log to this Weights & Biases project")
 
 

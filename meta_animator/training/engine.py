@@ -25,6 +25,7 @@ from meta_animator.settings import RunConfig
 from meta_animator.training.checkpoint import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint, versions
 from meta_animator.training.ema import EMA
 from meta_animator.training.lock import lock_folder
+from meta_animator.training.means import Means
 from meta_animator.training.optim import load_named_state, make_optimizer, named_state
 from meta_animator.training.page import write_page
 from meta_animator.training.sharding import shard, whole
@@ -106,11 +107,12 @@ class Trainer:
                 logs = self._optimizer_step(stream)
                 self.step += 1
                 bar.update()
+                self.means.add(logs)
                 if self.step % train.log_every == 0 or self.step == train.max_steps:
-                    lines = self._mean_over_ranks(logs)
-                    bar.set_postfix(loss=f"{lines[0]['loss']:.4f}")
-                    for line in lines if main else []:
-                        tracker.log(self.step, _plain(line), several=len(lines) > 1)
+                    means, self.means = self._means_of_all_ranks(), Means()
+                    bar.set_postfix(loss=f"{means.overall()['loss']:.4f}")
+                    if main:
+                        tracker.log(self.step, means.lines(), means.overall())
                 stop = self._stop_on_any_rank(request)
                 self._save_and_show(save_now=bool(stop))
                 if stop and self.step < train.max_steps:
@@ -161,13 +163,12 @@ class Trainer:
         yield
         self.stage.set_requires_gradient_sync(True)
 
-    def _mean_over_ranks(self, logs: dict[str, Any]) -> list[dict[str, Any]]:
-        """The logs to write: means over all processes, one for each task that a process had."""
-        if self.accelerator.num_processes == 1:
-            return [logs]
-        everyone = gather_object([logs])
-        tasks = dict.fromkeys(one.get("task") for one in everyone)
-        return [_mean_logs([one for one in everyone if one.get("task") == task]) for task in tasks]
+    def _means_of_all_ranks(self) -> Means:
+        """Of the steps since the last line."""
+        together = Means()
+        for one in [self.means] if self.accelerator.num_processes == 1 else gather_object([self.means]):
+            together.merge(one)
+        return together
 
     def _skip(self, logs: dict[str, Any]) -> None:
         """Count a step that is not taken. Raises UserError when there were too many."""
@@ -238,10 +239,12 @@ class Trainer:
         model = whole(self.stage.trainable_state(), keep=main)
         optimizer = whole(named_state(self.optimizer, self.groups), keep=main)
         ema = whole(self.ema.shadow, keep=main) if self.ema else {}
+        means = self._means_of_all_ranks().state()
         if not main:
             return
         manifest = {
             **self._identity(), "versions": versions(), "skipped_steps": self.skipped,
+            **({"means_since_last_line": means} if means else {}),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
         }  # fmt: skip
         updates = self.ema.updates if self.ema else {}
@@ -277,7 +280,7 @@ class Trainer:
         self.wrapped = self.stage if self.sharded else self.accelerator.prepare(self.stage)
         self.prepared = self.accelerator.prepare(self.optimizer)
         self.ema = EMA(self.parameters, train.ema_decay, train.ema_device) if train.ema_decay else None
-        self.step = self.skipped = 0
+        self.step, self.skipped, self.means = 0, 0, Means()
         if checkpoint is None:
             return
         load_named_state(self.optimizer, self.groups, checkpoint.optimizer)
@@ -286,6 +289,8 @@ class Trainer:
         if self.accelerator.scaler is not None and checkpoint.manifest.get("scaler"):
             self.accelerator.scaler.load_state_dict(checkpoint.manifest["scaler"])
         self.step, self.skipped = checkpoint.step, checkpoint.manifest.get("skipped_steps", 0)
+        if self.accelerator.is_main_process:  # they are all processes'
+            self.means = Means(checkpoint.manifest.get("means_since_last_line"))
         self.accelerator.print(f"continuing {self.run_folder} at step {checkpoint.step}")
 
 
@@ -304,7 +309,7 @@ def _check_same_run(own: dict[str, Any], saved: dict[str, Any], where: Path) -> 
 
 
 def _mean_logs(all_logs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over micro-batches or processes; texts (the task) are the same in all of them."""
+    """Means over micro-batches; texts (the task) are the same in all of them."""
     mean = {}
     for key in dict.fromkeys(key for logs in all_logs for key in logs):
         values = [logs[key] for logs in all_logs if key in logs]
@@ -314,11 +319,6 @@ def _mean_logs(all_logs: list[dict[str, Any]]) -> dict[str, Any]:
         else:
             mean[key] = values[0] if isinstance(values[0], str) else sum(values) / len(values)
     return mean
-
-
-def _plain(logs: dict[str, Any]) -> dict[str, float | str]:
-    """Numbers and texts; means over nothing are left out."""
-    return {k: v.value if isinstance(v, Mean) else v for k, v in logs.items() if not isinstance(v, Mean) or v.weight}
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:

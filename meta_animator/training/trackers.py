@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meta_animator.files import whole_file
@@ -10,7 +11,7 @@ from meta_animator.settings import RunConfig
 
 
 class Tracker:
-    """One line of JSON per logged step, and the same numbers as TensorBoard scalars.
+    """A line of JSON per task and logged step, and the same numbers as TensorBoard scalars.
 
     On resume, lines after the checkpoint's step are dropped, so that the file equals that of an uninterrupted run.
     """
@@ -32,13 +33,15 @@ class Tracker:
             name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]  # the same for a continued run
             self.wandb = wandb.init(project=config.train.wandb_project, name=folder.name, id=name, dir=folder, resume="allow")
 
-    def log(self, step: int, values: dict[str, float | str], several: bool = False) -> None:
-        """A line of numbers; `several`: one of a step's lines, told apart by their tasks."""
-        finite = {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in values.items()}
-        self.file.write(json.dumps({"step": step, **finite}) + "\n")
+    def log(self, step: int, lines: Sequence[Mapping[str, float | str]], overall: Mapping[str, float]) -> None:
+        """Lines of numbers, one for each task since the last lines; as scalars also the means over all tasks."""
+        numbers = {name: value for name, value in overall.items() if math.isfinite(value)}
+        for values in lines:
+            finite = {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in values.items()}
+            self.file.write(json.dumps({"step": step, **finite}) + "\n")
+            if len(lines) > 1:
+                numbers |= {f"{values['task']}/{k}": v for k, v in finite.items() if not isinstance(v, str | None)}
         self.file.flush()
-        prefix = f"{values['task']}/" if several else ""
-        numbers = {prefix + k: v for k, v in finite.items() if not isinstance(v, str | None)}
         for name, value in numbers.items():
             self.board.add_scalar(name, value, step)
         if self.wandb is not None:

@@ -79,9 +79,17 @@ class DataConfig:
     split: str = setting("train", "split of the manifest that is trained on")
     height: int = setting(512, "pixels; divisible by the base's factor", low=8)
     width: int = setting(512, "pixels; divisible by the base's factor", low=8)
-    random_crop: float = setting(0.0, "largest random zoom of the crop (0: centre crop)", low=0.0)
+    person_margin: float = setting(
+        0.0, "zoom in until the person, with this share of their size around, fills the crop; 0: the largest crop",
+        low=0.0, high=2.0,
+    )  # fmt: skip
+    aspect_buckets: int = setting(
+        0, "clips of other shapes get sizes of the same area, sides multiples of so many pixels (64 for SD1.5); 0: all one size",
+        low=0,
+    )  # fmt: skip
+    random_crop: float = setting(0.0, "largest random zoom of the crop (0: none), which never cuts the face", low=0.0)
     crops: int = setting(
-        0, "random crops of each clip, the first is the centre crop; 0: a new one per draw, not with cached latents", low=0
+        0, "random crops of each clip, the first is the one without zoom; 0: a new one per draw, not with cached latents", low=0
     )
     flip: float = setting(0.0, "probability of a mirror image, left and right swapped in all layers", low=0.0, high=1.0)
     num_frames: int = setting(16, "frames per clip in stage 1", low=1)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,12 @@ class Clip:
             self._check(index)
             return self._fitting(self._picture(self.conditions[task], index), task, index)
         return draw_condition(task, self.load(index, find_condition(task).needs))
+
+    def remember(self, what: str, make: Callable[[], Any]) -> Any:
+        """What `make()` gives of this clip, made once per process."""
+        if what not in self._memory:
+            self._memory[what] = make()
+        return self._memory[what]
 
     def stamp(self) -> str:
         """A fingerprint of the clip's entry and of its files' names, sizes and times; read once per process."""

@@ -134,7 +134,7 @@ def _cropped(source: Source, indices: list[int], size: tuple[int, int] | None) -
     box = None
     for index, layers in zip(indices, source.read(indices), strict=True):
         if size is not None:
-            box = box or source.box(index, layers.size, size)
+            box = box or source.box(index, layers, size)
             layers = crop_and_resize(layers, box, size)
         yield layers
 

@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from meta_animator.data.conditions import CONDITIONS, draw_condition
+from meta_animator.data.crops import person_crop, random_crop, size_of
 from meta_animator.data.keypoints import five_points, flip_keypoints
 from meta_animator.data.latents import LatentCache
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.tasks import Draw
-from meta_animator.data.transforms import Box, crop_and_resize, crop_box, flip_layers, move_keypoints
+from meta_animator.data.transforms import Box, crop_and_resize, flip_layers, move_keypoints
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.settings import DataConfig
@@ -92,6 +93,13 @@ class SampleSet(Dataset):
             )
         return table
 
+    def buckets(self) -> dict[int, tuple[int, int]] | None:
+        """{sample: (height, width)} where they are of several sizes; None where all are of one."""
+        if not self.config.aspect_buckets:
+            return None
+        sizes = [size_of(clip, self.config) for clip in self.clips]
+        return {index: sizes[sample.clip] for index, sample in enumerate(self.samples)}
+
     def kept_frames(self, indices: Iterable[int]) -> list[tuple[Clip, list[int]]]:
         """The frames that these samples show, by clip."""
         frames: dict[int, set[int]] = {}
@@ -136,7 +144,7 @@ class SampleSet(Dataset):
 
     def _crop(self, clip: Clip, draw: Draw) -> Box:
         if self.config.random_crop and not self.config.crops:
-            return _random_box(clip, self.config, rng(self.seed, "crop", draw.number))
+            return random_crop(clip, size_of(clip, self.config), self.config, rng(self.seed, "crop", draw.number))
         return crop_of(clip, self._crop_number(draw), self.config, self.seed)
 
     def _crop_number(self, draw: Draw) -> int:
@@ -164,21 +172,15 @@ def number_of_crops(config: DataConfig) -> int:
 
 
 def crop_of(clip: Clip, number: int, config: DataConfig, seed: int) -> Box:
-    """Crop `number` of a clip: 0 is the largest one in the middle, the others are random functions of (seed, clip, number)."""
+    """Crop `number` of a clip: 0 is its `person_crop`, the others are random functions of (seed, clip, number) inside of it."""
     if number == 0:
-        return crop_box(clip.width, clip.height, config.height, config.width)
-    return _random_box(clip, config, rng(seed, f"crop of {clip.id}", number))
-
-
-def _random_box(clip: Clip, config: DataConfig, generator: np.random.Generator) -> Box:
-    u = generator.random(3)
-    center, zoom = (u[1] * clip.width, u[2] * clip.height), 1 + config.random_crop * u[0]
-    return crop_box(clip.width, clip.height, config.height, config.width, center=center, zoom=zoom)
+        return person_crop(clip, size_of(clip, config), config.person_margin)
+    return random_crop(clip, size_of(clip, config), config, rng(seed, f"crop of {clip.id}", number))
 
 
 def load_shown(clip: Clip, index: int, task: str, config: DataConfig, box: Box, flip: bool = False) -> Shown:
-    """Frame `index` of a clip with its condition image, both cropped to `box` and resized to the config's size."""
-    size = (config.height, config.width)
+    """Frame `index` of a clip with its condition image, both cropped to `box` and resized to the clip's `size_of`."""
+    size = size_of(clip, config)
     drawn = task in clip.conditions
     needs = () if task == FRAME or drawn else CONDITIONS[task].needs
     layers = crop_and_resize(clip.load(index, tuple({FRAME, "keypoints", *needs})), box, size)
@@ -204,8 +206,9 @@ def load_face(clip: Clip, index: int, config: DataConfig, box: Box, flip: bool =
     """landmarks (5 2) and face_visible () of a frame, as in `Shown`, without its picture."""
     keypoints = clip.load_keypoints(index)
     if keypoints is not None:
-        keypoints = move_keypoints(keypoints, box, (config.height, config.width))
-        keypoints = flip_keypoints(keypoints, config.width) if flip else keypoints
+        size = size_of(clip, config)
+        keypoints = move_keypoints(keypoints, box, size)
+        keypoints = flip_keypoints(keypoints, size[1]) if flip else keypoints
     return _five_points(keypoints)
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from meta_animator.data.clips import read_keypoints
-from meta_animator.data.keypoints import VISIBLE, person_box
+from meta_animator.data.crops import figure_crop
+from meta_animator.data.figures import Figure, figure_of_frame, figure_of_points
+from meta_animator.data.keypoints import VISIBLE
 from meta_animator.data.layers import Layers
-from meta_animator.data.transforms import Box, crop_box
+from meta_animator.data.transforms import Box
 from meta_animator.errors import UserError
 from meta_animator.media.images import IMAGE_SUFFIXES, read_alpha, read_image
 from meta_animator.media.video import VideoSource
@@ -45,19 +47,13 @@ class Source(abc.ABC):
     def read(self, indices: list[int]) -> Iterator[Layers]:
         """Layers of these frames, in order."""
 
-    def box(self, index: int, have: tuple[int, int], size: tuple[int, int]) -> Box:
-        """The box of the shape of `size` in a frame of size `have`, around the person; one for a whole film."""
-        indices = self._same_camera(index)
-        boxes = [] if self.keypoints is None else [person_box(self.keypoints[i]) for i in indices]
-        boxes = [box for box in boxes if box is not None]
-        if not boxes:
-            return crop_box(have[1], have[0], *size)
-        x0, y0, x1, y1 = np.median(np.array(boxes), axis=0)
-        return crop_box(have[1], have[0], *size, center=((x0 + x1) / 2, (y0 + y1) / 2))
+    def box(self, index: int, layers: Layers, size: tuple[int, int]) -> Box:
+        """The box of the shape of `size` (height, width) in this frame, around the person; one for a whole film."""
+        return figure_crop(self._figure(index, layers), layers.size, size)
 
-    @abc.abstractmethod
-    def _same_camera(self, index: int) -> Sequence[int]:
-        """Numbers of the frames that are cut like this one."""
+    def _figure(self, index: int, layers: Layers) -> Figure | None:
+        """Where the person is in this frame, or in all that are cut like it."""
+        return figure_of_frame(layers)
 
     def _layers(self, frame: np.ndarray, index: int, mask: np.ndarray | None = None) -> Layers:
         height, width = frame.shape[:2]
@@ -98,8 +94,8 @@ class Film(Source):
             for index, frame in zip(part, self.video.read(part), strict=True):
                 yield self._layers(frame, index)
 
-    def _same_camera(self, index: int) -> Sequence[int]:
-        return range(self.num_frames)
+    def _figure(self, index: int, layers: Layers) -> Figure | None:
+        return None if self.keypoints is None else figure_of_points(self.keypoints, layers.size)
 
 
 class Photos(Source):
@@ -125,9 +121,6 @@ class Photos(Source):
         for index in indices:
             path = self.paths[index]
             yield self._layers(read_image(path), index, read_alpha(path))
-
-    def _same_camera(self, index: int) -> Sequence[int]:
-        return [index]
 
 
 def find_photos(inputs: Sequence[Path]) -> list[Path]:

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from meta_animator.config import load_config
 from meta_animator.data.clips import Clip
+from meta_animator.data.crops import person_crop
 from meta_animator.data.keypoints import face_box, five_points
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import find_clip, read_manifest
 from meta_animator.data.samples import to_pixels
-from meta_animator.data.transforms import crop_and_resize, crop_box
+from meta_animator.data.transforms import crop_and_resize
 from meta_animator.errors import UserError
 from meta_animator.evaluation.baselines import first_photo, nearest_photo
 from meta_animator.evaluation.frames import frame_metrics
@@ -37,11 +39,11 @@ def evaluate_animation(
     Raises UserError where folders are missing or lengths differ.
     """
     frames = read_frames(generated / "frames")
-    size = frames.shape[1:3]
-    truths = load_layers([find_clip(truth, clip)], size)[: len(frames)]
+    size, margin = frames.shape[1:3], margin_of(generated)
+    truths = load_layers([find_clip(truth, clip)], size, margin)[: len(frames)]
     if len(truths) < len(frames):
         raise UserError(f"{generated}: has {len(frames)} frames, the truth {truth} only {len(truths)}")
-    photos = load_layers([photo for photo in read_manifest(reference) if photo.split == "train"], size)
+    photos = load_layers([photo for photo in read_manifest(reference) if photo.split == "train"], size, margin)
     if not photos:
         raise UserError(f"{reference}: holds no reference photo (all are held out)")
     pictures, poses = _stack(photos, "frame"), [photo.keypoints for photo in photos]
@@ -87,11 +89,17 @@ def read_frames(folder: Path) -> np.ndarray:
     return np.stack([read_image(file) for file in files])
 
 
-def load_layers(clips: list[Clip], size: tuple[int, int]) -> list[Layers]:
-    """All frames of the clips with what is known of them, at size (height, width)."""
+def margin_of(generated: Path) -> float:
+    """`data.person_margin` of the run that a folder of stage 3 comes from; 0 where it does not say."""
+    path = generated / "config.yaml"
+    return load_config(path, []).data.person_margin if path.is_file() else 0.0
+
+
+def load_layers(clips: list[Clip], size: tuple[int, int], margin: float = 0.0) -> list[Layers]:
+    """All frames of the clips with what is known of them, at size (height, width), cropped as stage 3 crops them."""
     shown = []
     for clip in clips:
-        box = crop_box(clip.width, clip.height, *size)
+        box = person_crop(clip, size, margin)
         shown += [crop_and_resize(clip.load(k), box, size) for k in range(clip.num_frames)]
     return shown
 

@@ -11,13 +11,15 @@ from meta_animator.data import retarget
 from meta_animator.data.clips import Clip, driving_clip, read_keypoints
 from meta_animator.data.conditions import draw_condition, find_condition
 from meta_animator.data.conditions.colour_order import recognise_colour_order
+from meta_animator.data.crops import figure_crop, figure_size, person_crop
+from meta_animator.data.figures import Figure, figure_of_clip, figure_of_frame
 from meta_animator.data.keypoints import person_box
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import MANIFEST, find_clip, read_manifest
-from meta_animator.data.transforms import crop_and_resize, crop_box
+from meta_animator.data.transforms import Box, crop_and_resize
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
-from meta_animator.media.images import IMAGE_SUFFIXES, read_image
+from meta_animator.media.images import IMAGE_SUFFIXES, read_alpha, read_image
 from meta_animator.settings import RunConfig
 
 COLOUR_FRAMES = 12  # looked at to tell red from blue
@@ -29,6 +31,7 @@ class Driving:
 
     clip        where it comes from
     size        (height, width) of the output
+    margin      share of the person's size around them that the crop shows, see `person_crop`
     order       frame numbers of the clip in the order in which they drive
     keypoints   (num_frames, 133, 3) in output pixels, fitted to the reference person; None: the clip's own layers
     drawn_fit   (scale, shift) of a drawn pose video, fitted to the reference person; None: cropped like the rest
@@ -38,6 +41,7 @@ class Driving:
     clip: Clip
     size: tuple[int, int]
     order: list[int]
+    margin: float = 0.0
     keypoints: np.ndarray | None = None
     drawn_fit: tuple[float, tuple[float, float]] | None = None
     swap_colours: bool = False
@@ -46,8 +50,8 @@ class Driving:
         return len(self.order)
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
-        return crop_box(self.clip.width, self.clip.height, *self.size)
+    def box(self) -> Box:
+        return person_crop(self.clip, self.size, self.margin)
 
     def condition(self, task: str, place: int) -> np.ndarray:
         """The condition image of the `place`-th output frame: uint8 (h, w, 3)."""
@@ -77,12 +81,16 @@ class Driving:
 def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
     """The driving motion and the reference photo that a config names, put together. Raises UserError where one of them is
     missing or does not do."""
-    sample, size = config.sample, (config.data.height, config.data.width)
+    sample, size, margin = config.sample, (config.data.height, config.data.width), config.data.person_margin
+    photo = read_reference(sample.reference) if sample.reference else None
+    if photo is not None and config.data.aspect_buckets:
+        size = figure_size(photo[1], photo[0].size, config.data)
+        print(f"note: frames are {size[1]}x{size[0]}, the bucket of {sample.reference} ({photo[0].size[1]}x{photo[0].size[0]})")
     driving = open_driving(
         sample.driving, sample.driving_clip, list(sample.tasks), size, max_frames=sample.max_frames,
-        shuffle_seed=config.seed if sample.shuffle_driving else None,
+        shuffle_seed=config.seed if sample.shuffle_driving else None, margin=margin,
     )  # fmt: skip
-    reference = open_reference(sample.reference, size) if sample.reference else None
+    reference = None if photo is None else crop_reference(*photo, size, margin)
     if reference is None and sample.fit_pose:
         raise UserError("sample.fit_pose needs sample.reference, the person to fit to")
     if reference is None and sample.init_noise == "inversion":
@@ -94,7 +102,7 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
 
 def open_driving(
     path: str, clip_id: str, tasks: Sequence[str], size: tuple[int, int], *, max_frames: int = 0,
-    shuffle_seed: int | None = None,
+    shuffle_seed: int | None = None, margin: float = 0.0,
 ) -> Driving:  # fmt: skip
     """The driving motion that a config names: a data set's clip, a drawn pose video, or a keypoint .npz.
 
@@ -114,7 +122,7 @@ def open_driving(
         swap = recognise_colour_order([clip.load_condition("dwpose", int(k)) for k in some]) == "bgr"
         if swap:
             warnings.warn(f"driving {path}: red and blue are swapped in these poses; they are swapped back", stacklevel=2)
-    return Driving(clip=clip, size=size, order=order, swap_colours=swap)
+    return Driving(clip=clip, size=size, order=order, margin=margin, swap_colours=swap)
 
 
 def _open_clip(path: Path, clip_id: str) -> Clip:
@@ -148,20 +156,28 @@ def _derange(order: list[int], seed: int) -> list[int]:
     return moved
 
 
-def open_reference(path: str, size: tuple[int, int]) -> Layers:
-    """The first reference photo at the output's size, with the layers that are known of it.
+def open_reference(path: str, size: tuple[int, int], margin: float = 0.0) -> Layers:
+    """The first reference photo at the output's size, cropped around the person, with the layers that are known of it.
 
     Raises UserError where there is none.
     """
+    return crop_reference(*read_reference(path), size, margin)
+
+
+def crop_reference(layers: Layers, figure: Figure | None, size: tuple[int, int], margin: float = 0.0) -> Layers:
+    return crop_and_resize(layers, figure_crop(figure, layers.size, size, margin), size)
+
+
+def read_reference(path: str) -> tuple[Layers, Figure | None]:
+    """The first reference photo as it is, and where it shows the person. Raises UserError where there is none."""
     place = Path(path)
     if (place / MANIFEST).is_file():
         clip = read_manifest(place)[0]
-        layers = clip.load(0)
-        return crop_and_resize(layers, crop_box(clip.width, clip.height, *size), size)
+        return clip.load(0), figure_of_clip(clip)
     if place.suffix.lower() not in IMAGE_SUFFIXES or not place.is_file():
         raise UserError(f"reference '{path}': expected a photo ({', '.join(IMAGE_SUFFIXES)}) or a data-set folder")
-    image = read_image(place)
-    return crop_and_resize(Layers(frame=image), crop_box(image.shape[1], image.shape[0], *size), size)
+    layers = Layers(frame=read_image(place), mask=read_alpha(place))
+    return dataclasses.replace(layers, mask=None), figure_of_frame(layers)
 
 
 def fit_to_reference(driving: Driving, reference: Layers, tasks: Sequence[str]) -> None:

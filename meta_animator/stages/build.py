@@ -16,6 +16,7 @@ from tqdm import tqdm
 from meta_animator.conversion.motion import load_motion
 from meta_animator.data.batch import Batch, collate
 from meta_animator.data.conditions import find_condition
+from meta_animator.data.crops import crop_notes, crop_rule
 from meta_animator.data.latents import LatentCache
 from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.puppets.dataset import ensure_puppets
@@ -88,6 +89,8 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     samples = SampleSet(
         [*clips, *extra], config.data, seed=config.seed, identifiers=models.identifiers, num_frames=num_frames
     )  # fmt: skip
+    for note in crop_notes(samples.clips, config.data):
+        accelerator.print(f"note: {note}")
     table = samples.by_task(config.model.tasks)
     main = {t: [k for k in table[t] if samples.samples[k].clip < len(clips)] for t in table}
     if empty := [t for t in main if not main[t]]:
@@ -186,6 +189,8 @@ def check_size(data: DataConfig, divisor: int) -> None:
     for name in ("height", "width"):
         if getattr(data, name) % divisor:
             raise UserError(f"data.{name}: {getattr(data, name)} is not divisible by {divisor}, the base's factor")
+    if data.aspect_buckets % divisor:
+        raise UserError(f"data.aspect_buckets: {data.aspect_buckets} is not divisible by {divisor}, the base's factor")
 
 
 def only_person(clips: list[Clip]) -> str:
@@ -301,6 +306,7 @@ def cache_key(config: RunConfig, models: Assembly) -> dict:
         "size": [config.data.height, config.data.width],
         "condition": [config.model.condition_range, config.model.condition_posterior],
         "version": 1,
+        "crop": crop_rule(config.data),
         **({"crops": [config.data.random_crop, config.seed]} if number_of_crops(config.data) > 1 else {}),
     }
 

@@ -110,12 +110,13 @@ class ControlStage(nn.Module):
 
     def _place_weights(self, batch: Batch, latents: Tensor) -> Tensor | None:
         """Where the latent error counts more than elsewhere; None: nowhere."""
-        weight, data = self.config.loss.face_region_weight, self.config.data
+        weight = self.config.loss.face_region_weight
         if weight == 1 or batch.landmarks is None:
             return None
         points = batch.landmarks.to(latents.device)
         sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
-        visible, size = batch.face_visible.to(latents.device), (data.height, data.width)
+        visible, factor = batch.face_visible.to(latents.device), self.models.backbone.factor
+        size = tuple(factor * side for side in latents.shape[-2:])
         return face_region_weights(points.mean(-2), sides, visible, latents.shape[-2:], size, weight)
 
     def _noise(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 Boxes are (x0, y0, x1, y1) in pixel edges, as in `transforms`.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -16,6 +17,22 @@ from meta_animator.settings import DataConfig
 RULE = 2  # of what `crop_of` gives; what is stored of crops depends on it
 LONGEST = 2.2  # how many times one side of an aspect bucket may be the other
 SMALL = 1 / 3  # of the crop's side: below, a person is called small
+LOST = 0.1  # share of a picture outside of its crop, from which on it is worth a word
+NOTES = {
+    "cut": "faces are cut off in {}: the person moves further than a crop of this shape reaches",
+    "unknown": "without keypoints or mask, the middle of {} is shown (heads may be cut off); scripts/prepare_data.py adds them",
+    "small": "the person is smaller than a third of the crop in {}; data.person_margin=0.2 zooms in",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """Pictures of size `have` with a `figure` that are shown at `size`, both (height, width)."""
+
+    name: str
+    figure: Figure | None
+    have: tuple[int, int]
+    size: tuple[int, int]
 
 
 def person_crop(clip: Clip, size: tuple[int, int], margin: float = 0.0) -> Box:
@@ -57,38 +74,36 @@ def random_crop(clip: Clip, size: tuple[int, int], config: DataConfig, generator
     if head is not None:
         left = min(max(left, head[2] - (box[2] - box[0])), head[0]) if zoom > 1 else left
         top = min(max(top, head[3] - (box[3] - box[1])), head[1]) if zoom > 1 else top
-    return left, top, left + (box[2] - box[0]), top + (box[3] - box[1])
+    return float(left), float(top), float(left + box[2] - box[0]), float(top + box[3] - box[1])
 
 
-def kept_faces(clip: Clip, box: Box) -> tuple[int, int]:
-    """(how many of the clip's usable faces a box shows, how many there are)."""
-    figure = figure_of_clip(clip)
-    if figure is None:
-        return 0, 0
-    kept = _within(figure.faces[:, ::2], box[0], box[2] - box[0]) & _within(figure.faces[:, 1::2], box[1], box[3] - box[1])
-    return int(kept.sum()), len(figure.faces)
-
-
-def crop_notes(clips: Sequence[Clip], config: DataConfig, most: int = 32) -> list[str]:
-    """What there is to say of the crops of some of the clips, evenly chosen: faces that are cut, people who are small."""
-    count = min(most, len(clips))
-    looked = [clips[k * len(clips) // count] for k in range(count)]
-    cut, small = [], []
-    for clip in looked:
-        size = size_of(clip, config)
-        box = person_crop(clip, size, config.person_margin)
-        kept, faces = kept_faces(clip, box)
+def crop_notes(shown: Sequence[Shown], margin: float) -> list[str]:
+    """What there is to say of crops: faces that are cut, people who are small, or nowhere to be known of."""
+    names: dict[str, list[str]] = {kind: [] for kind in NOTES}
+    for one in shown:
+        box = figure_crop(one.figure, one.have, one.size, margin)
+        if one.figure is None:
+            outside = 1 - (box[2] - box[0]) * (box[3] - box[1]) / (one.have[0] * one.have[1])
+            if outside > LOST:
+                names["unknown"].append(one.name)
+            continue
+        kept, faces = int(_shown(one.figure.faces, box).sum()), len(one.figure.faces)
         if kept < faces:
-            cut.append(f"'{clip.id}' at {size[1]}x{size[0]} ({kept} of {faces} stay whole)")
-        figure = figure_of_clip(clip)
-        if figure is not None and _largest_share(figure.body, box) < SMALL:
-            small.append(f"'{clip.id}'")
-    notes = []
-    if cut:
-        notes.append(f"faces are cut off in {_such_as(cut, looked)}: the person moves further than a crop of this shape reaches")
-    if small and not config.person_margin:
-        notes.append(f"people are smaller than a third of the crop in {_such_as(small, looked)}; data.person_margin=0.2 zooms in")
-    return notes
+            names["cut"].append(f"{one.name} at {one.size[1]}x{one.size[0]} ({kept} of {faces} stay whole)")
+        if not margin and max(_sides(one.figure.body) / _sides(np.array(box))) < SMALL:
+            names["small"].append(one.name)
+    return [text.format(_such_as(names[kind], len(shown))) for kind, text in NOTES.items() if names[kind]]
+
+
+def some_shown(clips: Sequence[Clip], config: DataConfig, most: int = 32) -> list[Shown]:
+    """Of the clips as many, evenly chosen, as can be looked at in a moment."""
+    count = min(most, len(clips))
+    some = [clips[k * len(clips) // count] for k in range(count)]
+    return [shown_clip(f"'{clip.id}'", clip, size_of(clip, config)) for clip in some]
+
+
+def shown_clip(name: str, clip: Clip, size: tuple[int, int]) -> Shown:
+    return Shown(name, figure_of_clip(clip), (clip.height, clip.width), size)
 
 
 def crop_rule(config: DataConfig) -> list[float]:
@@ -153,6 +168,10 @@ def _within(stretches: np.ndarray, start: float, length: float) -> np.ndarray:
     return (stretches[:, 0] >= start - 1e-6) & (stretches[:, 1] <= start + length + 1e-6)
 
 
+def _shown(boxes: np.ndarray, box: Box) -> np.ndarray:
+    return _within(boxes[:, ::2], box[0], box[2] - box[0]) & _within(boxes[:, 1::2], box[1], box[3] - box[1])
+
+
 def _middle(stretch: np.ndarray, length: float) -> float:
     return float(stretch.sum() - length) / 2
 
@@ -163,13 +182,13 @@ def _all_heads(clip: Clip, box: Box) -> np.ndarray | None:
     if figure is None:
         return None
     boxes = np.concatenate([figure.heads, figure.faces])
-    shown = boxes[_within(boxes[:, ::2], box[0], box[2] - box[0]) & _within(boxes[:, 1::2], box[1], box[3] - box[1])]
+    shown = boxes[_shown(boxes, box)]
     return np.concatenate([shown[:, :2].min(0), shown[:, 2:].max(0)]) if len(shown) else None
 
 
-def _largest_share(body: np.ndarray, box: Box) -> float:
-    return float(max((body[2] - body[0]) / (box[2] - box[0]), (body[3] - body[1]) / (box[3] - box[1])))
+def _sides(box: np.ndarray) -> np.ndarray:
+    return box[2:] - box[:2]
 
 
-def _such_as(names: list[str], looked: Sequence[Clip]) -> str:
-    return f"{len(names)} of {len(looked)} clips, such as {names[0]}" if len(looked) > 1 else f"clip {names[0]}"
+def _such_as(names: list[str], looked: int) -> str:
+    return f"{len(names)} of {looked} clips, such as {names[0]}" if looked > 2 else " and ".join(names)

@@ -6,6 +6,7 @@ Boxes are (x0, y0, x1, y1) in pixel edges, as in `transforms`.
 import dataclasses
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from meta_animator.data.clips import Clip
@@ -18,6 +19,10 @@ LOOKS = 24  # frames whose masks or drawn poses are looked at, where there are n
 USED_BY_EMBEDDERS = [FACE.start + k for k in (*range(36, 48), 30, 48, 54)]  # what `five_points` reads
 HEAD_POINTS = slice(BODY.start, BODY.start + 5)
 OUTLYING = 0.05  # share of the frames, at either end, that the person's box leaves out
+HEAD_SHARE = 1 / 7  # of a standing person's height
+FOREHEAD = 0.5  # above drawn brows, in heights of the drawn face
+HAIR = 0.15  # above the forehead, in heights of the face's box
+WHITE = 160  # from which brightness of its darkest colour on a pixel is a drawn face point, after compression
 SLIP = 3.0  # widths of a head that none moves from one frame to the next and back
 
 
@@ -47,10 +52,10 @@ def find_figure(clip: Clip) -> Figure | None:
         return figure_of_points(points, (clip.height, clip.width))
     some = sorted({round(k) for k in np.linspace(0, clip.num_frames - 1, min(LOOKS, clip.num_frames))})
     if "mask" in clip.layers:
-        return figure_of_boxes([mask_box(clip.load(k, ("mask",)).mask) for k in some])
+        return figure_of_masks([clip.load(k, ("mask",)).mask for k in some])
     for task in ("dwpose", "pose_hamer"):
         if task in clip.conditions:
-            return figure_of_boxes([drawn_box(clip.load_condition(task, k)) for k in some])
+            return figure_of_drawn([clip.load_condition(task, k) for k in some])
     return None
 
 
@@ -58,7 +63,7 @@ def figure_of_frame(layers: Layers) -> Figure | None:
     """Where a single picture shows its person."""
     if layers.keypoints is not None:
         return figure_of_points(layers.keypoints[None], layers.size)
-    return figure_of_boxes([mask_box(layers.mask)]) if layers.mask is not None else None
+    return figure_of_masks([layers.mask]) if layers.mask is not None else None
 
 
 def figure_of_points(keypoints: np.ndarray, have: tuple[int, int]) -> Figure | None:
@@ -82,10 +87,38 @@ def figure_of_points(keypoints: np.ndarray, have: tuple[int, int]) -> Figure | N
     return Figure(faces=inside(faces), heads=inside(whole), body=_robust(bodies))
 
 
-def figure_of_boxes(boxes: Sequence[tuple[float, float, float, float] | None]) -> Figure | None:
-    """By boxes around the person, one per frame; None where no frame has one."""
-    found = np.array([box for box in boxes if box is not None], np.float64)
-    return Figure(faces=np.zeros((0, 4)), heads=np.zeros((0, 4)), body=_robust(found)) if len(found) else None
+def figure_of_masks(masks: Sequence[np.ndarray]) -> Figure | None:
+    """By masks bool (h, w); what is highest of the person is taken for the head. None where all are empty."""
+    bodies = [box for box in map(mask_box, masks) if box is not None]
+    heads = []
+    for mask, body in zip([mask for mask in masks if mask.any()], bodies, strict=True):
+        top = int(body[1])
+        box = mask_box(mask[top : top + max(1, round((body[3] - body[1]) * HEAD_SHARE))])
+        heads.append((box[0], body[1], box[2], top + box[3]))
+    return _figure(bodies, heads)
+
+
+def figure_of_drawn(images: Sequence[np.ndarray]) -> Figure | None:
+    """By drawn poses uint8 (h, w, 3), in which nothing but face points is white. None where all are black."""
+    bodies = [box for box in map(drawn_box, images) if box is not None]
+    faces = [box for image in images if (box := _drawn_face(image)) is not None]
+    heads = [(x0, max(0.0, y0 - FOREHEAD * (y1 - y0)), x1, y1) for x0, y0, x1, y1 in faces]
+    return _figure(bodies, heads)
+
+
+def _drawn_face(image: np.ndarray) -> tuple[float, float, float, float] | None:
+    """Around the largest cluster of white dots; None where there is none. (Compression leaves white specks in hands.)"""
+    white = (image.min(-1) >= WHITE).astype(np.uint8)
+    reach = max(3, min(white.shape) // 20)
+    _, labels, facts, _ = cv2.connectedComponentsWithStats(cv2.dilate(white, np.ones((reach, reach), np.uint8)))
+    sizes = np.bincount(labels[white > 0], minlength=len(facts))
+    return mask_box((labels == sizes.argmax()) & (white > 0)) if sizes.max() >= 20 else None
+
+
+def _figure(bodies: list[tuple], heads: list[tuple]) -> Figure | None:
+    if not bodies:
+        return None
+    return Figure(faces=np.zeros((0, 4)), heads=np.array(heads, np.float64).reshape(-1, 4), body=_robust(np.array(bodies)))
 
 
 def mask_box(mask: np.ndarray) -> tuple[float, float, float, float] | None:
@@ -99,9 +132,11 @@ def _robust(boxes: np.ndarray) -> np.ndarray:
 
 
 def _head_box(points: np.ndarray) -> tuple[float, float, float, float] | None:
-    """Around a face with its forehead; of a head without one, around what is seen of eyes, ears and nose."""
+    """Around a face with forehead and hair; of a head without one, around what is seen of eyes, ears and nose."""
     box = face_box(points)
-    if box is None and (points[HEAD_POINTS, 2] >= VISIBLE).sum() >= 2:
+    if box is not None:
+        return (box[0], box[1] - HAIR * (box[3] - box[1]), *box[2:])
+    if (points[HEAD_POINTS, 2] >= VISIBLE).sum() >= 2:
         x0, y0, x1, y1 = _box_of_seen(points[HEAD_POINTS], 0.0)
         reach = max(x1 - x0, y1 - y0) / 2
         box = (x0 - reach / 2, y0 - 2 * reach, x1 + reach / 2, y1 + 2 * reach)

@@ -11,7 +11,7 @@ from meta_animator.data import retarget
 from meta_animator.data.clips import Clip, driving_clip, read_keypoints
 from meta_animator.data.conditions import draw_condition, find_condition
 from meta_animator.data.conditions.colour_order import recognise_colour_order
-from meta_animator.data.crops import figure_crop, figure_size, person_crop
+from meta_animator.data.crops import Shown, crop_notes, figure_crop, figure_size, person_crop, shown_clip
 from meta_animator.data.figures import Figure, figure_of_clip, figure_of_frame
 from meta_animator.data.keypoints import person_box
 from meta_animator.data.layers import Layers
@@ -91,6 +91,11 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
         shuffle_seed=config.seed if sample.shuffle_driving else None, margin=margin,
     )  # fmt: skip
     reference = None if photo is None else crop_reference(*photo, size, margin)
+    shown = [shown_clip("sample.driving", driving.clip, size)]
+    if photo is not None:
+        shown.append(Shown("sample.reference", photo[1], photo[0].size, size))
+    for note in crop_notes(shown, margin):
+        print(f"note: {note}")
     if reference is None and sample.fit_pose:
         raise UserError("sample.fit_pose needs sample.reference, the person to fit to")
     if reference is None and sample.init_noise == "inversion":

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from meta_animator.conversion.motion import load_motion
 from meta_animator.data.batch import Batch, collate
 from meta_animator.data.conditions import find_condition
-from meta_animator.data.crops import crop_notes, crop_rule
+from meta_animator.data.crops import crop_notes, crop_rule, some_shown
 from meta_animator.data.latents import LatentCache
 from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.puppets.dataset import ensure_puppets
@@ -89,7 +89,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     samples = SampleSet(
         [*clips, *extra], config.data, seed=config.seed, identifiers=models.identifiers, num_frames=num_frames
     )  # fmt: skip
-    for note in crop_notes(samples.clips, config.data):
+    for note in crop_notes(some_shown(samples.clips, config.data), config.data.person_margin):
         accelerator.print(f"note: {note}")
     table = samples.by_task(config.model.tasks)
     main = {t: [k for k in table[t] if samples.samples[k].clip < len(clips)] for t in table}

@@ -5,8 +5,8 @@ import pytest
 
 from meta_animator.data.clips import Clip
 from meta_animator.data.conditions import draw_condition
-from meta_animator.data.crops import bucket_sizes, crop_notes, figure_crop, kept_faces, person_crop, random_crop, size_of
-from meta_animator.data.figures import figure_of_points
+from meta_animator.data.crops import bucket_sizes, crop_notes, figure_crop, person_crop, random_crop, size_of, some_shown
+from meta_animator.data.figures import figure_of_drawn, figure_of_masks, figure_of_points
 from meta_animator.data.keypoints import face_box, five_points
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import read_manifest
@@ -51,7 +51,7 @@ def test_the_face_stays_usable_and_feet_are_cut_before_the_head(squats):
     points = np.stack([squats.load_keypoints(k) for k in range(5)])
     assert usable(points, crop_box(WIDTH, HEIGHT, *SIDE), SIDE) < 5, "this test needs a face that the middle cuts off"
     box = person_crop(squats, SIDE)
-    assert usable(points, box, SIDE) == 5 == kept_faces(squats, box)[0]
+    assert usable(points, box, SIDE) == 5
     assert box[2] - box[0] == box[3] - box[1] == WIDTH, "the largest box of that shape"
     assert 0 < box[1] < min(face_box(one)[1] for one in points), "whole heads, forehead too; not the air above them"
     assert all(load_face(squats, k, SQUARE, crop_of(squats, 0, SQUARE, 0))[1] for k in range(5))
@@ -85,10 +85,10 @@ def test_random_crops_lie_in_the_box_and_show_the_whole_head(squats):
     base, heads = person_crop(squats, SIDE), [face_box(squats.load_keypoints(k)) for k in range(5)]
     boxes = [random_crop(squats, SIDE, config, np.random.default_rng(k)) for k in range(100)]
     for box in boxes:
-        assert all(b[0] <= h[0] and b[1] <= h[1] and h[2] <= b[2] and h[3] <= b[3] for h in heads for b in (box,))
+        assert all(box[k] <= head[k] + 1e-6 and head[k + 2] <= box[k + 2] + 1e-6 for head in heads for k in (0, 1))
         assert base[0] <= box[0] and base[1] <= box[1] and box[2] <= base[2] + 1e-9 and box[3] <= base[3] + 1e-9
         assert box[2] - box[0] == pytest.approx(box[3] - box[1])
-    assert min(box[2] - box[0] for box in boxes) < 0.6 * WIDTH and len({box[:2] for box in boxes}) > 60
+    assert min(box[2] - box[0] for box in boxes) < 0.6 * WIDTH and len({box[:2] for box in boxes}) > 30
 
 
 def test_without_a_face_random_crops_are_what_they_were(tmp_path):
@@ -115,6 +115,16 @@ def test_without_keypoints_the_mask_or_the_drawn_pose_tells(tmp_path):
     assert (box[0] + box[2]) / 2 == pytest.approx(280, abs=3) and box[3] - box[1] == 240, "as far right as there is picture"
 
 
+def test_the_head_of_a_mask_or_a_drawn_pose_is_not_cut():
+    tall = person_at(90, 10, 300)
+    image = draw_condition("dwpose", Layers(frame=np.zeros((HEIGHT, WIDTH, 3), np.uint8), keypoints=tall))
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[30:300, 60:120] = True
+    for figure, top in ((figure_of_drawn([image]), face_box(tall)[1]), (figure_of_masks([mask]), 30)):
+        box = figure_crop(figure, (HEIGHT, WIDTH), SIDE)
+        assert top - 15 < box[1] <= top + 4, "the middle would begin at 70"
+
+
 def test_a_margin_zooms_in_on_a_small_person_but_not_into_pixels(tmp_path):
     points = [person_at(300, 100, 150), person_at(310, 100, 150)]
     clip = film(tmp_path / "small", points, size=(360, 640))
@@ -137,10 +147,13 @@ def test_training_driving_reference_and_evaluation_show_the_same_part(squats):
 
 def test_what_one_box_cannot_show_is_said(tmp_path, squats):
     runs = film(tmp_path / "runs", [person_at(x, 0, 110) for x in (30, 150, 270)], size=(120, 300))
-    (note,) = crop_notes([squats, runs], SQUARE)
-    assert "faces are cut off in 1 of 2 clips, such as 'walk' at 64x64 (1 of 3 stay whole)" in note
+    (note,) = crop_notes(some_shown([squats, squats, runs], SQUARE), 0)
+    assert "faces are cut off in 1 of 3 clips, such as 'walk' at 64x64 (1 of 3 stay whole)" in note
     small = film(tmp_path / "small", [person_at(60, 30, 40)], size=(200, 200))
-    assert "smaller than a third of the crop in clip 'walk'; data.person_margin=0.2 zooms in" in crop_notes([small], SQUARE)[0]
+    assert "smaller than a third of the crop in 'walk'; data.person_margin" in crop_notes(some_shown([small], SQUARE), 0)[0]
+    assert not crop_notes(some_shown([small], SQUARE), 0.2)
+    unknown = film(tmp_path / "unknown", [None], size=(90, 60))
+    assert "the middle of 'walk' is shown" in crop_notes(some_shown([unknown], SQUARE), 0)[0]
 
 
 def test_buckets_have_the_area_and_each_clip_goes_to_the_nearest():

@@ -12,10 +12,13 @@ import sys
 import warnings
 from collections.abc import Callable
 
+from meta_animator.errors import MORE_HANDLES, OUT_OF_HANDLES
+
 FULL, FORBIDDEN = "make room there, or name another folder", "check the rights, or name another place"
 REFUSED = {  # what a machine refuses and its user can mend
     errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EFBIG: FULL,
     errno.EROFS: FORBIDDEN, errno.EACCES: FORBIDDEN, errno.EPERM: FORBIDDEN,
+    **dict.fromkeys(OUT_OF_HANDLES, MORE_HANDLES),
 }  # fmt: skip
 
 

@@ -102,6 +102,9 @@ class DataConfig:
     task_weights: dict[str, int] = setting({}, "how often a task comes in a cycle of all tasks; 1 for those not named")
     task_per_rank: bool = setting(False, "several processes: each draws a task of its own at every step")
     num_workers: int = setting(0, "data-loader processes", low=0)
+    video_reader: str = setting(
+        "pyav", "what reads films; decord: only where it gives the same pictures", choices=("pyav", "decord")
+    )
     puppets: PuppetsConfig = dataclasses.field(default_factory=PuppetsConfig)
 
 

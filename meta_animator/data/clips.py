@@ -9,7 +9,6 @@ mask 0 or 255 · depth 16 bits, 65535 nearest · normal (n + 1) / 2 in 8 bits, b
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +19,15 @@ import numpy as np
 from meta_animator.data.conditions import CONDITIONS, draw_condition, find_condition
 from meta_animator.data.keypoints import NUM_KEYPOINTS
 from meta_animator.data.layers import LAYER_NAMES, PARTS, Layers
-from meta_animator.errors import UserError
+from meta_animator.errors import UserError, check_handles
 from meta_animator.media.images import IMAGE_SUFFIXES, read_image, read_map
-from meta_animator.media.video import VideoSource
+from meta_animator.media.recent import Recent
+from meta_animator.media.video import VideoSource, open_film
+
+POINTS_KEPT = 256 * 2**20  # bytes of keypoints
+
+
+_points = Recent(POINTS_KEPT, weigh=lambda points: points.nbytes)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -45,6 +50,7 @@ class Clip:
     prompt: str = ""
     kind: Literal["clip", "photo"] = "clip"
     split: Literal["train", "heldout"] = "train"
+    video_reader: Literal["pyav", "decord"] = "pyav"
     _memory: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -108,9 +114,8 @@ class Clip:
     def _load_layer(self, name: str, index: int) -> np.ndarray:
         relative = self.layers[name]
         if name == "keypoints":
-            if "keypoints" not in self._memory:
-                self._memory["keypoints"] = read_keypoints(self.folder / relative)
-            return self._memory["keypoints"][index].copy()
+            path = self.folder / relative
+            return _points.get(path, lambda: read_keypoints(path))[index].copy()
         if name == "frame":
             return self._fitting(self._picture(relative, index), name, index)
         stored = self._fitting(read_map(picture_path(self.folder / relative, index)), name, index)
@@ -120,10 +125,7 @@ class Clip:
         path = self.folder / relative
         if path.is_dir():
             return read_image(picture_path(path, index))
-        key = f"video {relative} {os.getpid()}"  # an open decoder must not be shared with a forked worker
-        if key not in self._memory:
-            self._memory[key] = VideoSource(path, verify=False)
-        return self._memory[key].read([index])[0]
+        return open_film(path, self.video_reader).read([index])[0]
 
     def _fitting(self, image: np.ndarray, name: str, index: int) -> np.ndarray:
         if image.shape[:2] != (self.height, self.width):
@@ -159,6 +161,7 @@ def read_keypoints(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected an .npz with 'keypoints' (frames, 133, 3)") from None
     except Exception as error:  # zip, npy and pickle errors have no common type
+        check_handles(error, path)
         raise UserError(f"{path}: cannot be read; expected an .npz with 'keypoints' (frames, 133, 3)") from error
     if keypoints.ndim != 3 or keypoints.shape[1:] != (NUM_KEYPOINTS, 3):
         raise UserError(f"{path}: keypoints have shape {keypoints.shape}; expected (frames, 133, 3)")

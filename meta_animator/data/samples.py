@@ -63,6 +63,8 @@ class SampleSet(Dataset):
     ):  # fmt: skip
         self.clips, self.config, self.seed, self.cache = clips, config, seed, cache
         self.identifiers, self.num_frames = dict(identifiers), num_frames
+        for clip in clips:
+            clip.video_reader = config.video_reader
         if config.flip and (drawn := next((c for c in clips if SIDED & c.conditions.keys()), None)):
             raise UserError(
                 f"data.flip: clip '{drawn.id}' has drawn images of {', '.join(sorted(SIDED & drawn.conditions.keys()))}, in "

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from meta_animator.errors import UserError
+from meta_animator.errors import UserError, check_handles
 from meta_animator.files import whole_file
 from meta_animator.media.probe import check_file
 
@@ -73,6 +73,7 @@ def _open(path: Path) -> Image.Image:
             picture.load()
             return ImageOps.exif_transpose(picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        check_handles(error, path)
         kinds = "PNG, JPEG or WebP"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read as a picture ({reason}); expected a complete {kinds} file") from error

@@ -8,7 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from meta_animator.errors import UserError
+import numpy as np
+
+from meta_animator.errors import UserError, check_handles
+from meta_animator.media.display import Display, read_display
+from meta_animator.media.timeline import Timeline
 
 # Here one packet is one shown frame; in other codecs (VP8, ...) some packets show nothing, so frames must be decoded.
 ONE_PACKET_PER_FRAME = frozenset({"h264", "hevc", "mpeg4", "mjpeg", "vp9", "prores", "ffv1"})
@@ -17,21 +21,43 @@ NOT_A_CLIP = frozenset({"hls", "concat", "dash", "image2", "tty"})
 EXPECTED = "expected a complete video file (MP4/H.264 is the safest)"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class VideoFacts:
-    """Facts of the first video stream; width and height are those after the rotation flag has been applied."""
+    """Facts of the first video stream.
 
-    width: int
-    height: int
+    fps         average frames per second, as the file has it
+    display     how a decoded frame is shown
+    timestamps  int64 (num_frames,), of the shown frames in order of showing, in units of time_base
+    keys        bool (num_frames,), the frames from which decoding can start; None where only decoding would tell
+    container   names of the container, as FFmpeg has them
+    """
+
     fps: float
-    rotation: int  # degrees counter-clockwise, to be applied to each decoded frame
-    timestamps: tuple[int, ...]  # of the shown frames in order of showing, in units of time_base
+    display: Display
+    timestamps: np.ndarray
     time_base: Fraction
+    keys: np.ndarray | None
+    container: str
 
     @property
     def num_frames(self) -> int:
         """How many frames a player would show."""
         return len(self.timestamps)
+
+    @property
+    def width(self) -> int:
+        """Width in pixels, as a player shows it: upright, with square pixels."""
+        return self.display.size[0]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels, as a player shows it."""
+        return self.display.size[1]
+
+    @property
+    def timeline(self) -> Timeline:
+        """When each frame is shown."""
+        return Timeline((self.timestamps - self.timestamps[0]) * float(self.time_base), self.fps)
 
 
 def probe_video(path: Path, *, verify: bool = True) -> VideoFacts:
@@ -47,6 +73,7 @@ def probe_video(path: Path, *, verify: bool = True) -> VideoFacts:
     except (av.error.FFmpegError, av.error.EOFError, ValueError) as error:
         if isinstance(error, UserError):
             raise
+        check_handles(error, path)
         raise UserError(f"{path}: cannot be read as a video ({_reason(error)}); {EXPECTED}") from error
 
 
@@ -67,18 +94,17 @@ def _probe(path: Path, verify: bool) -> VideoFacts:
             raise UserError(f"{path}: no frame of it can be decoded; {EXPECTED}")
         fps, time_base = float(stream.average_rate or stream.guessed_rate or 0), stream.time_base
         declared, duration_s = stream.frames, _declared_duration_s(stream)
-        rotation, size = int(first.rotation), (first.width, first.height)
-    timestamps, packets = _timestamps(path)
-    if not timestamps or fps <= 0:
+        display, name = read_display(first, stream, path), container.format.name
+    timestamps, keys, packets = _timestamps(path)
+    if not len(timestamps) or fps <= 0:
         raise UserError(f"{path}: has no usable time stamps or frame rate; re-encode it as MP4/H.264")
-    width, height = size[::-1] if abs(rotation) == 90 else size
     facts = VideoFacts(
-        width=width, height=height, fps=fps, rotation=rotation, timestamps=tuple(timestamps), time_base=time_base
-    )
+        fps=fps, display=display, timestamps=timestamps, time_base=time_base, keys=keys, container=name
+    )  # fmt: skip
     shown_s = float((timestamps[-1] - timestamps[0]) * time_base) + 1 / fps
     tolerance_s = 1.5 / fps if declared else max(0.5, 1.5 / fps)
     missing = (not declared or packets < declared) and shown_s < duration_s - tolerance_s
-    if missing or (verify and not _last_decodes(path, timestamps[-1])):
+    if missing or (verify and not _last_decodes(path, int(timestamps[-1]))):
         raise UserError(f"{path}: is cut off or damaged: its last frames do not decode; {EXPECTED}")
     return facts
 
@@ -108,15 +134,18 @@ def _declared_duration_s(stream: Any) -> float:
     return sum(float(part) * unit for part, unit in zip(clock.groups(), (3600, 60, 1), strict=True)) if clock else 0.0
 
 
-def _timestamps(path: Path) -> tuple[list[int], int]:
-    """(sorted time stamps of the shown frames, number of packets)."""
+def _timestamps(path: Path) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """(sorted time stamps of the shown frames, which of them are key frames, number of packets)."""
     with open_stream(path) as (container, stream):
-        packets = [packet for packet in container.demux(stream) if packet.size > 0]
+        packets = [(p.pts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size > 0]
         codec = stream.codec_context.name
-        if codec in ONE_PACKET_PER_FRAME and all(packet.pts is not None for packet in packets):
-            return sorted({packet.pts for packet in packets if not packet.is_discard}), len(packets)
+        if codec in ONE_PACKET_PER_FRAME and all(pts is not None for pts, _, _ in packets):
+            shown = {pts: key for pts, key, discard in packets if not discard}
+            order = sorted(shown)
+            return np.array(order, np.int64), np.array([shown[pts] for pts in order], bool), len(packets)
     with open_stream(path) as (container, stream):
-        return sorted({frame.pts for frame in container.decode(stream) if frame.pts is not None}), len(packets)
+        stamps = sorted({frame.pts for frame in container.decode(stream) if frame.pts is not None})
+        return np.array(stamps, np.int64), None, len(packets)
 
 
 def _last_decodes(path: Path, last: int) -> bool:

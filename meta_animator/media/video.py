@@ -9,23 +9,37 @@ import numpy as np
 
 from meta_animator.errors import UserError
 from meta_animator.files import whole_file
-from meta_animator.media.probe import EXPECTED, VideoFacts, open_stream, probe_video
+from meta_animator.media.probe import VideoFacts, probe_video
+from meta_animator.media.readers import PyAVReader, open_decord
+from meta_animator.media.recent import Recent
+
+READERS = ("pyav", "decord")
+FILMS_OPEN = 4  # a clip has one film of its frames, and may have some of its conditions
+FRAMES_KNOWN = 2_000_000  # whose time stamps are kept, of films that are closed
 
 
 class VideoSource:
-    """Frames of one video file, by number. Not to be shared between threads; one per sample is cheap.
+    """Frames of one video file, by number, as a player shows them. Not to be shared between threads or processes.
 
-    decord reads where it is exact; PyAV takes over where it is missing or known to miscount (edit lists, AV1).
+    PyAV reads every file, and random frames faster. With reader="decord" decord reads where it gives the same pictures,
+    PyAV the rest (edit lists, AV1, mirrored, HDR, untagged HD and others).
     """
 
-    def __init__(self, path: str | Path, *, verify: bool = True) -> None:
-        """Opens `path`; `verify` decodes the last frame first, which finds files that were cut off.
+    def __init__(
+        self, path: str | Path, *, verify: bool = True, reader: str = "pyav", facts: VideoFacts | None = None
+    ) -> None:
+        """Opens `path`; `verify` decodes the last frame first, which finds files that were cut off. facts: what an earlier
+        probe has found.
 
         Raises UserError for a file that is missing, empty, cut off or not a video.
         """
+        assert reader in READERS, reader
         self.path = Path(path)
-        self.facts: VideoFacts = probe_video(self.path, verify=verify)
-        self._decord = _open_decord(self.path, self.facts)
+        self.facts = facts or probe_video(self.path, verify=verify)
+        self._pyav = PyAVReader(self.path, self.facts)
+        self._decord = None
+        if reader == "decord":
+            self._decord = open_decord(self.path, self.facts, self._pyav.read([0])[0])
 
     @property
     def num_frames(self) -> int:
@@ -39,12 +53,12 @@ class VideoSource:
 
     @property
     def width(self) -> int:
-        """Width in pixels, after the rotation flag."""
+        """Width in pixels, as a player shows it: upright, with square pixels."""
         return self.facts.width
 
     @property
     def height(self) -> int:
-        """Height in pixels, after the rotation flag."""
+        """Height in pixels, as a player shows it."""
         return self.facts.height
 
     @property
@@ -67,7 +81,26 @@ class VideoSource:
                 return self._decord.get_batch(wanted).asnumpy()
             except Exception:  # decord raises its own error type; PyAV then decides whether the file is at fault
                 self._decord = None
-        return _read_with_pyav(self.path, self.facts, wanted)
+        return np.stack(self._pyav.read(wanted))
+
+    def close(self) -> None:
+        """Gives handles, threads and memory back; a later `read` opens the file again."""
+        self._pyav.close()
+        self._decord = None
+
+
+_films = Recent(FILMS_OPEN, let_go=VideoSource.close)
+_facts = Recent(FRAMES_KNOWN, weigh=lambda facts: facts.num_frames)
+
+
+def open_film(path: Path, reader: str = "pyav") -> VideoSource:
+    """The film of this path, opened if it is not open. Only the films used last stay open, and they are this thread's;
+    do not keep what is returned."""
+
+    def known() -> VideoFacts:
+        return _facts.get(path, lambda: probe_video(path, verify=False))
+
+    return _films.get((path, reader), lambda: VideoSource(path, reader=reader, facts=known()))
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, *, crf: int = 17, gop: int = 24) -> Path:
@@ -120,59 +153,3 @@ def _to_yuv(frame: np.ndarray) -> Any:
     even = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
     rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
     return rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-
-
-def _open_decord(path: Path, facts: VideoFacts) -> Any | None:
-    """A decord reader, or None where decord is missing or would give other frames than a player shows."""
-    try:
-        import decord
-
-        reader = decord.VideoReader(str(path), num_threads=1)
-        if len(reader) != facts.num_frames or float(reader.get_frame_timestamp(0)[0]) < -1e-3:
-            return None
-    except Exception:  # an import error, or decord's own error type for what it cannot open
-        return None
-    return reader
-
-
-def _read_with_pyav(path: Path, facts: VideoFacts, wanted: Sequence[int]) -> np.ndarray:
-    import av
-
-    missing = set(wanted)
-    found: dict[int, np.ndarray] = {}
-    try:
-        while missing:
-            first = min(missing)
-            # Some files cannot be sought in, or seeking lands behind the frame: then everything is decoded.
-            got = _decode_run(path, facts, missing, seek=True)
-            if first not in got:
-                got = _decode_run(path, facts, missing, seek=False)
-            if first not in got:
-                raise UserError(f"{path}: frame {first} does not decode; {EXPECTED}")
-            found.update(got)
-            missing -= got.keys()
-    except (av.error.FFmpegError, av.error.EOFError) as error:
-        raise UserError(f"{path}: frame {min(missing)} does not decode; {EXPECTED}") from error
-    return np.stack([found[index] for index in wanted])
-
-
-def _decode_run(path: Path, facts: VideoFacts, missing: set[int], *, seek: bool) -> dict[int, np.ndarray]:
-    """What is missing, from the first such frame on, until a gap of a second in which nothing is."""
-    place = {pts: index for index, pts in enumerate(facts.timestamps)}
-    first = min(missing)
-    found: dict[int, np.ndarray] = {}
-    with open_stream(path) as (container, stream):
-        if seek:
-            container.seek(facts.timestamps[first], stream=stream)
-        for frame in container.decode(stream):
-            index = place.get(frame.pts)
-            if index is None:
-                continue
-            if index in missing:
-                found[index] = np.rot90(frame.to_ndarray(format="rgb24"), round(facts.rotation / 90))
-            ahead = min(missing - found.keys(), default=None)
-            if ahead is None or (seek and index > first and first not in found):
-                break
-            if first in found and ahead > index + facts.fps:
-                break
-    return found

@@ -13,7 +13,7 @@ from meta_animator.data.keypoints import VISIBLE
 from meta_animator.data.layers import Layers
 from meta_animator.data.transforms import Box
 from meta_animator.errors import UserError
-from meta_animator.media.images import IMAGE_SUFFIXES, read_alpha, read_image
+from meta_animator.media.images import HEIC_SUFFIXES, IMAGE_SUFFIXES, PHOTO_SUFFIXES, can_read_heic, read_alpha, read_image
 from meta_animator.media.video import VideoSource
 
 CHUNK = 16  # frames decoded at once
@@ -128,17 +128,35 @@ def find_photos(inputs: Sequence[Path]) -> list[Path]:
     if not inputs:
         raise UserError("no input; give a video, a folder of photos, or photos")
     if len(inputs) == 1 and inputs[0].is_dir():
-        photos = sorted(path for path in inputs[0].iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        photos = sorted(_photos_in(inputs[0]))
         if not photos:
             raise UserError(f"{inputs[0]}: holds no photos ({', '.join(IMAGE_SUFFIXES)})")
         return photos
-    photos = [path for path in inputs if path.suffix.lower() in IMAGE_SUFFIXES]
+    photos = [path for path in inputs if path.suffix.lower() in PHOTO_SUFFIXES]
     if len(inputs) > 1 and len(photos) < len(inputs):
         raise UserError(f"{len(inputs)} inputs, {len(photos)} of them photos; give one video, or photos only")
     for path in inputs:
         if not path.exists():
             raise UserError(f"{path}: no such file; check the path")
     return sorted(photos, key=lambda path: path.name)
+
+
+def _photos_in(folder: Path) -> list[Path]:
+    """The photos of a folder; says how many other files it holds, and names HEIC photos that cannot be read here. Hidden
+    files, such as the `._*` that macOS leaves, are none."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    heic = [path for path in files if path.suffix.lower() in HEIC_SUFFIXES and not can_read_heic()]
+    photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES and path not in heic]
+    if heic:
+        names = ", ".join(path.name for path in heic)
+        missing = f"{folder}: {len(heic)} HEIC photos cannot be read ({names}); pip install pillow-heif, or export them as JPEG"
+        if not photos:
+            raise UserError(missing)
+        print(f"note: {missing}")
+    if others := [path.name for path in files if path not in heic and path not in photos]:
+        some = ", ".join(others[:4]) + (", ..." if len(others) > 4 else "")
+        print(f"note: {folder}: left out {len(others)} that are no photos ({some})")
+    return photos
 
 
 def _read_annotations(

@@ -1,39 +1,58 @@
-"""Reading any ordinary picture as uint8 RGB, and writing pictures."""
+"""Reading any ordinary picture as uint8 RGB (sRGB), and writing pictures.
 
+Where a frame, of a photo or a film, is transparent, it is laid over white.
+"""
+
+import io
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from meta_animator.errors import UserError, check_handles
 from meta_animator.files import whole_file
 from meta_animator.media.probe import check_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+HEIC_SUFFIXES = (".heic", ".heif")  # read with pillow-heif
+PHOTO_SUFFIXES = IMAGE_SUFFIXES + HEIC_SUFFIXES
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+HEIC_ADVICE = "to read it: pip install pillow-heif; or export it as JPEG"
 WHITE = (255, 255, 255)
+MIN_TRANSPARENT, MIN_OPAQUE = 0.01, 0.001  # shares of a picture below which its alpha outlines nobody
 
 
 def read_image(path: str | Path, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:
-    """The picture as uint8 (h, w, 3) RGB, upright (EXIF), transparent parts laid over `background`.
+    """The picture as uint8 (h, w, 3) in sRGB, upright (EXIF), transparent parts laid over `background`.
 
-    Grey, 16-bit, palette and CMYK pictures are converted. Raises UserError for what is missing or not a picture.
+    Grey, 16-bit, palette and CMYK pictures are converted, by their own colour profile where they have one. Raises UserError
+    for what is missing or not a picture.
     """
-    picture = _to_8_bit(_open(Path(path)))
+    picture = _open(Path(path))
+    rgb = _to_srgb(picture, path)
     if not _has_alpha(picture):
-        return np.asarray(picture.convert("RGB"))
-    rgba = np.asarray(picture.convert("RGBA"), np.float32)
-    alpha = rgba[..., 3:] / 255
-    blend = rgba[..., :3] * alpha + np.asarray(background, np.float32) * (1 - alpha)
+        return rgb
+    alpha = np.asarray(picture.convert("RGBA"), np.float32)[..., 3:] / 255
+    blend = rgb * alpha + np.asarray(background, np.float32) * (1 - alpha)
     return np.rint(blend).astype(np.uint8)
 
 
 def read_alpha(path: str | Path) -> np.ndarray | None:
-    """bool (h, w), True where the picture is more than half opaque; None where it has no transparency at all."""
+    """bool (h, w), True where the picture is more than half opaque; None where that outlines nobody: it is opaque but for a
+    rounded corner or so, or all of it is as transparent."""
     picture = _open(Path(path))
     if not _has_alpha(picture):
         return None
-    alpha = np.asarray(picture.convert("RGBA"))[..., 3]
-    return None if alpha.min() == 255 else alpha > 127
+    opaque = np.asarray(picture.convert("RGBA"))[..., 3] > 127
+    return opaque if MIN_OPAQUE <= opaque.mean() <= 1 - MIN_TRANSPARENT else None
+
+
+def can_read_heic() -> bool:
+    """Whether pillow-heif is installed."""
+    return find_spec("pillow_heif") is not None
 
 
 def read_map(path: str | Path) -> np.ndarray:
@@ -69,14 +88,49 @@ def write_image(path: str | Path, image: np.ndarray, *, quality: int = 95) -> Pa
 def _open(path: Path) -> Image.Image:
     check_file(path)
     try:
-        with Image.open(path) as picture:
+        with path.open("rb") as file:
+            head = file.read(12)
+        with _open_heic(path) if head[4:8] == b"ftyp" and head[8:] in HEIC_BRANDS else Image.open(path) as picture:
             picture.load()
             return ImageOps.exif_transpose(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        if isinstance(error, UserError):
+            raise
         check_handles(error, path)
         kinds = "PNG, JPEG or WebP"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read as a picture ({reason}); expected a complete {kinds} file") from error
+
+
+def _open_heic(path: Path) -> Image.Image:
+    if not can_read_heic():
+        raise UserError(f"{path}: is a HEIC photo; {HEIC_ADVICE}")
+    import pillow_heif
+
+    return pillow_heif.open_heif(path).to_pillow()
+
+
+def _to_srgb(picture: Image.Image, path: str | Path) -> np.ndarray:
+    """uint8 (h, w, 3) without regard to transparency."""
+    flat = _to_8_bit(picture)
+    if flat.mode not in ("L", "RGB", "CMYK", "LAB"):
+        flat = flat.convert("L" if flat.mode in ("LA", "1") else "RGBA" if _has_alpha(flat) else "RGB")
+        flat = flat.convert("RGB") if flat.mode == "RGBA" else flat
+    profile = picture.info.get("icc_profile")
+    if profile:
+        try:
+            flat = _by_profile(flat, profile)
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            warnings.warn(f"{path}: its colour profile cannot be used ({reason}); read as sRGB", stacklevel=4)
+    return np.asarray(flat.convert("RGB"))
+
+
+def _by_profile(flat: Image.Image, profile: bytes) -> Any:
+    own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if ImageCms.getProfileDescription(own).startswith("sRGB"):
+        return flat
+    return ImageCms.profileToProfile(flat, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
 
 
 def _has_alpha(picture: Image.Image) -> bool:

@@ -19,7 +19,7 @@ from meta_animator.data.manifest import MANIFEST, find_clip, read_manifest
 from meta_animator.data.transforms import Box, crop_and_resize
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
-from meta_animator.media.images import IMAGE_SUFFIXES, read_alpha, read_image
+from meta_animator.media.images import IMAGE_SUFFIXES, PHOTO_SUFFIXES, read_alpha, read_image
 from meta_animator.settings import RunConfig
 
 COLOUR_FRAMES = 12  # looked at to tell red from blue
@@ -179,7 +179,7 @@ def read_reference(path: str) -> tuple[Layers, Figure | None]:
     if (place / MANIFEST).is_file():
         clip = read_manifest(place)[0]
         return clip.load(0), figure_of_clip(clip)
-    if place.suffix.lower() not in IMAGE_SUFFIXES or not place.is_file():
+    if place.suffix.lower() not in PHOTO_SUFFIXES or not place.is_file():
         raise UserError(f"reference '{path}': expected a photo ({', '.join(IMAGE_SUFFIXES)}) or a data-set folder")
     layers = Layers(frame=read_image(place), mask=read_alpha(place))
     return dataclasses.replace(layers, mask=None), figure_of_frame(layers)

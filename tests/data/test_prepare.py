@@ -8,6 +8,7 @@ from PIL import Image
 
 from meta_animator.data.manifest import read_manifest
 from meta_animator.data.prepare import PrepareConfig, prepare
+from meta_animator.data.sources import find_photos
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image, write_image
 from meta_animator.media.video import write_video
@@ -126,6 +127,21 @@ def test_photos_without_a_person_are_named_and_skipped(tmp_path):
         ("photos_of_anna-000", "photo", 96, 64), ("photos_of_anna-002", "photo", 64, 96),
     ]  # fmt: skip
     assert np.array_equal(clips[1].load(0).mask, layers.mask)
+
+
+def test_files_beside_the_photos_are_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("meta_animator.data.sources.can_read_heic", lambda: False)
+    for name in ("2.png", "1.JPG"):
+        write_image(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    for name in ("IMG_3.HEIC", "IMG_4.heif", "._1.JPG", ".DS_Store", "notes.txt"):
+        (tmp_path / name).write_bytes(b"\x00" * 20)
+    assert [path.name for path in find_photos([tmp_path])] == ["1.JPG", "2.png"]
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and "note: " in said[0] and "2 HEIC photos cannot be read (IMG_3.HEIC, IMG_4.heif)" in said[0]
+    assert "left out 1 that are no photos (notes.txt)" in said[1]
+    monkeypatch.undo()
+    monkeypatch.setattr("meta_animator.data.sources.can_read_heic", lambda: True)
+    assert [path.name for path in find_photos([tmp_path])] == ["1.JPG", "2.png", "IMG_3.HEIC", "IMG_4.heif"]
 
 
 def test_inputs_that_are_neither(tmp_path, film):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_alpha, read_image, read_map, write_image
@@ -82,3 +82,57 @@ def test_strip_takes_first_and_last():
     values = set(np.unique(sheet[-11]).tolist())
     assert {0, 10, 19} <= values or {0, 9, 19} <= values
     assert strip(frames[:2], count=8, cell=40).shape[1] > 80
+
+
+def swapped_profile() -> bytes:
+    """An ICC profile whose red is sRGB's blue and the reverse."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = data.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+    return swapped.replace("sRGB".encode("utf-16-be"), "test".encode("utf-16-be")).replace(b"sRGB built", b"test built")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colour_profiles_are_applied(tmp_path, mode):
+    picture = Image.fromarray(np.full((8, 9, 3), (200, 30, 60), np.uint8))
+    picture = picture.quantize(4) if mode == "P" else picture.convert(mode)
+    picture.save(tmp_path / "profile.png", icc_profile=swapped_profile())
+    assert np.abs(read_image(tmp_path / "profile.png")[4, 4].astype(int) - (60, 30, 200)).max() <= 2
+    picture.save(tmp_path / "same.png", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    assert read_image(tmp_path / "same.png")[4, 4].tolist() == [200, 30, 60]
+
+
+def test_a_colour_profile_that_does_not_fit_is_said(tmp_path):
+    for mode, profile in (("L", swapped_profile()), ("RGB", b"no profile at all")):
+        Image.fromarray(RGB).convert(mode).save(tmp_path / "odd.png", icc_profile=profile)
+        with pytest.warns(UserWarning, match=r"odd\.png: its colour profile cannot be used .*; read as sRGB"):
+            read = read_image(tmp_path / "odd.png")
+        assert np.array_equal(read, np.asarray(Image.fromarray(RGB).convert(mode).convert("RGB")))
+
+
+def test_alpha_is_a_mask_only_where_it_outlines_something(tmp_path):
+    y, x = np.mgrid[:40, :60]
+    figure = (y - 20) ** 2 + ((x - 30) / 1.5) ** 2 < 15**2
+    corner = (y > 0) | (x > 2)
+    for name, opaque, low, expected in (
+        ("figure", figure, 0, True), ("faint", figure, 100, True), ("opaque", figure, 255, False), ("half", figure, 200, False),
+        ("nothing", np.zeros_like(figure), 0, False), ("a corner", corner, 0, False),
+    ):  # fmt: skip
+        alpha = np.where(opaque, 255, low).astype(np.uint8)
+        Image.fromarray(np.dstack([np.full((40, 60, 3), 90, np.uint8), alpha])).save(tmp_path / "a.png")
+        found = read_alpha(tmp_path / "a.png")
+        assert np.array_equal(found, opaque) if expected else found is None, name
+
+
+def test_a_heic_photo_is_said_or_read_whatever_its_name(tmp_path, monkeypatch):
+    head = b"\x00\x00\x00\x18ftypheic" + b"\x00" * 100
+    (tmp_path / "IMG_1.JPG").write_bytes(head)
+    monkeypatch.setattr("meta_animator.media.images.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"IMG_1\.JPG: is a HEIC photo; to read it: pip install pillow-heif"):
+        read_image(tmp_path / "IMG_1.JPG")
+    monkeypatch.undo()
+    heif = pytest.importorskip("pillow_heif")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = np.repeat([[(200, 30, 60)] * 32, [(20, 90, 200)] * 32], 16, axis=0).astype(np.uint8)
+    heif.from_pillow(Image.fromarray(picture)).save(tmp_path / "turned.heic", exif=exif.tobytes(), quality=95)
+    assert np.abs(read_image(tmp_path / "turned.heic").astype(int) - np.rot90(picture, -1)).mean() < 3

@@ -4,6 +4,7 @@ Letters: f frames of a sample, h w its size in pixels.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,14 @@ class Shown:
     landmarks: Tensor
     face_visible: Tensor
     layers: Layers
+
+
+def of_one_size(pool: Sequence[int], samples: SampleSet, count: int) -> list[int]:
+    """`count` samples of a pool, evenly chosen among those that have the size of most."""
+    if (sizes := samples.buckets()) is not None:
+        (most, _), *_ = Counter(sizes[index] for index in pool).most_common(1)
+        pool = [index for index in pool if sizes[index] == most]
+    return [pool[k * len(pool) // count] for k in range(count)]
 
 
 def number_of_crops(config: DataConfig) -> int:

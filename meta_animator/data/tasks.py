@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from meta_animator.diffusion.randomness import rng
 
@@ -33,6 +33,8 @@ class TaskPlan:
     task_per_rank   every rank has a task of its own instead of all the same
     weights         {task: how often it comes in a cycle}, 1 for those not named; those that are not in `samples` do not count
     auxiliary       {task: sample indices} of which `auxiliary_fraction` of the draws are taken
+    buckets         {sample index: its size}: all draws of a step and lane are then of one size, the sizes in turns that give
+                    every sample its share; None: all samples are of one size
     """
 
     samples: dict[str, list[int]]
@@ -44,6 +46,8 @@ class TaskPlan:
     weights: dict[str, int] = dataclasses.field(default_factory=dict)
     auxiliary: dict[str, list[int]] | None = None
     auxiliary_fraction: float = 0.0
+    buckets: Mapping[int, tuple[int, int]] | None = None
+    _memory: dict[str, "list[Pool]"] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def draws_per_step(self) -> int:
@@ -76,20 +80,36 @@ class TaskPlan:
     def lane_draws(self, step: int, lane: int = 0) -> list[Draw]:
         """The draws of an optimizer step and lane, in order."""
         (task, turn), count = self._turn(step, lane), self.draws_per_step // self.lanes
-        first = step * self.draws_per_step + lane * count
-        return [Draw(first + slot, task, self._sample(task, turn * count + slot)) for slot in range(count)]
+        first, pools = step * self.draws_per_step + lane * count, self._pools(task)
+        which, turn = _turn_of(tuple(pool.share for pool in pools), self._starts(task, len(pools)), turn)
+        return [Draw(first + slot, task, self._sample(pools[which], turn * count + slot)) for slot in range(count)]
 
-    def _sample(self, task: str, position: int) -> int:
-        """The sample of a task's draw number `position`. Auxiliary draws are spread evenly among the others."""
-        pool, name = self.samples[task], "main"
-        if self.auxiliary and self.auxiliary.get(task):
-            before = math.floor(position * self.auxiliary_fraction)
-            if math.floor((position + 1) * self.auxiliary_fraction) > before:
-                pool, name, position = self.auxiliary[task], "auxiliary", before
+    def _sample(self, pool: "Pool", position: int) -> int:
+        """The sample of a pool's draw number `position`. Auxiliary draws are spread evenly among the others."""
+        chosen, name = pool.main, f"order {pool.name} main"
+        if pool.auxiliary:
+            before = math.floor(position * pool.auxiliary_fraction)
+            if math.floor((position + 1) * pool.auxiliary_fraction) > before:
+                chosen, name, position = pool.auxiliary, f"order {pool.name} auxiliary", before
             else:
                 position -= before
-        epoch, place = divmod(position, len(pool))
-        return pool[_permutation(self.seed, f"order {task} {name}", epoch, len(pool))[place]]
+        epoch, place = divmod(position, len(chosen))
+        return chosen[_permutation(self.seed, name, epoch, len(chosen))[place]]
+
+    def _pools(self, task: str) -> list["Pool"]:
+        """The samples of a task, those of each size apart; the share of a pool is what all its samples are due."""
+        if task not in self._memory:
+            main, auxiliary = self.samples[task], (self.auxiliary or {}).get(task, [])
+            fraction = self.auxiliary_fraction if auxiliary else 0.0
+            if self.buckets is None:
+                self._memory[task] = [Pool(task, main, auxiliary, fraction, 1.0)]
+            else:
+                self._memory[task] = _split(task, main, auxiliary, fraction, self.buckets)
+        return self._memory[task]
+
+    def _starts(self, task: str, count: int) -> tuple[float, ...]:
+        """Where in its own cycle each pool of a task begins, in [0, 1)."""
+        return tuple(rng(self.seed, f"buckets {task}").random(count).tolist()) if count > 1 else (0.0,)
 
     def batches(self, first_step: int, last_step: int, rank: int = 0) -> Iterator[list[Draw]]:
         """This rank's micro-batches from optimizer step `first_step` up to, not including, `last_step`."""
@@ -98,6 +118,47 @@ class TaskPlan:
             for micro in range(self.micro_batches):
                 place = micro if self.task_per_rank else micro * self.world_size + rank
                 yield draws[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Samples of a task that are of one size, and the share of the task's steps that are theirs."""
+
+    name: str
+    main: list[int]
+    auxiliary: list[int]
+    auxiliary_fraction: float
+    share: float
+
+
+def _split(
+    task: str, main: list[int], auxiliary: list[int], fraction: float, buckets: Mapping[int, tuple[int, int]]
+) -> list[Pool]:  # fmt: skip
+    """A pool for each size. Of all draws, `fraction` are auxiliary ones, though no pool needs to have that fraction."""
+    pools = []
+    for size in sorted({buckets[index] for index in [*main, *auxiliary]}):
+        here, there = ([index for index in each if buckets[index] == size] for each in (main, auxiliary))
+        due, extra = (1 - fraction) * len(here) / len(main), fraction * len(there) / max(1, len(auxiliary))
+        if due + extra > 0:
+            pools.append(Pool(f"{task} {size}", here, there, extra / (due + extra), due + extra))
+    return pools
+
+
+def _turn_of(shares: tuple[float, ...], starts: tuple[float, ...], turn: int) -> tuple[int, int]:
+    """(which of several takes turn number `turn`, how often it had one before); turns come as evenly as the shares allow.
+
+    Number k of one with share s is due at time (k + start) / s; as the shares make 1, about `turn` are due before time `turn`.
+    """
+    if len(shares) == 1:
+        return 0, turn
+    begin, span = turn - len(shares) - 1, 2 * len(shares) + 3
+    before = [max(0, math.ceil(begin * share - start)) for share, start in zip(shares, starts, strict=True)]
+    due = sorted(
+        ((k + start) / share, which, k)
+        for which, (share, start, first) in enumerate(zip(shares, starts, before, strict=True))
+        for k in range(first, first + math.ceil(span * share) + 2)
+    )
+    return due[turn - sum(before)][1:]
 
 
 @functools.lru_cache(maxsize=64)

@@ -20,7 +20,7 @@ from meta_animator.data.crops import crop_notes, crop_rule, some_shown
 from meta_animator.data.latents import LatentCache
 from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.puppets.dataset import ensure_puppets
-from meta_animator.data.samples import FRAME, SampleSet, crop_of, load_shown, number_of_crops, read_clips
+from meta_animator.data.samples import FRAME, SampleSet, crop_of, load_shown, number_of_crops, of_one_size, read_clips
 from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
@@ -101,7 +101,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
         micro_batches=config.train.gradient_accumulation_steps, world_size=accelerator.num_processes,
         task_per_rank=config.data.task_per_rank, weights=dict(config.data.task_weights),
         auxiliary=auxiliary_samples(config, samples, table, len(clips)),
-        auxiliary_fraction=config.data.auxiliary_fraction if extra else 0.0,
+        auxiliary_fraction=config.data.auxiliary_fraction if extra else 0.0, buckets=samples.buckets(),
     )  # fmt: skip
     if config.data.cache_latents:
         samples.cache = make_cache(config, models, samples.kept_frames(plan.pools()), accelerator)
@@ -272,7 +272,7 @@ def preview_examples(samples: SampleSet, plan: TaskPlan, config: RunConfig, coun
     examples = {}
     for task in list(plan.samples)[:4]:
         pool = plan.samples[task]
-        chosen = [pool[k * len(pool) // count] for k in range(count)]
+        chosen = of_one_size(pool, samples, count)
         examples[task] = collate([bare[Draw(PREVIEW_DRAWS + k, task, index)] for k, index in enumerate(chosen)])
     return examples
 

@@ -9,7 +9,7 @@ from torch import nn
 from meta_animator.conversion.base_model import make_base_tokenizer, text_config
 from meta_animator.data.batch import Batch, collate
 from meta_animator.data.manifest import Clip
-from meta_animator.data.samples import FRAME, SampleSet, read_clips
+from meta_animator.data.samples import FRAME, SampleSet, of_one_size, read_clips
 from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.errors import UserError
 from meta_animator.models.backbones.parts import load_part
@@ -28,8 +28,9 @@ def build_base_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Mo
     plan = TaskPlan(
         samples={FRAME: list(range(len(samples)))}, batch_size=config.train.batch_size, seed=config.seed,
         micro_batches=config.train.gradient_accumulation_steps, world_size=accelerator.num_processes,
+        buckets=samples.buckets(),
     )  # fmt: skip
-    chosen = [k * len(samples) // 8 for k in range(8)]
+    chosen = of_one_size(range(len(samples)), samples, 8)
     examples = collate([samples[Draw(10**9 + k, FRAME, index)] for k, index in enumerate(chosen)])
     return _make_stage(config, examples, samples), samples, plan
 

@@ -1,5 +1,6 @@
 """The plan of draws: balanced, deterministic, one task per batch, the same for any number of ranks."""
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -98,3 +99,52 @@ def test_auxiliary_samples_take_their_fraction():
 def test_an_epoch_is_as_many_draws_as_there_are_pairs():
     assert plan().steps_per_epoch == sum(map(len, POOLS.values())) / 4
     assert plan(samples={"dwpose": [1]}).steps_per_epoch == 1
+
+
+SIZES = {0: (64, 64), 1: (88, 48), 2: (48, 88)}
+MIXED = {"dwpose": list(range(23)), "seg": list(range(15, 40))}
+BUCKETS = {index: SIZES[0 if index < 11 else 1 if index < 37 else 2] for index in range(40)} | {900: (64, 64), 901: (48, 88)}
+
+
+def test_plans_of_one_size_draw_what_they_always_drew():
+    """The first draws of a plan with auxiliary samples, as they were before there were buckets."""
+    drawn = plan(auxiliary={task: [900, 901, 902] for task in TASKS}, auxiliary_fraction=0.3, micro_batches=2).lane_draws(7)
+    assert [draw.sample for draw in drawn] == [44, 41, 42, 901, 46, 51, 902, 56]
+
+
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_a_step_has_one_size_and_every_sample_its_share(auxiliary):
+    """In buckets of 23 to 2 samples; auxiliary ones are of other sizes than some of the others."""
+    more = {"auxiliary": {task: [900, 901] for task in MIXED}, "auxiliary_fraction": 0.25} if auxiliary else {}
+    mixed, steps = plan(samples=MIXED, batch_size=3, micro_batches=2, buckets=BUCKETS, **more), 6000
+    counts = {task: Counter() for task in MIXED}
+    for step in range(steps):
+        draws = mixed.lane_draws(step)
+        assert len({BUCKETS[draw.sample] for draw in draws}) == 1 and len(draws) == 6
+        counts[draws[0].task].update(draw.sample for draw in draws)
+    for task, pool in MIXED.items():
+        due = {index: (0.75 if auxiliary else 1.0) / len(pool) for index in pool}
+        due |= {index: 0.125 for index in (900, 901)} if auxiliary else {}
+        assert counts[task].keys() == due.keys()
+        for index, share in due.items():
+            assert counts[task][index] == pytest.approx(steps / 2 * 6 * share, rel=0.02, abs=8), index
+
+
+def test_small_buckets_come_as_evenly_as_large_ones():
+    mixed = plan(samples={"dwpose": list(range(40))}, batch_size=1, buckets=BUCKETS)
+    steps = [step for step in range(4000) if BUCKETS[mixed.lane_draws(step)[0].sample] == SIZES[2]]
+    gaps = {b - a for a, b in itertools.pairwise(steps)}
+    assert len(steps) == pytest.approx(4000 * 3 / 40, abs=2) and max(gaps) <= 40 / 3 + 3, "never starved"
+
+
+def test_the_sizes_of_a_step_do_not_depend_on_how_it_is_split_or_begun():
+    def drawn(first=0, **split):
+        mixed = plan(samples=MIXED, buckets=BUCKETS, **split)
+        ranks = zip(*(mixed.batches(first, 12, rank) for rank in range(split["world_size"])), strict=True)
+        return [draw for micro in ranks for batch in micro for draw in batch]
+
+    whole = drawn(batch_size=8, micro_batches=1, world_size=1)
+    for split in ((4, 1, 2), (2, 2, 2), (1, 8, 1)):
+        assert drawn(batch_size=split[0], micro_batches=split[1], world_size=split[2]) == whole
+    assert drawn(first=5, batch_size=8, micro_batches=1, world_size=1) == whole[40:]
+    assert len({BUCKETS[draw.sample] for draw in whole}) > 1

@@ -93,7 +93,9 @@ class DataConfig:
     )
     flip: float = setting(0.0, "probability of a mirror image, left and right swapped in all layers", low=0.0, high=1.0)
     num_frames: int = setting(16, "frames per clip in stage 1", low=1)
-    fps: float = setting(0.0, "frames per second of stage-1 clips; 0: the clip's own", low=0.0)
+    fps: float = setting(
+        0.0, "frames per second of stage-1 clips, as nearly as leaving out frames makes them; 0: the clip's own", low=0.0
+    )
     stride: int = setting(1, "stored frames between two frames of a clip, where fps is 0", low=1)
     prompt: str = setting("Person looks like {identifier}", "prompt; {identifier} and {description} are filled in")
     prompt_drop: float = setting(0.01, "probability of an empty prompt", low=0.0, high=1.0)
@@ -189,9 +191,12 @@ class SampleConfig:
     window: int = setting(16, "frames denoised together", low=1)
     overlap: int = setting(4, "frames shared by neighbouring windows", low=0)
     frame_batch_size: int = setting(8, "frames encoded and decoded at once", low=1)
-    max_frames: int = setting(0, "stop after so many driving frames; 0: all", low=0)
+    max_frames: int = setting(0, "stop after so many frames; 0: all", low=0)
     fit_pose: bool = setting(False, "scale and move the driving skeleton onto the reference person")
-    fps: float = setting(0.0, "output frame rate; 0: the driving video's", low=0.0)
+    fps: float = setting(
+        0.0, "frames per second that are generated and shown, the driving resampled by time to them, so that the animation lasts "
+        "as long as it; 0: what the motion module was trained at, where it says so, else the driving's", low=0.0,
+    )  # fmt: skip
     shuffle_driving: bool = setting(False, "control experiment: the poses in a wrong order")
     output: str = setting("animation.mp4", "file name inside output_dir")
 

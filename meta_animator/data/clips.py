@@ -22,6 +22,7 @@ from meta_animator.data.layers import LAYER_NAMES, PARTS, Layers
 from meta_animator.errors import UserError, check_handles
 from meta_animator.media.images import IMAGE_SUFFIXES, read_image, read_map
 from meta_animator.media.recent import Recent
+from meta_animator.media.timeline import Timeline, check_fps, even
 from meta_animator.media.video import VideoSource, open_film
 
 POINTS_KEPT = 256 * 2**20  # bytes of keypoints
@@ -34,6 +35,7 @@ _points = Recent(POINTS_KEPT, weigh=lambda points: points.nbytes)
 class Clip:
     """A clip or photo; `layers` and `conditions` map names to paths inside `folder`.
 
+    `times`: seconds (num_frames,) at which the frames are shown, where that is not at a constant rate.
     Conditions that were drawn beforehand take the place of those drawn from layers. A clip without the frame layer
     ("driving only") can still be driven from, if it has keypoints or drawn conditions.
     """
@@ -51,12 +53,18 @@ class Clip:
     kind: Literal["clip", "photo"] = "clip"
     split: Literal["train", "heldout"] = "train"
     video_reader: Literal["pyav", "decord"] = "pyav"
+    times: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
     _memory: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def has_frames(self) -> bool:
         """False for a clip to drive from that comes without its RGB frames."""
         return "frame" in self.layers
+
+    @property
+    def timeline(self) -> Timeline:
+        """When each frame is shown."""
+        return even(self.num_frames, self.fps) if self.times is None else Timeline(self.times, self.fps)
 
     def available_tasks(self) -> list[str]:
         """Tasks whose condition image can be shown, drawn beforehand or from the layers; in the registry's order."""
@@ -144,12 +152,13 @@ def driving_clip(path: str | Path, task: str = "dwpose") -> Clip:
         folder=path.parent,
         id=re.sub(r"[^A-Za-z0-9._-]", "_", path.stem),
         identity="",
-        fps=source.fps,
+        fps=source.timeline.rate,
         num_frames=source.num_frames,
         width=source.width,
         height=source.height,
         layers={},
         conditions={find_condition(task).name: path.name},
+        times=None if source.timeline.steady else source.timeline.times,
     )
 
 
@@ -168,6 +177,27 @@ def read_keypoints(path: Path) -> np.ndarray:
     if not len(keypoints):
         raise UserError(f"{path}: holds no frame; expected keypoints (frames, 133, 3)")
     return np.nan_to_num(keypoints, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def read_numbers(path: Path) -> dict[str, float]:
+    """Those of "width", "height" and "fps" that an .npz of keypoints holds. Raises UserError for what is no single number."""
+    found: dict[str, float] = {}
+    with np.load(path, allow_pickle=False) as stored:
+        for name in ("width", "height", "fps"):
+            if name not in stored.files:
+                continue
+            try:
+                value = stored[name]
+            except ValueError:  # an array of objects
+                value = np.array("a pickled object")
+            value = value.item() if value.size == 1 else value.tolist()
+            if name == "fps":
+                found[name] = check_fps(value, f"{path}: fps")
+            elif not isinstance(value, int | float) or not 1 <= value < 1e6:
+                raise UserError(f"{path}: {name} is {str(value)[:40]!r}; expected a number of pixels")
+            else:
+                found[name] = int(value)
+    return found
 
 
 def picture_path(folder: Path, index: int) -> Path:

@@ -7,6 +7,7 @@ Paths are relative to the manifest's folder and stay inside it. `clips.py` says 
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from meta_animator.data.writer import MANIFEST, DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.images import IMAGE_SUFFIXES
 from meta_animator.media.probe import probe_video
+from meta_animator.media.timeline import check_fps
 
 __all__ = ["MANIFEST", "Clip", "DatasetWriter", "driving_clip", "find_clip", "read_manifest"]
 
@@ -58,6 +60,13 @@ def read_manifest(folder: str | Path) -> list[Clip]:
         clips[clip.id] = clip
     if not clips:
         raise UserError(f"{manifest}: is empty; expected one JSON object per line")
+    if unsteady := [clip.id for clip in clips.values() if clip.times is not None]:
+        some = ", ".join(unsteady[:3]) + (", ..." if len(unsteady) > 3 else "")
+        warnings.warn(
+            f"{manifest}: {len(unsteady)} clips are films without a constant frame rate ({some}); training takes their frames as "
+            "evenly spaced; scripts/prepare_data.py makes them so",
+            stacklevel=2,
+        )
     return list(clips.values())
 
 
@@ -96,7 +105,8 @@ def _check_values(entry: dict[str, Any]) -> None:
         raise UserError(f"id {entry['id']!r} may hold only letters, digits, '.', '_' and '-'")
     if not entry["identity"].strip():
         raise UserError("'identity' is empty; expected the person's name")
-    for key in ("fps", "num_frames", "width", "height"):
+    check_fps(entry["fps"], "'fps'")
+    for key in ("num_frames", "width", "height"):
         if not 0 < entry[key] < 1e6:
             raise UserError(f"{key!r} is {entry[key]}, expected a positive number")
     if entry["kind"] == "photo" and entry["num_frames"] != 1:
@@ -128,6 +138,8 @@ def _check_files(clip: Clip) -> None:
             facts = probe_video(path, verify=False)
             _expect(name, "frames", facts.num_frames, clip.num_frames)
             _expect(name, "size", f"{facts.width}x{facts.height}", f"{clip.width}x{clip.height}")
+            if not facts.timeline.steady:
+                clip.times = facts.timeline.times
         else:
             raise UserError(f"{name!r} points to {relative!r}, expected a folder of PNG files")
 

@@ -5,7 +5,7 @@ Letters: f frames of a sample, h w its size in pixels.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from meta_animator.data.tasks import Draw
 from meta_animator.data.transforms import Box, crop_and_resize, flip_layers, move_keypoints
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
+from meta_animator.media.timeline import same_rate
 from meta_animator.settings import DataConfig
 
 FRAME = "frame"  # the task of runs without a condition, and the cache's name for the frames themselves
@@ -235,9 +236,29 @@ def clip_samples(number: int, clip: Clip, config: DataConfig, num_frames: int | 
         return [Sample(number, k) for k in range(clip.num_frames)]
     if clip.kind == "photo":
         return []
-    step = max(1, round(clip.fps / config.fps)) if config.fps else config.stride
+    step = clip_step(clip, config)
     last = clip.num_frames - (num_frames - 1) * step
     return [Sample(number, k, step) for k in range(max(0, last))]
+
+
+def clip_step(clip: Clip, config: DataConfig) -> int:
+    """Stored frames between two frames of a training clip: whole numbers, so that `data.fps` is met as nearly as they can."""
+    return max(1, round(clip.fps / config.fps)) if config.fps else config.stride
+
+
+def training_rate(clips: Sequence[Clip], config: DataConfig, say: Callable[[str], None]) -> float:
+    """Frames per second of stage 1's clips, the median over `clips`; says where they differ from `data.fps` or each other."""
+    pairs = sorted({(clip.fps, clip.fps / clip_step(clip, config)) for clip in clips})
+    median = float(np.median([clip.fps / clip_step(clip, config) for clip in clips]))
+    off = [f"{rate:.3g} from {own:.3g}" for own, rate in pairs if config.fps and not same_rate(rate, config.fps)]
+    several = not same_rate(min(rate for _, rate in pairs), max(rate for _, rate in pairs))
+    if off:
+        some = ", ".join(off[:4]) + (", ..." if len(off) > 4 else "")
+        say(f"note: data.fps: {config.fps:g} frames per second cannot be had of all clips by leaving out frames; it is {some}")
+    if several:
+        low, high = min(rate for _, rate in pairs), max(rate for _, rate in pairs)
+        say(f"note: the clips have {low:.3g} to {high:.3g} frames per second; {median:.3g}, their median, is recorded")
+    return median
 
 
 def fill_prompt(template: str, identifier: str, description: str) -> str:

@@ -73,7 +73,7 @@ class Film(Source):
     def __init__(self, path: Path, keypoints: Path | None) -> None:
         super().__init__()
         self.video = VideoSource(path)
-        self.num_frames, self.fps = self.video.num_frames, self.video.fps
+        self.num_frames, self.fps = self.video.num_frames, self.video.timeline.rate
         size = (self.video.height, self.video.width)
         self.keypoints, self.masks = _read_annotations(keypoints, self.num_frames, f"{path} has", size)
         self.empty = sum(not self.shows_person(index) for index in range(self.num_frames))
@@ -81,12 +81,18 @@ class Film(Source):
             raise UserError(f"{keypoints}: no person in any of the {self.num_frames} frames (all scores below 0.3)")
 
     def select(self, fps: float | None) -> list[int]:
-        if fps is None:
-            return list(range(self.num_frames))
-        if not 0 < fps <= self.fps * 1.01:
+        """Those shown at 0, 1 / fps, 2 / fps, ... seconds; without fps all of a steady film, and of another what is shown at
+        its usual rate."""
+        if fps is not None and not 0 < fps <= self.fps * 1.01:
             raise UserError(f"--fps {fps:g}: the video has {self.fps:g} frames per second; give at most that")
-        step = max(1.0, self.fps / fps)
-        return [round(k * step) for k in range(int((self.num_frames - 1) / step) + 1)]
+        timeline = self.video.timeline
+        if fps is None and not timeline.steady:
+            gaps = np.diff(timeline.times)
+            print(
+                f"note: {self.video.path}: {gaps.min():.3f} to {gaps.max():.3f} s between frames; taken at {self.fps:g} frames "
+                "per second, repeated where they stand longer (--fps gives another rate)"
+            )
+        return timeline.resampled(fps or 0.0)[0]
 
     def read(self, indices: list[int]) -> Iterator[Layers]:
         for start in range(0, len(indices), CHUNK):

@@ -20,6 +20,7 @@ from meta_animator.evaluation.baselines import first_photo, nearest_photo
 from meta_animator.evaluation.frames import frame_metrics
 from meta_animator.evaluation.report import overview
 from meta_animator.media.images import IMAGE_SUFFIXES, read_image
+from meta_animator.weights import read_json
 
 
 def evaluate_animation(
@@ -40,9 +41,11 @@ def evaluate_animation(
     """
     frames = read_frames(generated / "frames")
     size, margin = frames.shape[1:3], margin_of(generated)
-    truths = load_layers([find_clip(truth, clip)], size, margin)[: len(frames)]
-    if len(truths) < len(frames):
-        raise UserError(f"{generated}: has {len(frames)} frames, the truth {truth} only {len(truths)}")
+    truths = load_layers([find_clip(truth, clip)], size, margin)
+    numbers = driving_frames(generated, len(frames))
+    if len(truths) <= max(numbers):
+        raise UserError(f"{generated}: has {max(numbers) + 1} frames, the truth {truth} only {len(truths)}")
+    truths = [truths[number] for number in numbers]
     photos = load_layers([photo for photo in read_manifest(reference) if photo.split == "train"], size, margin)
     if not photos:
         raise UserError(f"{reference}: holds no reference photo (all are held out)")
@@ -79,6 +82,15 @@ def face_distance(embedder: Any, frames: np.ndarray, truths: Sequence[Layers]) -
         ours, theirs = embedder.embed_face(torch.stack([to_pixels(frame), to_pixels(truth.frame)]), landmarks)
         distances.append(float(1 - ours @ theirs))
     return float(np.mean(distances)) if distances else None
+
+
+def driving_frames(generated: Path, count: int) -> list[int]:
+    """Numbers of the driving's frames that the `count` frames of a sampled run belong to; one by one, where it does not say."""
+    record = generated / "times.json"
+    numbers = read_json(record).get("driving_frames") if record.is_file() else list(range(count))
+    if not isinstance(numbers, list) or len(numbers) != count or not all(isinstance(k, int) and k >= 0 for k in numbers):
+        raise UserError(f"{record}: does not fit the {count} frames beside it; sample again")
+    return numbers
 
 
 def read_frames(folder: Path) -> np.ndarray:

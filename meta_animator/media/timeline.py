@@ -1,10 +1,16 @@
 """When frames are shown, and which are shown at given times."""
 
 import dataclasses
+import math
+from typing import Any
 
 import numpy as np
 
-GRACE = 0.1  # of a wanted frame's time: a frame that comes that little later is taken as there
+from meta_animator.errors import UserError
+
+LOWEST, HIGHEST = 0.01, 1000.0  # frames per second that a rate can be
+ROUNDING_S = 0.002  # seconds that a time stamp may be late: containers round to milliseconds
+JITTER = 0.3  # of a frame, that stamps may be late where frames are wanted at the film's own rate
 SAME_RATE = 1.002  # rates this close are one (29.97 and 30)
 
 
@@ -35,11 +41,21 @@ class Timeline:
         """Seconds; the last frame stands as long as one at the usual rate."""
         return float(self.times[-1]) + 1 / self.rate
 
+    def resampled(self, fps: float = 0.0) -> tuple[list[int], float]:
+        """(numbers of the frames that make up the same time at `fps` frames per second, that rate); 0: at its own rate.
+
+        Frames of a steady film at its own rate are all of them.
+        """
+        if self.steady and (not fps or same_rate(fps, self.rate)):
+            return list(range(len(self.times))), self.rate
+        return self.at(fps or self.rate), fps or self.rate
+
     def at(self, fps: float) -> list[int]:
         """Numbers of the frames that are shown at 0, 1 / fps, 2 / fps, ... seconds, to the end: as many as make up the same
         duration, at least one. Frames are left out or repeated as needed."""
         count = max(1, round(self.duration * fps))
-        shown = np.searchsorted(self.times, (np.arange(count) + GRACE) / fps, side="right") - 1
+        grace = JITTER / fps if same_rate(fps, self.rate) else ROUNDING_S
+        shown = np.searchsorted(self.times, np.arange(count) / fps + grace, side="right") - 1
         return [int(index) for index in shown]
 
 
@@ -51,3 +67,12 @@ def even(count: int, fps: float) -> Timeline:
 def same_rate(a: float, b: float) -> bool:
     """Whether two rates are one for all purposes."""
     return max(a, b) <= SAME_RATE * min(a, b)
+
+
+def check_fps(value: Any, where: str) -> float:
+    """The rate as a number. Raises UserError for text, lists, nan, and what is no rate of frames."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not LOWEST <= value <= HIGHEST:
+        expected = f"one number of frames per second, {LOWEST:g} to {HIGHEST:g}, such as 29.97"
+        raise UserError(f"{where} is {str(value)[:40]!r}; expected {expected}")
+    return float(value)

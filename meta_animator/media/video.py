@@ -12,6 +12,7 @@ from meta_animator.files import whole_file
 from meta_animator.media.probe import VideoFacts, probe_video
 from meta_animator.media.readers import PyAVReader, open_decord
 from meta_animator.media.recent import Recent
+from meta_animator.media.timeline import Timeline
 
 READERS = ("pyav", "decord")
 FILMS_OPEN = 4  # a clip has one film of its frames, and may have some of its conditions
@@ -50,6 +51,11 @@ class VideoSource:
     def fps(self) -> float:
         """Average frames per second."""
         return self.facts.fps
+
+    @property
+    def timeline(self) -> Timeline:
+        """When each frame is shown."""
+        return self.facts.timeline
 
     @property
     def width(self) -> int:

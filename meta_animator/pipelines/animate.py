@@ -59,7 +59,7 @@ class Animator:
         latents = self._sample(driving, reference, progress=progress)
         return Animation(
             frames=self.decode(latents), driving=driving, reference=reference, prompt=self.prompt,
-            fps=self.sample.fps or driving.clip.fps,
+            fps=driving.fps,
         )  # fmt: skip
 
     @torch.no_grad()

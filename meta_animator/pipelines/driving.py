@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from meta_animator.data import retarget
-from meta_animator.data.clips import Clip, driving_clip, read_keypoints
+from meta_animator.data.clips import Clip, driving_clip, read_keypoints, read_numbers
 from meta_animator.data.conditions import draw_condition, find_condition
 from meta_animator.data.conditions.colour_order import recognise_colour_order
 from meta_animator.data.crops import Shown, crop_notes, figure_crop, figure_size, person_crop, shown_clip
@@ -20,7 +20,9 @@ from meta_animator.data.transforms import Box, crop_and_resize
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.media.images import IMAGE_SUFFIXES, PHOTO_SUFFIXES, read_alpha, read_image
+from meta_animator.media.timeline import check_fps, same_rate
 from meta_animator.settings import RunConfig
+from meta_animator.training.checkpoint import trained_fps
 
 COLOUR_FRAMES = 12  # looked at to tell red from blue
 
@@ -33,6 +35,8 @@ class Driving:
     size        (height, width) of the output
     margin      share of the person's size around them that the crop shows, see `person_crop`
     order       frame numbers of the clip in the order in which they drive
+    fps         frames per second at which the driving frames, `order`, are shown
+    shown       frame numbers of the clip that belong to the frames' times; `order` but for shuffling
     keypoints   (num_frames, 133, 3) in output pixels, fitted to the reference person; None: the clip's own layers
     drawn_fit   (scale, shift) of a drawn pose video, fitted to the reference person; None: cropped like the rest
     swap_colours   the drawn pose video has red and blue swapped
@@ -41,6 +45,8 @@ class Driving:
     clip: Clip
     size: tuple[int, int]
     order: list[int]
+    fps: float
+    shown: list[int]
     margin: float = 0.0
     keypoints: np.ndarray | None = None
     drawn_fit: tuple[float, tuple[float, float]] | None = None
@@ -89,6 +95,7 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
     driving = open_driving(
         sample.driving, sample.driving_clip, list(sample.tasks), size, max_frames=sample.max_frames,
         shuffle_seed=config.seed if sample.shuffle_driving else None, margin=margin,
+        fps=wanted_fps(sample.fps, config.model.motion_from),
     )  # fmt: skip
     reference = None if photo is None else crop_reference(*photo, size, margin)
     shown = [shown_clip("sample.driving", driving.clip, size)]
@@ -107,9 +114,10 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
 
 def open_driving(
     path: str, clip_id: str, tasks: Sequence[str], size: tuple[int, int], *, max_frames: int = 0,
-    shuffle_seed: int | None = None, margin: float = 0.0,
+    shuffle_seed: int | None = None, margin: float = 0.0, fps: float = 0.0,
 ) -> Driving:  # fmt: skip
-    """The driving motion that a config names: a data set's clip, a drawn pose video, or a keypoint .npz.
+    """The driving motion that a config names: a data set's clip, a drawn pose video, or a keypoint .npz, resampled by time to
+    `fps` frames per second (0: its own rate).
 
     Raises UserError where it is missing or cannot show one of `tasks`.
     """
@@ -118,16 +126,36 @@ def open_driving(
         if task not in clip.available_tasks():
             have = ", ".join(clip.available_tasks()) or "none"
             raise UserError(f"driving {path}: cannot show the task '{task}'; it can show: {have}")
-    order = list(range(min(clip.num_frames, max_frames or clip.num_frames)))
-    if shuffle_seed is not None:
-        order = _derange(order, shuffle_seed)
+    shown, rate = clip.timeline.resampled(fps)
+    note_resampling(path, clip, rate)
+    shown = shown[: max_frames or len(shown)]
+    order = shown if shuffle_seed is None else _derange(shown, shuffle_seed)
     swap = False
     if "dwpose" in clip.conditions:
         some = np.linspace(0, clip.num_frames - 1, min(COLOUR_FRAMES, clip.num_frames)).round().astype(int)
         swap = recognise_colour_order([clip.load_condition("dwpose", int(k)) for k in some]) == "bgr"
         if swap:
             warnings.warn(f"driving {path}: red and blue are swapped in these poses; they are swapped back", stacklevel=2)
-    return Driving(clip=clip, size=size, order=order, margin=margin, swap_colours=swap)
+    return Driving(clip=clip, size=size, order=order, fps=rate, shown=shown, margin=margin, swap_colours=swap)
+
+
+def wanted_fps(fps: float, motion_from: str) -> float:
+    """The rate to generate at: `sample.fps` where it is set, else what the motion module was trained at; 0: the driving's."""
+    trained = trained_fps(motion_from)
+    if not fps:
+        return trained
+    if trained and not same_rate(fps, trained):
+        print(f"note: sample.fps is {fps:g}; the motion module {motion_from} was trained at {trained:g} frames per second")
+    return check_fps(fps, "sample.fps")
+
+
+def note_resampling(path: str, clip: Clip, rate: float) -> None:
+    """Say where the driving is not taken frame by frame."""
+    if clip.timeline.steady and same_rate(clip.fps, rate):
+        return
+    own = f"{clip.fps:.4g} frames per second" + ("" if clip.timeline.steady else " at most times")
+    slower = "; it has fewer, so that poses repeat" if clip.fps < rate else ""
+    print(f"note: driving {path}: has {own}; it is resampled by time to {rate:.4g}{slower}")
 
 
 def _open_clip(path: Path, clip_id: str) -> Clip:
@@ -142,13 +170,11 @@ def _open_clip(path: Path, clip_id: str) -> Clip:
 
 def _keypoint_clip(path: Path) -> Clip:
     keypoints = read_keypoints(path)
-    with np.load(path, allow_pickle=False) as stored:
-        facts = {name: stored[name].item() for name in ("width", "height", "fps") if name in stored}
+    facts = read_numbers(path)
     if len(facts) < 3:
         raise UserError(f"driving {path}: lacks width, height or fps; add these three numbers to the file")
     return Clip(
-        folder=path.parent, id=path.stem, identity="", fps=float(facts["fps"]), num_frames=len(keypoints),
-        width=int(facts["width"]), height=int(facts["height"]), layers={"keypoints": path.name},
+        folder=path.parent, id=path.stem, identity="", num_frames=len(keypoints), layers={"keypoints": path.name}, **facts,
     )  # fmt: skip
 
 

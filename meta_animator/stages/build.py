@@ -20,11 +20,21 @@ from meta_animator.data.crops import crop_notes, crop_rule, some_shown
 from meta_animator.data.latents import LatentCache
 from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.puppets.dataset import ensure_puppets
-from meta_animator.data.samples import FRAME, SampleSet, crop_of, load_shown, number_of_crops, of_one_size, read_clips
+from meta_animator.data.samples import (
+    FRAME,
+    SampleSet,
+    crop_of,
+    load_shown,
+    number_of_crops,
+    of_one_size,
+    read_clips,
+    training_rate,
+)  # fmt: skip
 from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.losses.hybrid import HybridLoss
+from meta_animator.media.timeline import same_rate
 from meta_animator.models.arcface import ADVICE
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
@@ -34,7 +44,7 @@ from meta_animator.stages.control import ControlStage
 from meta_animator.stages.motion import MotionStage
 from meta_animator.stages.reference import ReferenceStage
 from meta_animator.stages.unet import UNetStage
-from meta_animator.training.checkpoint import find_checkpoint, list_checkpoints, read_weights
+from meta_animator.training.checkpoint import find_checkpoint, list_checkpoints, read_weights, trained_fps
 from meta_animator.training.engine import Trainer, make_accelerator
 from meta_animator.training.sharding import take_sharding_request
 from meta_animator.training.signals import leave_signals_to_the_loop
@@ -109,6 +119,10 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     samples.latents_only = not loss.image_active(config.train.max_steps)
     examples = preview_examples(samples, plan, config)
     stage = STAGES[config.stage](config, models, loss, examples)
+    if isinstance(stage, MotionStage):
+        shown = [clips[k] for k in sorted({sample.clip for sample in samples.samples})]
+        stage.fps = training_rate(shown, config.data, accelerator.print)
+        note_rate(config.model.motion_from, stage.fps, accelerator.print)
     if isinstance(stage, ReferenceStage):
         stage.person = person
         stage.description = Counter(clip.prompt for clip in clips).most_common(1)[0][0]
@@ -144,6 +158,13 @@ def without_missing_face(config: RunConfig, say: Callable[[str], None]) -> RunCo
         return config
     say(f"note: the face term is OFF: model.face {path} does not exist; {ADVICE}")
     return dataclasses.replace(config, loss=dataclasses.replace(config.loss, face_weight=0.0))
+
+
+def note_rate(motion_from: str, fps: float, say: Callable[[str], None]) -> None:
+    """Say where a motion module goes on at another rate than it was trained at."""
+    before = trained_fps(motion_from)
+    if before and not same_rate(before, fps):
+        say(f"note: {motion_from} was trained at {before:.3g} frames per second, this run's clips have {fps:.3g} (data.fps)")
 
 
 def make_loss(config: RunConfig, plan: TaskPlan, say: Callable[[str], None]) -> HybridLoss:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +15,12 @@ from meta_animator.training.stage import ParamGroup
 
 
 class MotionStage(ControlStage):
-    """Trains what lies between the frames; needs `models.motion`."""
+    """Trains what lies between the frames; needs `models.motion`. fps: of its clips, which stage 3 has to show."""
+
+    fps = 0.0
+
+    def manifest(self) -> dict[str, Any]:
+        return {**super().manifest(), **({"fps": self.fps} if self.fps else {})}
 
     def param_groups(self) -> list[ParamGroup]:
         train, state = self.config.train, self.models.state()
@@ -49,4 +55,4 @@ class MotionStage(ControlStage):
             batch = batch.to(next(self.parameters()).device)
             generated = self.generate(task, batch)
             columns = [to_images(x[0]) for x in (batch.control_pixels, generated, batch.pixels)]
-            write_video(folder / f"step-{step:06d}-{task}.mp4", np.concatenate(columns, axis=2), fps=8)
+            write_video(folder / f"step-{step:06d}-{task}.mp4", np.concatenate(columns, axis=2), fps=self.fps or 8)

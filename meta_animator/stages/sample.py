@@ -24,10 +24,13 @@ from meta_animator.pipelines.driving import Driving, open_inputs
 from meta_animator.settings import RunConfig
 from meta_animator.stages.build import check_size, check_tasks
 from meta_animator.training.checkpoint import read_weights
+from meta_animator.weights import write_json
+
+TIMES = "times.json"  # which frame of the driving each frame belongs to
 
 
 def sample(config: RunConfig) -> Path:
-    """Writes <output_dir>/{<output>.mp4, frames/, driving/, config.yaml} and returns the video's path."""
+    """Writes <output_dir>/{<output>.mp4, frames/, driving/, times.json, config.yaml} and returns the video's path."""
     if not config.sample.output.endswith(".mp4"):
         raise UserError(f"sample.output: '{config.sample.output}' does not end in .mp4")
     check_settings(config)
@@ -50,6 +53,7 @@ def _sample(config: RunConfig, animator: Animator, driving: Driving, reference: 
     for _ in _write_frames(folder / "driving", conditions):
         pass
     video = write_video(folder / config.sample.output, _write_frames(folder / "frames", animation.frames), animation.fps)
+    write_json(folder / TIMES, {"fps": animation.fps, "driving_frames": driving.shown})
     save_config(config, folder / "config.yaml")
     return video
 

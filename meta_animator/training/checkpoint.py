@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from meta_animator.errors import UserError
+from meta_animator.media.timeline import check_fps
 from meta_animator.weights import load_tensors, read_json, save_tensors, write_json
 
 EMA_UPDATES = "ema_updates"  # a slot beside the optimizer's
@@ -99,6 +100,15 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if (folder / "ema.safetensors").exists():
         weights.update(load_tensors(folder / "ema.safetensors"))
     return read_json(folder / "manifest.json"), weights
+
+
+def trained_fps(path: str) -> float:
+    """Frames per second that the motion module of a run was trained at; 0 where it does not say, or is no run."""
+    if not path or Path(path).is_file() or (Path(path) / "config.json").is_file():
+        return 0.0
+    folder = find_checkpoint(path)
+    value = read_json(folder / "manifest.json").get("fps", 0)
+    return check_fps(value, f"{folder / 'manifest.json'}: fps") if value != 0 else 0.0
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

@@ -11,6 +11,7 @@ from meta_animator.errors import UserError
 from meta_animator.evaluation.animation import evaluate_animation
 from meta_animator.media.images import write_image
 from meta_animator.models.face import FaceConfig, FaceEmbedder
+from meta_animator.weights import write_json
 
 
 @pytest.fixture
@@ -32,6 +33,22 @@ def test_the_named_clip_is_the_truth(generated, puppet_data):
     assert picture.dtype == np.uint8 and picture.shape[1] > 4 * 64
     other, _ = evaluate_animation(generated, puppet_data / "train", puppet_data / "person")
     assert other["psnr"] < 30
+
+
+def test_frames_are_compared_with_those_of_their_times(generated, puppet_data):
+    paths = (generated, puppet_data / "train", puppet_data / "person")
+    for name in ("frames", "driving"):
+        for k in (1, 3):
+            (generated / name / f"{k:06d}.png").unlink()
+    write_json(generated / "times.json", {"fps": 6.0, "driving_frames": [0, 2]})
+    metrics, _ = evaluate_animation(*paths, clip="p2")
+    assert metrics["frames"] == 2 and metrics["l1"] == pytest.approx(1.0)
+    write_json(generated / "times.json", {"fps": 6.0, "driving_frames": [0, 9]})
+    with pytest.raises(UserError, match=r"has 10 frames, the truth .* only 4"):
+        evaluate_animation(*paths, clip="p2")
+    write_json(generated / "times.json", {"fps": 6.0, "driving_frames": [0]})
+    with pytest.raises(UserError, match=r"times\.json: does not fit the 2 frames beside it"):
+        evaluate_animation(*paths, clip="p2")
 
 
 def test_an_unknown_clip_is_one_line(generated, puppet_data):

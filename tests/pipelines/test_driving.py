@@ -80,3 +80,30 @@ def test_fitting_needs_keypoints_of_the_reference(tmp_path, reference, somebody)
         fit_to_reference(driving, Layers(frame=reference.frame), ["dwpose"])
     with pytest.raises(UserError, match="moves skeletons, not 'canny'"):
         fit_to_reference(driving, reference, ["dwpose", "canny"])
+
+
+def test_driving_is_resampled_by_time_and_lasts_as_long(tmp_path, somebody, capsys):
+    points = np.repeat(somebody, 10, axis=0)
+    np.savez(tmp_path / "pose.npz", keypoints=points, width=480, height=480, fps=30.0)
+
+    def opened(**how):
+        return open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], SIZE, **how)
+
+    assert (opened().order, opened().fps, opened(fps=30).order) == (list(range(60)), 30, list(range(60)))
+    assert "note" not in capsys.readouterr().out
+    slower = opened(fps=8)
+    assert (slower.fps, slower.order[:5], len(slower)) == (8, [0, 3, 7, 11, 15], 16)
+    assert "has 30 frames per second; it is resampled by time to 8\n" in capsys.readouterr().out
+    assert len(opened(fps=45)) == 90 and "so that poses repeat" in capsys.readouterr().out
+    shuffled = opened(fps=8, max_frames=6, shuffle_seed=0)
+    assert shuffled.shown == slower.order[:6] == sorted(shuffled.order) != shuffled.order
+
+
+@pytest.mark.parametrize("fps", [0.0, float("nan"), "30000/1001", [12.0, 12.0], {"a": 1}])
+def test_a_rate_that_is_none_is_said_on_opening(tmp_path, somebody, fps):
+    np.savez(tmp_path / "pose.npz", keypoints=somebody, width=480, height=480, fps=fps)
+    with pytest.raises(UserError, match=r"pose\.npz: fps is .*; expected one number of frames per second"):
+        open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], SIZE)
+    np.savez(tmp_path / "pose.npz", keypoints=somebody, width="wide", height=480, fps=12)
+    with pytest.raises(UserError, match=r"pose\.npz: width is 'wide'; expected a number of pixels"):
+        open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], SIZE)

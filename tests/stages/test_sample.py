@@ -14,6 +14,8 @@ from meta_animator.media.probe import probe_video
 from meta_animator.pipelines.driving import open_inputs
 from meta_animator.stages.build import train
 from meta_animator.stages.sample import load_animator, sample
+from meta_animator.training.checkpoint import find_checkpoint
+from meta_animator.weights import read_json, write_json
 
 
 @pytest.fixture
@@ -43,6 +45,36 @@ def test_the_output_follows_the_driving_clip(sampled):
     assert np.array_equal(frames, again)
     video, fewer = sampled("fewer", sample__max_frames=2, sample__fps=5)
     assert len(fewer) == 2 and probe_video(video).fps == 5
+
+
+def test_stage_3_shows_what_stage_1_was_trained_at(sampled, make_config, prepared, capsys):
+    stage_1 = {"model__control_from": prepared, "train__max_steps": 1, "data__num_frames": 2}
+    own, slow = make_config("motion", "own", **stage_1), make_config("motion", "slow", **stage_1, data__fps=7)
+    train(own)
+    assert "note:" not in capsys.readouterr().out
+    train(slow)
+    assert "note: data.fps: 7 frames per second cannot be had of all clips" in (said := capsys.readouterr().out)
+    assert "it is 6 from 12" in said
+    runs = {run.output_dir: find_checkpoint(run.output_dir) / "manifest.json" for run in (own, slow)}
+    assert [read_json(manifest)["fps"] for manifest in runs.values()] == [12, 6]
+
+    def facts(name, run, **how):
+        video, frames = sampled(name, model__motion_from=run.output_dir, sample__window=2, sample__overlap=1, **how)
+        shown = probe_video(video)
+        return len(frames), shown.num_frames, shown.fps, read_json(video.parent / "times.json")["driving_frames"]
+
+    assert facts("a", own) == (4, 4, 12, [0, 1, 2, 3])
+    assert facts("b", slow) == (2, 2, 6, [0, 2])
+    assert "has 12 frames per second; it is resampled by time to 6" in capsys.readouterr().out
+    assert facts("c", slow, sample__fps=12) == (4, 4, 12, [0, 1, 2, 3])
+    assert "note: sample.fps is 12; the motion module" in (said := capsys.readouterr().out) and "was trained at 6" in said
+    old = read_json(runs[slow.output_dir])
+    old.pop("fps")
+    write_json(runs[slow.output_dir], old)
+    assert facts("d", slow) == (4, 4, 12, [0, 1, 2, 3]), "a run that does not say is shown at the driving's rate"
+    write_json(runs[slow.output_dir], {**old, "fps": "fast"})
+    with pytest.raises(UserError, match=r"manifest\.json: fps is 'fast'; expected one number"):
+        facts("e", slow)
 
 
 def test_extracted_folders_are_enough_to_sample(sampled, make_config, prepared):

@@ -29,7 +29,7 @@ from meta_animator.data.samples import (
     of_one_size,
     read_clips,
     training_rate,
-)  # fmt: skip
+)
 from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError

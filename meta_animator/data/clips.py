@@ -93,7 +93,7 @@ class Clip:
         """The condition image of frame `index`: uint8 (height, width, 3) RGB."""
         if task in self.conditions:
             self._check(index)
-            return self._fitting(self._picture(self.conditions[task], index), task, index)
+            return self._fitting(self._picture(self.conditions[task], index, drawn=True), task, index)
         return draw_condition(task, self.load(index, find_condition(task).needs))
 
     def remember(self, what: str, make: Callable[[], Any]) -> Any:
@@ -129,11 +129,11 @@ class Clip:
         stored = self._fitting(read_map(picture_path(self.folder / relative, index)), name, index)
         return _decode_map(name, stored, f"clip {self.id!r}, {name} of frame {index}")
 
-    def _picture(self, relative: str, index: int) -> np.ndarray:
+    def _picture(self, relative: str, index: int, *, drawn: bool = False) -> np.ndarray:
         path = self.folder / relative
         if path.is_dir():
             return read_image(picture_path(path, index))
-        return open_film(path, self.video_reader).read([index])[0]
+        return open_film(path, self.video_reader, drawn=drawn).read([index])[0]
 
     def _fitting(self, image: np.ndarray, name: str, index: int) -> np.ndarray:
         if image.shape[:2] != (self.height, self.width):

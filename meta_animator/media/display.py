@@ -21,6 +21,7 @@ MATRICES = {RGB_MATRIX: BT709, BT709: BT709, 4: BT601, 5: BT601, 6: BT601, 7: 7,
 PRIMARIES = {BT2020: "bt2020", 11: "p3", 12: "p3"}
 TRANSFERS = {16: "pq", 18: "hlg"}
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+WIDEST = 8  # shape of pixels, width to height, beyond which a file is not believed
 NEARLY_SQUARE = 0.005  # pixels whose shape is off by less are taken as square
 
 
@@ -60,6 +61,11 @@ class Display:
         plain = self.transfer == "sdr" and self.primaries == "bt709" and not self.alpha
         return plain and self.stored == self.stretched
 
+    def drawn(self) -> "Display":
+        """The same for pictures that a program drew: OpenCV, imageio and FFmpeg write RGB as BT.601 where they do not tag it,
+        whatever its size, while cameras and players mean BT.709 by no tag in HD."""
+        return self if self.tagged else dataclasses.replace(self, matrix=BT601)
+
     @property
     def turns(self) -> bool:
         """It is shown turned or mirrored."""
@@ -74,7 +80,7 @@ def read_display(frame: Any, stream: Any, path: Path) -> Display:
     primaries = PRIMARIES.get(_tag(frame, context, "color_primaries"), "bt709")
     transposed, flip_x, flip_y = _orientation(frame, path)
     return Display(
-        stored=stored, stretched=_stretched(stored, stream.sample_aspect_ratio),
+        stored=stored, stretched=_stretched(stored, stream.sample_aspect_ratio, path),
         transposed=transposed, flip_x=flip_x, flip_y=flip_y, matrix=matrix, tagged=tagged,
         full_range=_tag(frame, context, "color_range", untagged=0) == FULL_RANGE,
         transfer=TRANSFERS.get(_tag(frame, context, "color_trc"), "sdr"), primaries=primaries,
@@ -159,9 +165,11 @@ def _matrix(number: int, stored: tuple[int, int], path: Path) -> tuple[int, bool
     return MATRICES[number], True
 
 
-def _stretched(stored: tuple[int, int], aspect: Any) -> tuple[int, int]:
+def _stretched(stored: tuple[int, int], aspect: Any, path: Path) -> tuple[int, int]:
     """The size with square pixels: the side that is too short grows, so that nothing is lost."""
     width, height = stored
+    if aspect and not 1 / WIDEST <= aspect <= WIDEST:
+        raise UserError(f"{path}: its pixels are {float(aspect):.3g} times as wide as high; re-encode it with square ones")
     if not aspect or abs(aspect - 1) < NEARLY_SQUARE:
         return stored
     return (max(1, round(width * aspect)), height) if aspect > 1 else (width, max(1, round(height / aspect)))

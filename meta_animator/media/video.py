@@ -1,5 +1,6 @@
 """Reading frames of a video by number, and writing videos that every player shows."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -27,16 +28,18 @@ class VideoSource:
     """
 
     def __init__(
-        self, path: str | Path, *, verify: bool = True, reader: str = "pyav", facts: VideoFacts | None = None
-    ) -> None:
-        """Opens `path`; `verify` decodes the last frame first, which finds files that were cut off. facts: what an earlier
-        probe has found.
+        self, path: str | Path, *, verify: bool = True, reader: str = "pyav", drawn: bool = False,
+        facts: VideoFacts | None = None,
+    ) -> None:  # fmt: skip
+        """Opens `path`; `verify` decodes the last frame first, which finds files that were cut off. drawn: it shows what a
+        program drew, see `Display.drawn`. facts: what an earlier probe has found.
 
         Raises UserError for a file that is missing, empty, cut off or not a video.
         """
         assert reader in READERS, reader
         self.path = Path(path)
-        self.facts = facts or probe_video(self.path, verify=verify)
+        found = facts or probe_video(self.path, verify=verify)
+        self.facts = dataclasses.replace(found, display=found.display.drawn()) if drawn else found
         self._pyav = PyAVReader(self.path, self.facts)
         self._decord = None
         if reader == "decord":
@@ -99,14 +102,14 @@ _films = Recent(FILMS_OPEN, let_go=VideoSource.close)
 _facts = Recent(FRAMES_KNOWN, weigh=lambda facts: facts.num_frames)
 
 
-def open_film(path: Path, reader: str = "pyav") -> VideoSource:
+def open_film(path: Path, reader: str = "pyav", *, drawn: bool = False) -> VideoSource:
     """The film of this path, opened if it is not open. Only the films used last stay open, and they are this thread's;
     do not keep what is returned."""
 
     def known() -> VideoFacts:
         return _facts.get(path, lambda: probe_video(path, verify=False))
 
-    return _films.get((path, reader), lambda: VideoSource(path, reader=reader, facts=known()))
+    return _films.get((path, reader, drawn), lambda: VideoSource(path, reader=reader, drawn=drawn, facts=known()))
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, *, crf: int = 17, gop: int = 24) -> Path:

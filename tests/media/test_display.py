@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from meta_animator.data.clips import driving_clip
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.video import VideoSource
@@ -95,6 +96,11 @@ def test_pixels_that_are_not_square_are_stretched(tmp_path, reader):
         assert corners(image) == [0, 1, 2, 3]
 
 
+def test_pixels_of_an_absurd_shape_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"thin\.mp4: its pixels are 0.05 times as wide as high"):
+        VideoSource(encode(tmp_path / "thin.mp4", quarters(), aspect=Fraction(1, 20)))
+
+
 def rgb_of(y: int, u: int, v: int, weights: tuple[float, float], full: bool) -> np.ndarray:
     """R'G'B' in 8 bits by the definition of the matrix (BT.601, BT.709, BT.2020)."""
     luma, chroma = (y / 255, 255) if full else ((y - 16) / 219, 224)
@@ -119,6 +125,16 @@ def test_matrix_and_range_as_tagged_and_by_size_where_not(tmp_path, reader, widt
     tags = {k: value for k, value in (("colorspace", colorspace), ("color_range", color_range)) if value}
     image = VideoSource(encode(tmp_path / "c.mp4", planes.astype(np.uint8), **tags), reader=reader).read([1])[0]
     assert np.abs(image[16, width // 2] - rgb_of(y, u, v, weights, color_range == 2)).max() <= ROUNDING
+
+
+def test_a_drawn_film_without_tags_is_bt601_whatever_its_size(tmp_path):
+    y, u, v = 140, 90, 170
+    planes = np.concatenate([np.full((32, 1280), y, np.uint8), np.repeat([[u], [v]], 8, axis=0).repeat(1280, axis=1)])
+    encode(tmp_path / "pose.mp4", planes.astype(np.uint8))
+    encode(tmp_path / "tagged.mp4", planes.astype(np.uint8), colorspace=1)
+    for name, weights in (("pose", BT601), ("tagged", BT709)):
+        image = driving_clip(tmp_path / f"{name}.mp4").load_condition("dwpose", 1)
+        assert np.abs(image[16, 640] - rgb_of(y, u, v, weights, False)).max() <= ROUNDING
 
 
 # High dynamic range: patches of sRGB, put into BT.2020 and HLG or PQ with SDR white at 203 cd/m2, must come back.

@@ -105,10 +105,10 @@ def _check_values(entry: dict[str, Any]) -> None:
         raise UserError(f"id {entry['id']!r} may hold only letters, digits, '.', '_' and '-'")
     if not entry["identity"].strip():
         raise UserError("'identity' is empty; expected the person's name")
-    check_fps(entry["fps"], "'fps'")
-    for key in ("num_frames", "width", "height"):
+    for key in ("fps", "num_frames", "width", "height"):
         if not 0 < entry[key] < 1e6:
             raise UserError(f"{key!r} is {entry[key]}, expected a positive number")
+    check_fps(entry["fps"], "'fps'")
     if entry["kind"] == "photo" and entry["num_frames"] != 1:
         raise UserError(f"a photo has 1 frame, not {entry['num_frames']}; write one line per photo")
     for layer in entry["layers"]:

@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 from meta_animator.errors import MORE_HANDLES, OUT_OF_HANDLES
 
@@ -20,6 +21,8 @@ REFUSED = {  # what a machine refuses and its user can mend
     errno.EROFS: FORBIDDEN, errno.EACCES: FORBIDDEN, errno.EPERM: FORBIDDEN,
     **dict.fromkeys(OUT_OF_HANDLES, MORE_HANDLES),
 }  # fmt: skip
+PACKAGE = Path(__file__).resolve().parent
+_as_python_has_it = warnings.formatwarning
 
 
 def run(main: Callable[[], None]) -> None:
@@ -28,6 +31,7 @@ def run(main: Callable[[], None]) -> None:
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.optim\.lr_scheduler")
+    warnings.formatwarning = note
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()
@@ -48,6 +52,13 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+
+
+def note(message: Warning | str, category: type[Warning], filename: str, number: int, line: str | None = None) -> str:
+    """How a warning reads: one of ours as a note in one line, others as Python has them."""
+    if category is UserWarning and PACKAGE in Path(filename).resolve().parents:
+        return f"note: {message}\n"
+    return _as_python_has_it(message, category, filename, number, line)
 
 
 def fail(message: str, code: int) -> None:

@@ -105,8 +105,9 @@ class DataConfig:
     task_per_rank: bool = setting(False, "several processes: each draws a task of its own at every step")
     num_workers: int = setting(0, "data-loader processes", low=0)
     video_reader: str = setting(
-        "pyav", "what reads films; decord: only where it gives the same pictures", choices=("pyav", "decord")
-    )
+        "pyav", "what reads films; decord: only those where it gives the same pictures, with more memory",
+        choices=("pyav", "decord"),
+    )  # fmt: skip
     puppets: PuppetsConfig = dataclasses.field(default_factory=PuppetsConfig)
 
 

@@ -17,14 +17,15 @@ from meta_animator.media.timeline import Timeline
 
 READERS = ("pyav", "decord")
 FILMS_OPEN = 4  # a clip has one film of its frames, and may have some of its conditions
+DECORD_WEIGHT = 2  # films that one read by decord counts as: it decodes ahead, and keeps hundreds of MB of a long group
 FRAMES_KNOWN = 2_000_000  # whose time stamps are kept, of films that are closed
 
 
 class VideoSource:
     """Frames of one video file, by number, as a player shows them. Not to be shared between threads or processes.
 
-    PyAV reads every file, and random frames faster. With reader="decord" decord reads where it gives the same pictures,
-    PyAV the rest (edit lists, AV1, mirrored, HDR, untagged HD and others).
+    PyAV reads every file, random frames faster, and keeps less in memory. With reader="decord" decord reads where it gives
+    the same pictures, PyAV the rest (edit lists, AV1, mirrored, HDR, untagged HD and others).
     """
 
     def __init__(
@@ -98,7 +99,9 @@ class VideoSource:
         self._decord = None
 
 
-_films = Recent(FILMS_OPEN, let_go=VideoSource.close)
+_films = Recent(
+    FILMS_OPEN, weigh=lambda film: DECORD_WEIGHT if film.backend == "decord" else 1, let_go=VideoSource.close
+)
 _facts = Recent(FRAMES_KNOWN, weigh=lambda facts: facts.num_frames)
 
 

@@ -144,6 +144,15 @@ def test_files_beside_the_photos_are_said(tmp_path, monkeypatch, capsys):
     assert [path.name for path in find_photos([tmp_path])] == ["1.JPG", "2.png", "IMG_3.HEIC", "IMG_4.heif"]
 
 
+def test_what_is_odd_about_a_photo_is_a_note_of_the_script(tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png", icc_profile=b"no profile")
+    command = [sys.executable, "scripts/prepare_data.py", "--input", str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, env={"PYTHONPATH": "."})
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert done.returncode == 0 and "Warning" not in done.stderr
+    assert len(notes) == 1 and "a.png: its colour profile cannot be used" in notes[0] and "read as sRGB" in notes[0]
+
+
 def test_inputs_that_are_neither(tmp_path, film):
     (tmp_path / "none").mkdir()
     photo = write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))

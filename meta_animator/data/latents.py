@@ -1,77 +1,136 @@
 """A cache of latents on disk: each frame and condition image is encoded once."""
 
+import bisect
+import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from meta_animator.data.manifest import Clip
+from meta_animator.data.clips import Clip
+from meta_animator.data.transforms import Box
+from meta_animator.files import locked
 from meta_animator.weights import save_tensors
 
-# encode(clip, name, frame indices, crop number) -> latents (n, c, h, w); name is a task, or "frame" for the frames themselves
-Encode = Callable[[Clip, str, list[int], int], Tensor]
+FRAME = "frame"  # the name of the frames themselves, beside those of tasks
+PART = 64  # frames in a file: what a crash loses at most, what is in memory at once, and what processes share out
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What of a clip is encoded: the frames or a task's condition images, cut to a box and scaled to size (height, width).
+
+    version   of the code that draws it
+    """
+
+    name: str
+    box: Box
+    size: tuple[int, int]
+    version: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its tensor's name in a file; another as soon as anything about the view is."""
+        facts = json.dumps([[round(float(edge), 3) for edge in self.box], self.size, self.version])
+        return f"{self.name} {hashlib.sha256(facts.encode()).hexdigest()[:8]}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Up to `PART` frames of a clip, and the file of their latents."""
+
+    clip: Clip
+    frames: list[int]
+    path: Path
 
 
 class LatentCache:
-    """`<folder>/<key>/<clip>.safetensors` with one tensor (len(frames), c, h, w) per name, and per crop where there are several.
+    """`<folder>/<key>/<clip>-<stamp>.safetensors`, a file for each part of a clip, with a tensor (frames, c, h, w) for each view.
 
-    The key is made of everything that the latents depend on beside the clip: base model, size, condition settings.
+    The key is made of what all latents depend on (base, precision), the stamp of the clip's files and the part's frames.
+    Files are mapped into memory while they are read, none stays open, and several processes may add to one cache.
     """
 
-    def __init__(self, folder: Path, depends_on: dict, kept: Sequence[tuple[Clip, list[int]]]):
-        """kept: the frames of each clip that are worth encoding."""
+    def __init__(
+        self, folder: Path, depends_on: Mapping[str, Any], kept: Sequence[tuple[Clip, list[int]]], tasks: Sequence[str],
+        view: Callable[[Clip, str, int], View], crops: int = 1,
+    ):  # fmt: skip
+        """kept: the frames of each clip that are worth encoding, in order; view(clip, name, crop): what a crop of it shows."""
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
-        self.folder = folder / key
-        self.kept = list(kept)
-        self.files = {_name(clip): (self._path(clip, frames), frames) for clip, frames in self.kept}
+        self.folder, self.kept, self.tasks, self.view, self.crops = folder / key, list(kept), list(tasks), view, crops
+        self.parts = [part for clip, frames in self.kept for part in self._parts(clip, frames)]
+        self._by_clip: dict[tuple[str, str], list[Part]] = {}
+        for part in self.parts:
+            self._by_clip.setdefault(_name(part.clip), []).append(part)
 
-    def _path(self, clip: Clip, frames: list[int]) -> Path:
-        """Clips of one name in two data sets, or changed on disk, have files of their own, and so have parts of a clip."""
-        part = "" if len(frames) == clip.num_frames else f":{frames}"
-        stamp = hashlib.sha256(f"{clip.folder.resolve()}:{clip.stamp()}{part}".encode()).hexdigest()[:8]
-        return self.folder / f"{clip.id}-{stamp}.safetensors"
+    def _parts(self, clip: Clip, frames: list[int]) -> list[Part]:
+        """Clips of one name in two data sets, or changed on disk, have files of their own."""
+        parts = []
+        for start in range(0, len(frames), PART):
+            some = frames[start : start + PART]
+            stamp = hashlib.sha256(f"{clip.folder.resolve()}:{clip.stamp()}:{some}".encode()).hexdigest()[:10]
+            parts.append(Part(clip, some, self.folder / f"{clip.id}-{stamp}.safetensors"))
+        return parts
 
-    def fill(self, tasks: Sequence[str], encode: Encode, batch_size: int, progress=None, crops: int = 1) -> None:
-        """Encode what is not there yet. `progress(n)` is called after each clip."""
-        for clip, frames in self.kept:
-            path, _ = self.files[_name(clip)]
-            shown = ["frame", *(t for t in tasks if t in clip.available_tasks())]
-            have = self._names(path)
-            if missing := [(n, c) for n in shown for c in range(crops) if _key(n, c) not in have]:
-                tensors = {n: self._read(path, n) for n in have}
-                for name, crop in missing:
-                    chunks = [encode(clip, name, frames[s : s + batch_size], crop) for s in range(0, len(frames), batch_size)]
-                    tensors[_key(name, crop)] = torch.cat(chunks).float().cpu()
-                save_tensors(tensors, path)
-            if progress is not None:
-                progress(1)
+    def share(self, rank: int, ranks: int) -> list[Part]:
+        """The parts that one of several processes fills: about as many frames as each of the others, and the same whatever is
+        there already."""
+        loads, own = [0] * ranks, []
+        for part in self.parts:
+            lightest = loads.index(min(loads))
+            loads[lightest] += len(part.frames)
+            own += [part] if lightest == rank else []
+        return own
+
+    def missing(self, part: Part) -> list[View]:
+        """The views of a part that are not there yet. A file that is damaged counts as none, and is said."""
+        have = _names(part.path)
+        names = [FRAME, *(task for task in self.tasks if task in part.clip.available_tasks())]
+        wanted = [self.view(part.clip, name, crop) for crop in range(self.crops) for name in names]
+        return [view for view in dict.fromkeys(wanted) if view.key not in have]
+
+    def add(self, part: Part, latents: Mapping[View, Tensor]) -> None:
+        """Latents (len(part.frames), c, h, w) of views, beside those that the file has."""
+        with locked(self.folder / ".lock"):
+            tensors = {name: _tensor(part.path, name) for name in _names(part.path)}
+            save_tensors({**tensors, **{view.key: tensor for view, tensor in latents.items()}}, part.path)
 
     def read(self, clip: Clip, name: str, frames: Sequence[int], crop: int = 0) -> Tensor:
-        """Latents (len(frames), c, h, w) of frames that are kept."""
-        path, kept = self.files[_name(clip)]
-        with safe_open(path, "pt") as file:
-            part = file.get_slice(_key(name, crop))
-            return torch.stack([part[kept.index(k)] for k in frames])
+        """Latents (len(frames), c, h, w) in float32 of frames that are kept."""
+        parts, key = self._by_clip[_name(clip)], self.view(clip, name, crop).key
+        firsts = [part.frames[0] for part in parts]
+        chosen: dict[int, list[int]] = {}
+        for frame in frames:
+            chosen.setdefault(bisect.bisect_right(firsts, frame) - 1, []).append(frame)
+        found = {}
+        for number, some in chosen.items():
+            part = parts[number]
+            with safe_open(part.path, "pt") as file:
+                stored = file.get_slice(key)
+                found |= {frame: stored[bisect.bisect_left(part.frames, frame)] for frame in some}
+        return torch.stack([found[frame] for frame in frames]).float()
 
-    @staticmethod
-    def _names(path: Path) -> list[str]:
-        if not path.exists():
-            return []
+
+def _names(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    try:
         with safe_open(path, "pt") as file:
             return list(file.keys())
+    except SafetensorError:
+        print(f"note: {path}: is damaged; its latents are encoded anew")
+        path.unlink(missing_ok=True)
+        return []
 
-    @staticmethod
-    def _read(path: Path, name: str) -> Tensor:
-        with safe_open(path, "pt") as file:
-            return file.get_tensor(name)
 
-
-def _key(name: str, crop: int) -> str:
-    return f"{name}@{crop}" if crop else name
+def _tensor(path: Path, name: str) -> Tensor:
+    with safe_open(path, "pt") as file:
+        return file.get_tensor(name)
 
 
 def _name(clip: Clip) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from meta_animator.data.conditions import CONDITIONS, draw_condition
 from meta_animator.data.crops import person_crop, random_crop, size_of
 from meta_animator.data.keypoints import five_points, flip_keypoints
-from meta_animator.data.latents import LatentCache
+from meta_animator.data.latents import FRAME, LatentCache
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.tasks import Draw
@@ -26,8 +26,6 @@ from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.media.timeline import same_rate
 from meta_animator.settings import DataConfig
-
-FRAME = "frame"  # the task of runs without a condition, and the cache's name for the frames themselves
 
 SIDED = {"dwpose", "pose_hamer", "normal", "seg"}  # tasks whose colours tell left from right
 

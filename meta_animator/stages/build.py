@@ -11,25 +11,14 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from meta_animator.conversion.motion import load_motion
 from meta_animator.data.batch import Batch, collate
 from meta_animator.data.conditions import find_condition
-from meta_animator.data.crops import crop_notes, crop_rule, some_shown
-from meta_animator.data.latents import LatentCache
+from meta_animator.data.crops import crop_notes, some_shown
 from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.puppets.dataset import ensure_puppets
-from meta_animator.data.samples import (
-    FRAME,
-    SampleSet,
-    crop_of,
-    load_shown,
-    number_of_crops,
-    of_one_size,
-    read_clips,
-    training_rate,
-)
+from meta_animator.data.samples import SampleSet, of_one_size, read_clips, training_rate
 from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
@@ -40,10 +29,12 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages.build_base import build_base_stage, growing_base
+from meta_animator.stages.cache import make_cache
 from meta_animator.stages.control import ControlStage
 from meta_animator.stages.motion import MotionStage
 from meta_animator.stages.reference import ReferenceStage
 from meta_animator.stages.unet import UNetStage
+from meta_animator.stages.workers import closing_workers
 from meta_animator.training.checkpoint import find_checkpoint, list_checkpoints, read_weights, trained_fps
 from meta_animator.training.engine import Trainer, make_accelerator
 from meta_animator.training.sharding import take_sharding_request
@@ -114,7 +105,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
         auxiliary_fraction=config.data.auxiliary_fraction if extra else 0.0, buckets=samples.buckets(),
     )  # fmt: skip
     if config.data.cache_latents:
-        samples.cache = make_cache(config, models, samples.kept_frames(plan.pools()), accelerator)
+        samples.cache = make_cache(config, models, samples.kept_frames(plan.pools()), list(plan.samples), accelerator)
     loss = make_loss(config, plan, accelerator.print)
     samples.latents_only = not loss.image_active(config.train.max_steps)
     examples = preview_examples(samples, plan, config)
@@ -272,13 +263,8 @@ def load_batches(
         samples, batch_sampler=draws, collate_fn=collate, num_workers=data.num_workers,
         worker_init_fn=leave_signals_to_the_loop,
     ))  # fmt: skip
-    try:
+    with closing_workers(loader):
         yield from loader
-    except UserError as error:  # a worker's error carries the worker's traceback; its last line is the message
-        raise UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1]) from None
-    finally:
-        if data.num_workers:  # they leave SIGTERM to the loop: left to Python's exit, which sends it and waits, they never end
-            loader._shutdown_workers()
 
 
 def preview_examples(samples: SampleSet, plan: TaskPlan, config: RunConfig, count: int = 4) -> dict[str, Batch]:
@@ -296,47 +282,3 @@ def preview_examples(samples: SampleSet, plan: TaskPlan, config: RunConfig, coun
         chosen = of_one_size(pool, samples, count)
         examples[task] = collate([bare[Draw(PREVIEW_DRAWS + k, task, index)] for k, index in enumerate(chosen)])
     return examples
-
-
-# latent cache
-
-
-def make_cache(
-    config: RunConfig, models: Assembly, kept: list[tuple[Clip, list[int]]], accelerator: Accelerator
-) -> LatentCache:
-    """The cache of the frames in `kept`, filled: by the main process, while the others wait."""
-    if (config.data.random_crop and not config.data.crops) or config.data.flip or config.model.condition_posterior == "sample":
-        raise UserError(
-            "data.cache_latents: cannot hold random crops, flips or sampled posteriors; set it to false, "
-            "or data.random_crop to 0 (or data.crops to a number of crops), data.flip to 0 and model.condition_posterior to mode"
-        )
-    folder = Path(config.data.cache_dir or Path(config.output_dir) / "cache")
-    cache = LatentCache(folder, cache_key(config, models), kept)
-    if accelerator.is_main_process:
-        tasks = [t for t in config.model.tasks if t != FRAME]
-        with tqdm(total=len(kept), desc="encoding latents", unit="clip", dynamic_ncols=True) as bar:
-            encode = functools.partial(encode_frames, config, models)
-            cache.fill(tasks, encode, batch_size=8, progress=bar.update, crops=number_of_crops(config.data))
-    accelerator.wait_for_everyone()
-    return cache
-
-
-def cache_key(config: RunConfig, models: Assembly) -> dict:
-    return {
-        "base": models.backbone.vae_fingerprint(),
-        "size": [config.data.height, config.data.width],
-        "condition": [config.model.condition_range, config.model.condition_posterior],
-        "version": 1,
-        "crop": crop_rule(config.data),
-        **({"crops": [config.data.random_crop, config.seed]} if number_of_crops(config.data) > 1 else {}),
-    }
-
-
-def encode_frames(config: RunConfig, models: Assembly, clip: Clip, name: str, frames: list[int], crop: int) -> torch.Tensor:
-    """Latents (n c h w) of frames, or of their condition images, in one of the clip's crops."""
-    box = crop_of(clip, crop, config.data, config.seed)
-    shown = [load_shown(clip, k, name, config.data, box) for k in frames]
-    device = next(models.parameters()).device
-    if name == FRAME:
-        return models.backbone.encode(torch.stack([s.pixels for s in shown]).to(device))
-    return models.backbone.encode_condition(torch.stack([s.control_pixels for s in shown]).to(device))

@@ -6,6 +6,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from meta_animator.errors import Stopped
+
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -31,6 +33,26 @@ def stop_request() -> Iterator[StopRequest]:
     before = {number: signal.signal(number, request.note) for number in STOPPING}
     try:
         yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stopping_at_once(during: str) -> Iterator[None]:
+    """Inside the block SIGTERM and SIGINT raise Stopped: for work that loses little. A second signal ends the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    request = StopRequest()
+
+    def stop(number: int, frame: object) -> None:
+        request.note(number, frame)
+        raise Stopped(f"{signal.Signals(number).name} {during}; the same command continues", number)
+
+    before = {number: signal.signal(number, stop) for number in STOPPING}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -142,9 +142,11 @@ def test_auxiliary_frames_come_from_as_many_people_as_there_are(make_config, pre
         tiny.make_stage(config)
 
 
-@pytest.mark.parametrize("stage", ["control", "motion"])
-def test_cached_latents_give_the_same_training(make_config, prepared, stage):
-    more = {"loss__face_region_weight": 4.0, "data__random_crop": 0.5, "data__crops": 3}
+@pytest.mark.parametrize(
+    ("stage", "precision", "off"), [("control", "fp32", 1e-4), ("control", "fp16", 1e-3), ("motion", "fp32", 1e-4)]
+)
+def test_cached_latents_give_the_same_training(make_config, prepared, stage, precision, off):
+    more = {"loss__face_region_weight": 4.0, "data__random_crop": 0.5, "data__crops": 3, "data__cache_precision": precision}
     more |= {} if stage == "control" else {"model__control_from": prepared}
     runs = [make_config(stage, name, data__cache_latents=name == "cached", **more) for name in ("cached", "fresh")]
     for config in runs:
@@ -154,7 +156,7 @@ def test_cached_latents_give_the_same_training(make_config, prepared, stage):
     for a, b in zip(cached, fresh, strict=True):
         assert a.keys() == b.keys() and a["task"] == b["task"]
         for key in ("loss", "latent", "pixel", "gradient_norm"):
-            assert a[key] == pytest.approx(b[key], rel=1e-4), key
+            assert a[key] == pytest.approx(b[key], rel=off), key
 
 
 @pytest.mark.parametrize("stage", ["control", "motion"])
@@ -177,7 +179,7 @@ def test_errors_in_the_face_count_more(make_config, prepared, stage, image_weigh
 
 
 def test_cached_latents_are_those_of_frame_and_condition(make_config):
-    module, samples, _ = tiny.make_stage(make_config())
+    module, samples, _ = tiny.make_stage(make_config(data__cache_precision="fp32"))
     _, bare, _ = tiny.make_stage(make_config(data__cache_latents=False))
     for task in tiny.TASKS:
         cached, pixels = tiny.first_batch(samples, task, 6), tiny.first_batch(bare, task, 6)
@@ -205,7 +207,7 @@ def test_each_clip_has_its_own_crops_and_the_first_is_the_whole_picture(make_con
 
 def test_only_frames_that_can_be_drawn_are_encoded(make_config, prepared):
     """Stage 2 takes 3 frames of others; the clips that they come from have 16."""
-    config = make_config("reference", data__auxiliary_sets=3, model__control_from=prepared)
+    config = make_config("reference", data__auxiliary_sets=3, model__control_from=prepared, data__cache_precision="fp32")
     module, samples, plan = tiny.make_stage(config)
     kept = [(clip.identity, len(frames)) for clip, frames in samples.cache.kept]
     assert [count for name, count in kept if name == "held-out"] == [1, 1, 1, 1]

@@ -44,5 +44,5 @@ class Backbone(Protocol):
     def fingerprint(self) -> str:
         """Names these base weights in checkpoints."""
 
-    def vae_fingerprint(self) -> str:
-        """Names the weights that `encode` depends on, for caches of latents."""
+    def encoder_fingerprint(self) -> str:
+        """Names all that `encode` depends on beside the pixels, for caches of latents."""

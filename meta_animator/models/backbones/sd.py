@@ -152,8 +152,9 @@ class StableDiffusion(nn.Module):
     def fingerprint(self) -> str:
         return self._fingerprint
 
-    def vae_fingerprint(self) -> str:
-        return fingerprint(self.vae.state_dict())
+    def encoder_fingerprint(self) -> str:
+        used = {name: w for name, w in self.vae.state_dict().items() if name.startswith(("encoder.", "quant_conv."))}
+        return f"{fingerprint(used)}*{self.vae.config.scaling_factor}"
 
 
 def predict_image(unet, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None) -> Tensor:

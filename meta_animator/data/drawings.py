@@ -1,0 +1,66 @@
+"""The pictures that latents are made of: each frame is read once for all its tasks and crops."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from meta_animator.data.clips import Clip
+from meta_animator.data.conditions import CONDITIONS, draw_condition
+from meta_animator.data.latents import FRAME, Part, View
+from meta_animator.data.layers import Layers
+from meta_animator.data.transforms import crop_and_resize
+
+FRAMES_AT_ONCE = 8  # of one clip and view, encoded together
+
+
+class Drawings(IterableDataset):
+    """(number of the job, view, uint8 pictures (n 3 h w)) of every (part, views) to do: eight frames of a view at a time.
+
+    A data-loader worker takes whole parts, so that none reads what another has read.
+    """
+
+    def __init__(self, jobs: Sequence[tuple[Part, list[View]]]):
+        self.jobs = jobs
+
+    def __iter__(self) -> Iterator[tuple[int, View, Tensor]]:
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for number in range(first, len(self.jobs), step):
+            part, views = self.jobs[number]
+            for start in range(0, len(part.frames), FRAMES_AT_ONCE):
+                frames = part.frames[start : start + FRAMES_AT_ONCE]
+                drawn = [draw_views(part.clip, index, views) for index in frames]
+                for k, view in enumerate(views):
+                    pictures = np.stack([images[k] for images in drawn])
+                    yield number, view, torch.from_numpy(pictures).movedim(-1, 1).contiguous()
+
+
+def draw_views(clip: Clip, index: int, views: Sequence[View]) -> list[np.ndarray]:
+    """Frame `index` as each of the views shows it: uint8 (h, w, 3) RGB."""
+    needs = {layer for view in views if view.name != FRAME and not clip.conditions.get(view.name) for layer in _needs(view)}
+    if any(view.name == FRAME for view in views):
+        needs.add(FRAME)
+    layers = clip.load(index, tuple(needs)) if needs else None
+    ready = {name: Layers(frame=clip.load_condition(name, index)) for name in clip.conditions if _asked(views, name)}
+    cropped: dict[tuple, Layers] = {}
+    pictures = []
+    for view in views:
+        where = (view.box, view.size)
+        if view.name in ready:
+            pictures.append(crop_and_resize(ready[view.name], *where).frame)
+            continue
+        if where not in cropped:
+            cropped[where] = crop_and_resize(layers, *where)
+        pictures.append(cropped[where].frame if view.name == FRAME else draw_condition(view.name, cropped[where]))
+    return pictures
+
+
+def _needs(view: View) -> tuple[str, ...]:
+    return CONDITIONS[view.name].needs
+
+
+def _asked(views: Sequence[View], name: str) -> bool:
+    return any(view.name == name for view in views)

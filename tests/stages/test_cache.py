@@ -1,0 +1,192 @@
+"""The cache of latents: what is encoded anew and what stays, by whom, and what an interruption leaves."""
+
+import os
+import signal
+from collections import Counter
+from multiprocessing import get_context
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from meta_animator.data.clips import Clip
+from meta_animator.data.conditions import image
+from meta_animator.data.latents import FRAME, LatentCache, View
+from meta_animator.data.manifest import read_manifest
+from meta_animator.errors import Stopped, UserError
+from meta_animator.models.assembly import build_assembly
+from meta_animator.models.backbones.sd import StableDiffusion
+from meta_animator.stages import cache as filling
+from tests import tiny
+
+NAMES = {FRAME, *tiny.TASKS}
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> Counter:
+    """How many images of each name were encoded; `encoded.clear()` starts again."""
+    count, real = Counter(), filling.encode
+
+    def encode(config, models, view, pictures, part):
+        count[view.name] += len(pictures)
+        return real(config, models, view, pictures, part)
+
+    monkeypatch.setattr(filling, "encode", encode)
+    return count
+
+
+@pytest.fixture(scope="module")
+def models(tiny_base, puppet_data, tmp_path_factory):
+    config = tiny.make_config(tmp_path_factory.mktemp("models"), tiny_base, puppet_data)
+    return build_assembly(config.model, with_motion=False, face=False)
+
+
+@pytest.fixture
+def fill(make_config, models):
+    """fill(**changes of the config) -> the filled cache of the four puppets of the train set."""
+
+    def fill(**changes) -> LatentCache:
+        config = make_config(**changes)
+        kept = [(clip, list(range(clip.num_frames))) for clip in read_manifest(config.data.train[0])]
+        return filling.make_cache(config, models, kept, config.model.tasks, Accelerator(cpu=True))
+
+    return fill
+
+
+def latents(cache: LatentCache, task: str = "blurred", crop: int = 0) -> torch.Tensor:
+    return cache.read(cache.kept[0][0], task, [0, 1, 2, 3], crop)
+
+
+def test_only_what_has_changed_is_encoded_anew(fill, encoded, monkeypatch):
+    first = latents(fill(model__tasks="[dwpose,blurred]"))
+    assert encoded == dict.fromkeys([FRAME, "dwpose", "blurred"], 16)
+    encoded.clear()
+    fill()
+    assert encoded == {"seg": 16}, "another task"
+    encoded.clear()
+    monkeypatch.setattr(image, "BLUR_SIGMA", 0.3)
+    assert not torch.allclose(latents(fill()), first, atol=0.01)
+    assert encoded == {"blurred": 16}, "another way of drawing"
+    encoded.clear()
+    monkeypatch.setattr(filling, "crop_of", lambda clip, *_: (0, 0, 40, 40) if clip.id == "p2" else (0, 0, tiny.SIZE, tiny.SIZE))
+    fill()
+    assert encoded == dict.fromkeys(NAMES, 4), "another crop of one clip"
+    encoded.clear()
+    monkeypatch.undo()
+    torch.testing.assert_close(latents(fill()), first, rtol=0, atol=0)
+    assert not encoded
+
+
+def test_the_cache_is_another_with_another_encoder_not_with_another_decoder(make_config):
+    backbone = build_assembly(make_config().model, with_motion=False, face=False).backbone
+    before = backbone.encoder_fingerprint()
+    with torch.no_grad():
+        for part in (backbone.vae.decoder, backbone.vae.post_quant_conv):
+            [p.add_(1) for p in part.parameters()]
+        assert backbone.encoder_fingerprint() == before
+        [p.add_(1) for p in backbone.vae.quant_conv.parameters()]
+    assert backbone.encoder_fingerprint() != before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_frame_is_read_once_for_all_tasks_and_crops(fill, monkeypatch, tmp_path, workers):
+    real = Clip.load
+
+    def load(self, index, *names):
+        with (tmp_path / "reads").open("a") as file:
+            file.write(f"{self.id} {index}\n")
+        return real(self, index, *names)
+
+    monkeypatch.setattr(Clip, "load", load)
+    fill(data__random_crop=0.5, data__crops=3, data__num_workers=workers)
+    assert Counter((tmp_path / "reads").read_text().splitlines()) == {f"p{p} {k}": 1 for p in range(4) for k in range(4)}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_filling_at_once_and_whole_files_stay(fill, encoded, monkeypatch, workers, number):
+    counting = filling.encode
+
+    def interrupted(*arguments):
+        if encoded.total() >= 40:
+            os.kill(os.getpid(), number)
+        return counting(*arguments)
+
+    monkeypatch.setattr(filling, "encode", interrupted)
+    with pytest.raises(Stopped, match=f"{number.name} while latents were encoded; .*the same command continues") as stopped:
+        fill(data__num_workers=workers)
+    assert stopped.value.signal_number == number and encoded.total() == 40
+    before = Counter(encoded)
+    monkeypatch.setattr(filling, "encode", counting)
+    cache = fill()
+    assert 64 < encoded.total() <= 64 + 2 * 16, "what was not in a whole file is encoded again, at most a clip per worker"
+    assert encoded != before and not cache.missing(cache.parts[0])
+    assert not list(cache.folder.glob("*.part*"))
+
+
+def test_processes_share_the_frames_out(make_config):
+    config = make_config()
+    clips = read_manifest(config.data.train[0])
+    kept = [(clips[0], list(range(300))), (clips[1], list(range(9))), (clips[2], list(range(90)))]
+    cache = LatentCache(config.output_dir / filling.Path("cache"), {}, kept, [], None)
+    shares = [cache.share(rank, 3) for rank in range(3)]
+    assert Counter(part for share in shares for part in share) == Counter(cache.parts), "each part once"
+    loads = [sum(len(part.frames) for part in share) for share in shares]
+    assert sum(loads) == 399 and max(loads) - min(loads) <= 64 and max(len(part.frames) for part in cache.parts) == 64
+
+
+def _add(cache: LatentCache, names: list[str]) -> None:
+    for name in names:
+        cache.add(cache.parts[0], {cache.view(None, name, 0): torch.full((4, 1, 2, 2), float(name))})
+
+
+def _view(clip, name: str, crop: int) -> View:
+    return View(name, (0, 0, 1, 1), (8, 8))
+
+
+def test_two_processes_add_to_one_file_without_loss(make_config, tmp_path):
+    clip = read_manifest(make_config().data.train[0])[0]
+    cache = LatentCache(tmp_path, {}, [(clip, [0, 1, 2, 3])], [], _view)
+    names = [str(k) for k in range(40)]
+    started = [get_context("fork").Process(target=_add, args=(cache, names[k::2])) for k in range(2)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert all(bool((cache.read(clip, name, [2]) == float(name)).all()) for name in names)
+
+
+def test_no_file_stays_open(make_config, tmp_path):
+    clip = read_manifest(make_config().data.train[0])[0]
+    cache = LatentCache(tmp_path, {}, [(clip, list(range(64 * 30)))], [], _view)
+    for part in cache.parts:
+        cache.add(part, {_view(clip, FRAME, 0): torch.tensor(part.frames, dtype=torch.float16).view(-1, 1, 1, 1)})
+    before = len(os.listdir("/proc/self/fd"))
+    read = cache.read(clip, FRAME, [1900, 3, 70, 71, 3])
+    kept = [cache.read(clip, FRAME, [first]) for first in range(0, 64 * 30, 64)]
+    assert read.flatten().tolist() == [1900, 3, 70, 71, 3] and read.dtype == torch.float32
+    assert len(kept) == 30 and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_damaged_file_is_encoded_anew_and_said(fill, encoded, capsys):
+    cache = fill()
+    before, path = latents(cache), cache.parts[0].path
+    path.write_bytes(path.read_bytes()[:-100])
+    encoded.clear()
+    again = fill()
+    assert encoded == dict.fromkeys(NAMES, 4) and torch.equal(latents(again), before)
+    assert f"note: {path}: is damaged; its latents are encoded anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("precision", "off"), [("fp32", 0), ("fp16", 2**-11), ("bf16", 2**-8)])
+def test_latents_are_stored_as_precisely_as_asked(fill, precision, off):
+    exact = latents(fill(name="exact", data__cache_precision="fp32"))
+    stored = latents(fill(name="stored", data__cache_precision=precision))
+    error = ((stored - exact).abs() / exact.abs().clamp(min=1e-3)).max()
+    assert off / 4 <= error <= off
+
+
+def test_latents_too_large_for_the_precision_are_refused(fill, monkeypatch):
+    monkeypatch.setattr(StableDiffusion, "encode", lambda self, pixels, noise=None: torch.full_like(pixels, 1e5))
+    with pytest.raises(UserError, match=r"data.cache_precision=fp16: clip 'p0', .* reach 1e\+05, .*use bf16 or fp32"):
+        fill()

@@ -14,7 +14,6 @@ from meta_animator.data.figures import Figure, figure_of_clip
 from meta_animator.data.transforms import Box, crop_box
 from meta_animator.settings import DataConfig
 
-RULE = 2  # of what `crop_of` gives; what is stored of crops depends on it
 LONGEST = 2.2  # how many times one side of an aspect bucket may be the other
 SMALL = 1 / 3  # of the crop's side: below, a person is called small
 LOST = 0.1  # share of a picture outside of its crop, from which on it is worth a word
@@ -104,11 +103,6 @@ def some_shown(clips: Sequence[Clip], config: DataConfig, most: int = 32) -> lis
 
 def shown_clip(name: str, clip: Clip, size: tuple[int, int]) -> Shown:
     return Shown(name, figure_of_clip(clip), (clip.height, clip.width), size)
-
-
-def crop_rule(config: DataConfig) -> list[float]:
-    """What a clip's crops depend on beside the clip, the size and the random part: for keys of what is stored of them."""
-    return [RULE, config.person_margin, config.aspect_buckets]
 
 
 def size_of(clip: Clip, config: DataConfig) -> tuple[int, int]:

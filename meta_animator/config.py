@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from meta_animator.errors import UserError
 from meta_animator.files import whole_file
+from meta_animator.old_keys import current_key, current_keys
 from meta_animator.settings import RunConfig
 from meta_animator.values import from_argument, from_yaml, read_yaml
 
@@ -35,14 +36,16 @@ def load_config(
     """
     config = RunConfig()
     for file, values in _read_files(Path(path), ()):
-        config = _updated(config, values, str(file), "")
+        config = _updated(config, current_keys(values, str(file)), str(file), "")
         _check_values(config, str(file), prefix="")
     for override in overrides:
         key, found, text = override.partition("=")
         if not found:
             raise UserError(f"argument '{override}': expected key=value, such as train.max_steps=100")
         where = f"argument '{override}'"
-        config = _overridden(config, key.strip().split("."), text, where, "", started_in)
+        if (now := current_key(key.strip(), text, where)) is None:
+            continue
+        config = _overridden(config, now[0].split("."), str(now[1]), where, "", started_in)
         _check_values(config, where, prefix="")
     return config
 

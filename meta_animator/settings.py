@@ -138,6 +138,10 @@ class TrainConfig:
         "all", "all of a stage's modules, its LoRAs only, or base_vae's decoder only (its latents stay as they are)",
         choices=("all", "lora", "decoder"),
     )  # fmt: skip
+    optimizer: str = setting(
+        "adamw", "adamw, or with momenta in 8 bits, a quarter of the memory: adamw8bit (pip install torchao)",
+        choices=("adamw", "adamw8bit"),
+    )  # fmt: skip
     learning_rate: float = setting(1e-5, "AdamW learning rate", low=0.0)
     lora_learning_rate: float = setting(0.0, "learning rate of LoRAs; 0: learning_rate", low=0.0)
     adam_beta1: float = setting(0.9, "AdamW", low=0.0, high=0.9999)
@@ -158,7 +162,8 @@ class TrainConfig:
     timestep_bias_multiplier: float = setting(1.0, "how much likelier the noisiest timesteps are than the others", low=0.0)
     timestep_bias_portion: float = setting(0.1, "share of the timesteps that are the noisiest", low=0.0, high=0.99)
     shared_noise: float = setting(
-        0.0, "stage 1: share of the noise's variance that all frames of a clip have in common", low=0.0, high=1.0
+        0.0, "stage 1: share of the noise's variance that all frames of a clip have in common; stage 3 samples with it",
+        low=0.0, high=1.0,
     )
     control_drop: float = setting(
         0.0, "base_unet: probability of a sample without control, from which text alone is learned", low=0.0, high=1.0
@@ -185,13 +190,14 @@ class SampleConfig:
     num_inference_steps: int = setting(50, "DDIM steps", low=1)
     guidance_scale: float = setting(7.5, "classifier-free guidance; 1: off", low=0.0)
     eta: float = setting(0.0, "DDIM stochasticity", low=0.0)
-    init_noise: str = setting("inversion", "first latent", choices=("inversion", "random"))
-    inversion_share: float = setting(
-        1.0, "share of the first latent's variance from the inverted photo; the rest is noise", low=0.0, high=1.0
+    init_noise: str = setting(
+        "inversion", "what all frames share in the first latent: the inverted photo, or noise", choices=("inversion", "random")
     )
+    shared_noise: float = setting(
+        -1.0, "share of the first latent's variance that all frames have in common, as train.shared_noise of stage 1; below 0: "
+        "what the motion module was trained with, 1 where it does not say", low=-1.0, high=1.0,
+    )  # fmt: skip
     init_noise_scale: float = setting(1.0, "factor of the first latent; below 1: smoother, the photo shows through less", low=0.0)
-    inversion_fixed_point_iterations: int = setting(0, "refinements of each inversion step", low=0)
-    frame_noise: float = setting(0.0, "share of noise drawn per frame instead of shared by all frames (0..1)", low=0.0, high=1.0)
     window: int = setting(16, "frames denoised together", low=1)
     overlap: int = setting(4, "frames shared by neighbouring windows", low=0)
     frame_batch_size: int = setting(8, "frames encoded and decoded at once", low=1)

@@ -25,6 +25,7 @@ class Assembly(nn.Module):
         self.motion = backbone.with_motion(config.motion_max_seq_length) if with_motion else None
         self.face = load_face(config.face) if face else None
         self.identifiers: dict[str, str] = {}
+        self.shared_noise: float | None = None  # of the motion module's training, where it says so
 
     # weights by name
 
@@ -87,6 +88,7 @@ class Assembly(nn.Module):
             )
         check_length(manifest.get("motion_max_seq_length"), self.config.motion_max_seq_length, what)
         self.load(motion, what, {"motion"})
+        self.shared_noise = manifest.get("shared_noise")
 
     def _check_base(self, manifest: Mapping[str, Any], what: str) -> None:
         own, other = self.backbone.fingerprint(), manifest["base"]

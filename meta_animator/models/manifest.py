@@ -8,11 +8,11 @@ from typing import Any
 
 from meta_animator.errors import UserError
 
-KINDS = {str: "a string", int: "a whole number", list: "a list", dict: "a mapping"}
+KINDS = {str: "a string", int: "a whole number", float: "a number", list: "a list", dict: "a mapping"}
 REQUIRED = {"stage": str, "step": int, "base": str, "tasks": list, "lora_rank": int}
 OPTIONAL = {
     "identifiers": dict, "prompt": str, "person": str, "beta_schedule": str, "condition_range": str, "condition_posterior": str,
-    "motion_max_seq_length": int, "trained_tensors": dict,
+    "motion_max_seq_length": int, "trained_tensors": dict, "shared_noise": float,
 }  # fmt: skip
 
 
@@ -35,7 +35,8 @@ def check_fields(
     if missing := [key for key in required if key not in values]:
         raise UserError(f"{what}: '{missing[0]}' is missing")
     for key, kind in {**required, **(optional or {})}.items():
-        if key in values and (not isinstance(values[key], kind) or isinstance(values[key], bool)):
+        accepted = (int, float) if kind is float else kind
+        if key in values and (not isinstance(values[key], accepted) or isinstance(values[key], bool)):
             raise UserError(f"{what}: '{key}' is {_shown(values[key])}; expected {KINDS[kind]}")
 
 

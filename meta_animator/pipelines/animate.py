@@ -4,7 +4,6 @@ Shapes: clips `1 f c h w` with all f frames of the output; a window sees a few o
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from meta_animator.data.conditions import draw_condition
 from meta_animator.data.layers import Layers
 from meta_animator.data.samples import fill_prompt, to_images, to_pixels
+from meta_animator.diffusion.clip_noise import clip_noise
 from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.diffusion.randomness import noise_for
 from meta_animator.diffusion.samplers import Callback, ddim
@@ -45,6 +45,7 @@ class Animator:
         self.config, self.sample, self.models = config, config.sample, models
         self.template, self.person, self.description = template, person, description
         self.prompt = prompt_for(config.sample, models.identifiers, template, person, description)
+        self.shared_noise = shared_noise_of(config.sample, models.shared_noise)
         self.device = next(models.parameters()).device
         loras = dict(self.sample.loras) or None
         self.guide = Guide(
@@ -95,23 +96,16 @@ class Animator:
     def _first_latents(
         self, reference: Layers | None, context: Tensor, frames: int, control_latents: dict[str, Tensor]
     ) -> Tensor:
-        """x_T (1 f c h w): shared by all frames, with the share `frame_noise` of its variance drawn per frame, all of it times
-        `init_noise_scale`.
-
-        The shared part is the inverted photo, or noise, or with `inversion_share` a mixture: an inverted photo keeps
-        its layout, which a far-off pose has to overcome.
-        """
+        """x_T (1 f c h w): `clip_noise` of what all frames share, the inverted photo or noise, and of each frame's own noise,
+        all of it times `init_noise_scale`."""
         shape = tuple(next(iter(control_latents.values())).shape[2:])
-        seed, share = self.config.seed, self.sample.frame_noise
-        shared = noise_for(seed, torch.zeros(1, dtype=torch.int64), shape, stream="first noise").to(context)
-        if self.sample.init_noise == "inversion":
-            inverted, kept = self._invert(reference, context), self.sample.inversion_share
-            shared = math.sqrt(kept) * inverted + math.sqrt(1 - kept) * shared
-        scale = self.sample.init_noise_scale
-        if not share:
-            return scale * shared[:, None].expand(-1, frames, -1, -1, -1)
-        own = noise_for(seed, torch.arange(frames), shape, stream="frame noise").to(context)
-        return scale * (math.sqrt(1 - share) * shared[:, None] + math.sqrt(share) * own[None])
+        if self.sample.init_noise == "inversion" and self.shared_noise > 0:
+            shared = self._invert(reference, context)
+        else:
+            zero = torch.zeros(1, dtype=torch.int64)
+            shared = noise_for(self.config.seed, zero, shape, stream="first noise").to(context)
+        own = noise_for(self.config.seed, torch.arange(frames), shape, stream="frame noise").to(context)
+        return self.sample.init_noise_scale * clip_noise(shared, own[None], self.shared_noise)
 
     def _invert(self, reference: Layers, context: Tensor) -> Tensor:
         """DDIM inversion (1 c h w) of the reference photo under its own pose, where its keypoints are known, and without
@@ -132,7 +126,6 @@ class Animator:
 
         return ddim_inversion(
             denoise, latents, backbone.process, self._timesteps(),
-            fixed_point_iterations=sample.inversion_fixed_point_iterations,
             callback=self._watch("inverting the reference photo", sample.num_inference_steps),
         )  # fmt: skip
 
@@ -183,6 +176,13 @@ class Animator:
             return self.models.backbone.process.sampling_timesteps(self.sample.num_inference_steps)
         except ValueError as error:
             raise UserError(f"sample.num_inference_steps: {error}") from error
+
+
+def shared_noise_of(sample: SampleConfig, trained: float | None) -> float:
+    """What all frames share of the first latent: as the config says, or as the motion module was `trained`, or all of it."""
+    if sample.shared_noise >= 0:
+        return sample.shared_noise
+    return 1.0 if trained is None else trained
 
 
 def prompt_for(

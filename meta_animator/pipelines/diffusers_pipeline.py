@@ -22,6 +22,7 @@ from diffusers.video_processor import VideoProcessor
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 
+from meta_animator.diffusion.clip_noise import clip_noise
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones.sd import predict_image, predict_video
 from meta_animator.models.control import ControlOutput, MetaControlNet
@@ -51,6 +52,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
     motion_adapter   joined into a UNet2DConditionModel; without one, every frame is made by itself
     condition_range  range of condition images for the VAE: "signed", [-1, 1], or "unit", [0, 1] (CtrLoRA)
     loras, prompt    what a call without them uses; saved with the pipeline
+    shared_noise     share of the first noise's variance that all frames have in common, see `clip_noise`
 
     Raises ValueError for parts that do not fit each other or lack weights.
     """
@@ -71,6 +73,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         condition_range: str = "signed",
         loras: Mapping[str, float] | None = None,
         prompt: str = "",
+        shared_noise: float = 1.0,
     ):
         super().__init__()
         if condition_range not in ("signed", "unit"):
@@ -88,15 +91,19 @@ class MetaAnimatorPipeline(DiffusionPipeline):
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, control=control, scheduler=scheduler,
             motion_adapter=None,
         )  # fmt: skip
-        self.register_to_config(condition_range=condition_range, loras=dict(loras or {}), prompt=prompt)
+        self.register_to_config(
+            condition_range=condition_range, loras=dict(loras or {}), prompt=prompt, shared_noise=shared_noise
+        )  # fmt: skip
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor)
         self._guidance_scale, self._num_timesteps, self._interrupt = 1.0, 0, False
 
     @classmethod
     def from_animator(cls, animator: Animator, **options: Any) -> "MetaAnimatorPipeline":
-        """What `load_animator` loads for stage 3: its networks, which are shared, its `sample.loras` and its prompt."""
-        return cls.from_assembly(animator.models, **{"loras": animator.sample.loras, "prompt": animator.prompt} | options)
+        """What `load_animator` loads for stage 3: its networks, which are shared, `sample.loras`, its prompt and its share of
+        common noise."""
+        own = {"loras": animator.sample.loras, "prompt": animator.prompt, "shared_noise": animator.shared_noise}
+        return cls.from_assembly(animator.models, **own | options)
 
     @classmethod
     def from_assembly(cls, models: Assembly, scheduler: SchedulerMixin | None = None, **options: Any) -> "MetaAnimatorPipeline":
@@ -171,7 +178,8 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         controlnet_conditioning_scale   for all tasks, or {task: scale}
         loras           {LoRA: weight} active for every task instead of the task's own; the pipeline's own (`config.loras`)
                         where it is None, and {} for the tasks' own
-        latents         the first noise, (1 f c h w) or (1 1 c h w) for the same in every frame; the latter is drawn by default
+        latents         the first noise, (1 f c h w) or (1 1 c h w) for the same in every frame; drawn with the pipeline's
+                        `config.shared_noise` by default
         window, overlap frames that the motion module sees at once, and how many neighbours share
         output_type     "pil", "np" (1 f h w 3) in [0, 1], "pt" (1 f 3 h w) in [0, 1], or "latent" (1 f c h w)
         callback_on_step_end   called with (pipeline, step, timestep, {"latents": ...}); what it returns replaces them. It may
@@ -201,7 +209,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         context, null = (self._embed(text, device) for text in texts)
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         if latents is None:
-            latents = randn_tensor((1, 1, *shape[2:]), generator=generator, device=device, dtype=context.dtype)
+            latents = self._first_noise(shape, generator, device, context.dtype)
         latents = latents.to(device, context.dtype).expand(shape) * self.scheduler.init_noise_sigma
         state = {"latents": latents, "prompt_embeds": context, "negative_prompt_embeds": null}
 
@@ -258,6 +266,14 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         frames, _, height, width = next(iter(images.values())).shape
         factor = self.vae_scale_factor
         return (1, frames, self.vae.config.latent_channels, height // factor, width // factor)
+
+    def _first_noise(self, shape: tuple[int, ...], generator: torch.Generator | None, device: Any, dtype: torch.dtype) -> Tensor:
+        """1 f c h w, or 1 1 c h w where all frames share all of it"""
+        shared = randn_tensor((1, 1, *shape[2:]), generator=generator, device=device, dtype=dtype)
+        if self.config.shared_noise == 1:
+            return shared
+        own = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        return clip_noise(shared[:, 0], own, self.config.shared_noise)
 
     def _windows(self, frames: int, window: int, overlap: int) -> tuple[list[tuple[int, int]], Tensor]:
         """Windows and their weights; one window for all frames where there is no motion module."""

@@ -1,6 +1,5 @@
 """Stage 1: the motion module, on clips. The Meta ControlNet stays as it is, or its task's LoRA learns along."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from meta_animator.data.batch import Batch
 from meta_animator.data.samples import to_images
+from meta_animator.diffusion.clip_noise import clip_noise
 from meta_animator.diffusion.randomness import noise_for
 from meta_animator.media.video import write_video
 from meta_animator.stages.control import ControlStage
@@ -37,15 +37,15 @@ class MotionStage(ControlStage):
         keep_control = self.config.train.train_lora_in_motion
         return {n: p for n, p in state.items() if keep_control or n.startswith("motion.")}
 
+    def manifest(self) -> dict[str, Any]:
+        return {**super().manifest(), "shared_noise": self.config.train.shared_noise}
+
     def _noise(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Noise with the share `train.shared_noise` of its variance common to a clip's frames, as sampling from one
         inverted photo has it; unit variance in every frame."""
         t, own = super()._noise(batch, latents)
-        share = self.config.train.shared_noise
-        if not share:
-            return t, own
-        common = noise_for(self.config.seed, batch.draws, tuple(latents.shape[2:]), stream="shared noise").to(latents)
-        return t, math.sqrt(share) * common[:, None] + math.sqrt(1 - share) * own
+        shared = noise_for(self.config.seed, batch.draws, tuple(latents.shape[2:]), stream="shared noise").to(latents)
+        return t, clip_noise(shared, own, self.config.train.shared_noise)
 
     def preview(self, folder: Path, step: int) -> None:
         """One short video per task: condition | generated | truth."""

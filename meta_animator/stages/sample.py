@@ -89,11 +89,18 @@ def load_animator(config: RunConfig) -> Animator:
     manifest = _load_control(models, config)
     if config.model.motion_from:
         load_motion(models, config.model.motion_from)
+        _note_shared_noise(config.sample.shared_noise, models.shared_noise)
     if config.sample.loras:
         config.sample.loras = {load_extracted(models, Path(f)): w for f, w in config.sample.loras.items()}
     models.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     told = {"template": "prompt", "person": "person", "description": "description"}
     return Animator(config, models, **{name: manifest.get(key, "") for name, key in told.items()})
+
+
+def _note_shared_noise(wanted: float, trained: float | None) -> None:
+    """Say where sampling starts from another kind of noise than the motion module has learned from."""
+    if trained is not None and wanted >= 0 and wanted != trained:
+        print(f"note: sample.shared_noise is {wanted:g}, the motion module was trained with train.shared_noise {trained:g}")
 
 
 def _load_control(models: Assembly, config: RunConfig) -> dict:

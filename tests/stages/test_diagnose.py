@@ -15,7 +15,7 @@ def config(make_config, prepared, puppet_data, tmp_path):
     return make_config(
         "sample", model__control_from=prepared, model__tasks="[dwpose]", sample__driving=puppet_data / "train",
         sample__reference=puppet_data / "person", sample__identity="p0", sample__num_inference_steps=5,
-        sample__inversion_fixed_point_iterations=1, sample__guidance_scale=2.0,
+        sample__guidance_scale=2.0,
     )  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def test_the_prompt_describes_whom_the_checkpoint_was_tuned_on(make_config, prep
     assert other.prompt == other.models.identifiers[config.sample.identity]
 
 
-@pytest.mark.parametrize("start", [{}, {"sample__init_noise": "random"}, {"sample__frame_noise": 0.5}])
+@pytest.mark.parametrize("start", [{}, {"sample__init_noise": "random"}, {"sample__shared_noise": 0.5}])
 def test_the_first_latents_can_be_scaled(make_config, prepared, puppet_data, start):
     def first(scale):
         config = make_config(

@@ -1,0 +1,93 @@
+"""What sampling starts from: noise of the kind that the motion module has learned from, unless the config says otherwise."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from meta_animator.config import load_config
+from meta_animator.errors import UserError
+from meta_animator.pipelines.diffusers_pipeline import MetaAnimatorPipeline
+from meta_animator.pipelines.driving import open_inputs
+from meta_animator.stages.build import train
+from meta_animator.stages.sample import load_animator
+from meta_animator.training.checkpoint import list_checkpoints
+from meta_animator.weights import read_json, write_json
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory, tiny_base, puppet_data, prepared):
+    """The folder of a stage-1 run with 60 % of shared noise."""
+    from tests import tiny
+
+    folder = tmp_path_factory.mktemp("moving")
+    settings = {"model__control_from": prepared, "train__max_steps": 1, "train__shared_noise": 0.6}
+    train(tiny.make_config(folder, tiny_base, puppet_data, "motion", **settings))
+    return folder
+
+
+@pytest.fixture
+def first_latent(make_config, prepared, puppet_data):
+    """(animator, x_T) of four frames for a stage-3 config."""
+
+    def make(**overrides):
+        config = make_config(
+            "sample", model__control_from=prepared, sample__identity="p0", sample__num_inference_steps=4, sample__window=3,
+            sample__overlap=1, sample__reference=puppet_data / "person", sample__driving=puppet_data / "train", **overrides,
+        )  # fmt: skip
+        driving, reference = open_inputs(config)
+        animator = load_animator(config)
+        control = {"dwpose": animator._encode_conditions(driving, "dwpose")}
+        with torch.no_grad():
+            context = animator.models.backbone.embed_text([animator.prompt])
+            return animator, animator._first_latents(reference, context, len(driving), control)
+
+    return make
+
+
+def correlation(x_T: torch.Tensor) -> float:
+    return torch.corrcoef(torch.stack([x_T[0, 0].flatten(), x_T[0, 2].flatten()]))[0, 1].item()
+
+
+def test_stage_3_shares_as_much_noise_as_stage_1_did_and_says_where_not(first_latent, moving, capsys):
+    animator, x_T = first_latent(model__motion_from=moving, sample__init_noise="random")
+    assert animator.shared_noise == 0.6 and correlation(x_T) == pytest.approx(0.6, abs=0.1)
+    assert MetaAnimatorPipeline.from_animator(animator).config.shared_noise == 0.6
+    assert "shared_noise" not in capsys.readouterr().out
+    _, x_T = first_latent(model__motion_from=moving, sample__init_noise="random", sample__shared_noise=0.1)
+    assert correlation(x_T) == pytest.approx(0.1, abs=0.1)
+    said = "note: sample.shared_noise is 0.1, the motion module was trained with train.shared_noise 0.6"
+    assert said in capsys.readouterr().out
+
+
+def test_where_nothing_is_known_all_frames_start_from_the_inverted_photo(first_latent, moving, tmp_path):
+    """Without a motion module, and with one of a run that does not say."""
+    animator, still = first_latent()
+    assert animator.shared_noise == 1 and torch.equal(still[:, :1].expand_as(still), still)
+    manifest = list_checkpoints(Path(moving))[-1] / "manifest.json"
+    known = read_json(manifest)
+    write_json(manifest, {key: value for key, value in known.items() if key != "shared_noise"})
+    animator, moved = first_latent(model__motion_from=moving)
+    write_json(manifest, known)
+    assert animator.shared_noise == 1 and torch.equal(moved, still)
+
+
+def test_the_pipeline_draws_such_noise(first_latent, moving):
+    animator, _ = first_latent(model__motion_from=moving, sample__init_noise="random")
+    pipe = MetaAnimatorPipeline.from_animator(animator)
+    noise = pipe._first_noise((1, 3, 4, 64, 64), torch.Generator().manual_seed(0), "cpu", torch.float32)
+    assert correlation(noise) == pytest.approx(0.6, abs=0.05)
+    pipe.register_to_config(shared_noise=1.0)
+    assert pipe._first_noise((1, 3, 4, 8, 8), None, "cpu", torch.float32).shape == (1, 1, 4, 8, 8)
+
+
+def test_former_keys_are_read_as_what_they_are_now(tmp_path, capsys):
+    path = tmp_path / "old.yaml"
+    path.write_text("sample: {frame_noise: 0.25, inversion_share: 1.0, inversion_fixed_point_iterations: 0}\n")
+    assert load_config(path).sample.shared_noise == 0.75
+    assert capsys.readouterr().out == f"note: {path}: sample.frame_noise=0.25 is now sample.shared_noise=0.75\n"
+    config = load_config(path, ["sample.frame_noise=1", "sample.inversion_share=0.5"])
+    assert config.sample.shared_noise == 0
+    assert "sample.inversion_share=0.5 is no longer a setting and left out" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"sample\.frame_noise: expected a number, got 'much'"):
+        load_config(path, ["sample.frame_noise=much"])

@@ -144,6 +144,10 @@ class SampleSet(Dataset):
     def prompt_of(self, clip: Clip) -> str:
         return fill_prompt(self.config.prompt, self.identifiers.get(clip.identity, ""), clip.prompt)
 
+    def prompts(self) -> list[str]:
+        """Every prompt that a draw may have."""
+        return list(dict.fromkeys([*map(self.prompt_of, self.clips), *([""] if self.config.prompt_drop else [])]))
+
     def _crop(self, clip: Clip, draw: Draw) -> Box:
         if self.config.random_crop and not self.config.crops:
             return random_crop(clip, size_of(clip, self.config), self.config, rng(self.seed, "crop", draw.number))

@@ -62,6 +62,7 @@ def train(config: RunConfig) -> None:
         stage, samples, plan = build_base_stage(config, accelerator)
     elif config.stage in STAGES:
         stage, samples, plan = build_stage(config, accelerator)
+        stage.release(samples.prompts(), encoder=samples.cache is not None)
     else:
         raise UserError(f"stage '{config.stage}' is not trained; use {', '.join(STAGES)}")
     batches = functools.partial(load_batches, config.data, samples, plan, accelerator)

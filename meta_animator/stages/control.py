@@ -27,6 +27,7 @@ from meta_animator.settings import RunConfig
 from meta_animator.training.stage import Mean, ParamGroup
 
 MAX_CONTEXTS = 4096  # text embeddings that are kept
+MAX_PROMPTS = 512  # of a run that embeds all of them before its first step
 
 
 class ControlStage(nn.Module):
@@ -39,7 +40,8 @@ class ControlStage(nn.Module):
     def __init__(self, config: RunConfig, models: Assembly, loss: HybridLoss, examples: dict[str, Batch]):
         super().__init__()
         self.config, self.models, self.loss, self.examples = config, models, loss, examples
-        self.contexts: dict[str, Tensor] = {}
+        self.contexts: dict[str, Tensor] = {}  # on the CPU
+        self.example_conditions: dict[str, Tensor] = {}
         self.divisors: Tensor | None = None
         models.requires_grad_(False)
         for group in self.param_groups():
@@ -134,8 +136,20 @@ class ControlStage(nn.Module):
         if len(self.contexts) > MAX_CONTEXTS:
             self.contexts.clear()
         for prompt in set(prompts) - set(self.contexts):
-            self.contexts[prompt] = self.models.backbone.embed_text([prompt])
-        return torch.cat([self.contexts[prompt] for prompt in prompts])
+            self.contexts[prompt] = self.models.backbone.embed_text([prompt]).cpu()
+        return torch.cat([self.contexts[prompt] for prompt in prompts]).to(next(self.parameters()).device, non_blocking=True)
+
+    def release(self, prompts: Sequence[str], encoder: bool) -> None:
+        """Free what training no longer needs: the text encoder, once all `prompts` that there are (if not too many) are embedded,
+        and where latents are cached the VAE's encoder."""
+        text = len(prompts) <= MAX_PROMPTS
+        if text:
+            self.context(list(prompts))
+        if encoder:
+            self.example_conditions = {task: self._condition(task, batch).cpu() for task, batch in self.examples.items()}
+        self.models.backbone.release(text=text, encoder=encoder)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     # previews
 
@@ -151,13 +165,19 @@ class ControlStage(nn.Module):
         sheet = grid(rows, column_titles=titles, row_titles=list(self.examples))
         write_image(folder / f"step-{step:06d}.png", sheet)
 
+    def _condition(self, task: str, batch: Batch) -> Tensor:
+        """Latents of an example's condition images."""
+        if task in self.example_conditions:
+            return self.example_conditions[task]
+        return self.models.backbone.encode_condition(batch.control_pixels.to(next(self.parameters()).device))
+
     def generate(self, task: str, batch: Batch) -> Tensor:
         """Pixels sampled under the batch's conditions and prompts, from fixed noise."""
         backbone = self.models.backbone
         guide = Guide(backbone=backbone, control=self.models.control, tasks={task: 1.0})
-        control_latents = {task: backbone.encode_condition(batch.control_pixels)}
         context = self.context(batch.prompts)
-        shape = tuple(backbone.encode(batch.pixels[:1]).shape[1:])
+        control_latents = {task: self._condition(task, batch).to(context)}
+        shape = tuple(control_latents[task].shape[1:])
         x = noise_for(self.config.seed, torch.arange(len(batch.prompts)), shape, stream="preview").to(context)
         latents = ddim(
             lambda x_t, t: guide.predict(x_t, t, context, context, control_latents), x, backbone.process,

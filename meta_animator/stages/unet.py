@@ -4,6 +4,7 @@ A ControlNet is usually a copy of a finished text-to-image UNet. Here there is n
 weights, together, which costs a third more per step than the UNet alone and needs no second training of the same size.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ class UNetStage(ControlStage):
     def context(self, prompts: list[str]) -> Tensor:
         """Text embeddings (b n d) that the text encoder learns from."""
         return self.models.backbone.text_states(prompts)
+
+    def release(self, prompts: Sequence[str], encoder: bool) -> None:
+        """Nothing: the text encoder is trained, and previews encode conditions."""
 
     def steer(self, batch: Batch, control_latents: Tensor, t: Tensor, context: Tensor) -> ControlOutput:
         self.models.control.bank.use(None)

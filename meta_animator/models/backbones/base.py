@@ -29,6 +29,10 @@ class Backbone(Protocol):
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(b n d); no gradient."""
 
+    def release(self, text: bool, encoder: bool) -> None:
+        """Free the text encoder and the encoder of images, each if named: what needs it must not be called any more.
+        Fingerprints stay."""
+
     def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: Any | None = None) -> Tensor:
         """The network's prediction for images, or for videos once a motion module has been joined."""
 

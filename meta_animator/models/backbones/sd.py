@@ -42,6 +42,7 @@ class StableDiffusion(nn.Module):
         self.requires_grad_(False)
         self.eval()
         parts = {"unet": unet, "vae.encoder": vae.encoder, "text_encoder": text_encoder}
+        self._encoder_fingerprint = ""  # once it is gone
         self._fingerprint = fingerprint({f"{n}.{k}": w for n, part in parts.items() for k, w in part.state_dict().items()})
 
     @classmethod
@@ -149,10 +150,19 @@ class StableDiffusion(nn.Module):
             if network is not None:
                 network.enable_gradient_checkpointing()
 
+    def release(self, text: bool, encoder: bool) -> None:
+        if text:
+            self.text_encoder = None
+        if encoder:
+            self._encoder_fingerprint = self.encoder_fingerprint()
+            self.vae.encoder = self.vae.quant_conv = None
+
     def fingerprint(self) -> str:
         return self._fingerprint
 
     def encoder_fingerprint(self) -> str:
+        if self._encoder_fingerprint:
+            return self._encoder_fingerprint
         used = {name: w for name, w in self.vae.state_dict().items() if name.startswith(("encoder.", "quant_conv."))}
         return f"{fingerprint(used)}*{self.vae.config.scaling_factor}"
 

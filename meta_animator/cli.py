@@ -6,6 +6,7 @@ its traceback.
 """
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from meta_animator.errors import MORE_HANDLES, OUT_OF_HANDLES
 
+# where torchao is installed, loading diffusers makes these talk of what does not concern a run
+NOISY = ("torch.utils._pytree", "torch.utils.cpp_extension", "diffusers.quantizers.torchao.torchao_quantizer")
 FULL, FORBIDDEN = "make room there, or name another folder", "check the rights, or name another place"
 REFUSED = {  # what a machine refuses and its user can mend
     errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EFBIG: FULL,
@@ -32,6 +35,9 @@ def run(main: Callable[[], None]) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.optim\.lr_scheduler")
     warnings.formatwarning = note
+    warnings.filterwarnings("ignore", category=UserWarning, message=".*_stable_hash_for_caching")
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()

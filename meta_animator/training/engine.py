@@ -28,6 +28,7 @@ from meta_animator.training.lock import lock_folder
 from meta_animator.training.means import Means
 from meta_animator.training.optim import load_named_state, make_optimizer, named_state
 from meta_animator.training.page import write_page
+from meta_animator.training.resume import changed_settings, check_same_run, training_settings
 from meta_animator.training.sharding import shard, whole
 from meta_animator.training.signals import StopRequest, stop_request
 from meta_animator.training.stage import Mean
@@ -139,7 +140,7 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), train.max_grad_norm or math.inf)
         norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         mean = _mean_logs(all_logs)
-        mean["learning_rate"], mean["gradient_norm"] = self.optimizer.param_groups[0]["lr"], norm
+        mean["learning_rate"], mean["gradient_norm"] = float(self.optimizer.param_groups[0]["lr"]), norm
         scaler = self.accelerator.scaler
         searching = scaler is not None and scaler.get_scale() >= 1
         if math.isfinite(norm) or scaler is not None:  # with a scaler, `step` itself skips, and must be called
@@ -244,6 +245,7 @@ class Trainer:
             return
         manifest = {
             **self._identity(), "versions": versions(), "skipped_steps": self.skipped,
+            "settings": training_settings(self.stage.config),
             **({"means_since_last_line": means} if means else {}),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
         }  # fmt: skip
@@ -260,7 +262,7 @@ class Trainer:
         samples = train.batch_size * train.gradient_accumulation_steps * self.accelerator.num_processes
         return {
             **self.stage.manifest(), "trained_tensors": groups, "has_ema": bool(train.ema_decay),
-            "seed": self.config.seed, "samples_per_step": samples,
+            "seed": self.config.seed, "samples_per_step": samples, "optimizer": train.optimizer,
         }  # fmt: skip
 
     def _restore(self) -> None:
@@ -269,7 +271,9 @@ class Trainer:
         checkpoint = read_checkpoint(found[-1]) if found else None
         if checkpoint is not None:
             self.groups = self.stage.param_groups()
-            _check_same_run(self._identity(), checkpoint.manifest, found[-1])
+            check_same_run(self._identity(), {"optimizer": "adamw", **checkpoint.manifest}, found[-1])
+            for change in changed_settings(self.stage.config, checkpoint.manifest):
+                self.accelerator.print(f"note: {self.run_folder}: {change}")
             self.stage.load_trainable_state(checkpoint.model, str(found[-1]))
         if self.sharded:
             shard(self.stage, self.accelerator.device)
@@ -292,20 +296,6 @@ class Trainer:
         if self.accelerator.is_main_process:  # they are all processes'
             self.means = Means(checkpoint.manifest.get("means_since_last_line"))
         self.accelerator.print(f"continuing {self.run_folder} at step {checkpoint.step}")
-
-
-def _check_same_run(own: dict[str, Any], saved: dict[str, Any], where: Path) -> None:
-    for key, value in own.items():
-        if key == "identifiers" or saved.get(key, value) == value:
-            continue
-        if key == "samples_per_step":
-            raise UserError(
-                f"{where}: was trained with {saved.get(key)} samples per step, now there are {value}; change train.batch_size "
-                f"or train.gradient_accumulation_steps so that they, times the processes, make {saved.get(key)} again"
-            )
-        raise UserError(
-            f"{where}: its {key} is {saved.get(key)}, this run's is {value}; use another output_dir or the old settings"
-        )
 
 
 def _mean_logs(all_logs: list[dict[str, Any]]) -> dict[str, Any]:

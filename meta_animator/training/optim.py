@@ -3,14 +3,21 @@
 import torch
 from torch import Tensor
 
+from meta_animator.errors import UserError
 from meta_animator.settings import TrainConfig
 from meta_animator.training.sharding import like
 from meta_animator.training.stage import ParamGroup
 
+SIGNED = {"exp_avg": True, "exp_avg_sq": False}  # which 8-bit momenta can be negative
 
-def make_optimizer(groups: list[ParamGroup], config: TrainConfig) -> torch.optim.AdamW:
-    """Parameters without a gradient (inactive LoRAs) are left alone: no momentum, no weight decay."""
-    return torch.optim.AdamW(
+
+def make_optimizer(groups: list[ParamGroup], config: TrainConfig) -> torch.optim.Optimizer:
+    """Parameters without a gradient (inactive LoRAs) are left alone: no momentum, no weight decay.
+
+    Raises UserError where the 8-bit one is asked for and its package is missing.
+    """
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else _eight_bits()
+    return kind(
         [{"params": list(g.parameters.values()), "lr": g.lr, "name": g.name} for g in groups],
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
@@ -18,19 +25,41 @@ def make_optimizer(groups: list[ParamGroup], config: TrainConfig) -> torch.optim
     )
 
 
+def _eight_bits() -> type[torch.optim.Optimizer]:
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError as error:
+        raise UserError(f"train.optimizer: adamw8bit needs one more package: pip install torchao ({error})") from error
+    return AdamW8bit
+
+
 def named_state(optimizer: torch.optim.Optimizer, groups: list[ParamGroup]) -> dict[str, Tensor]:
-    """{"<parameter>/<slot>": tensor}, such as "net.conv_in.weight/exp_avg"; parameters never stepped have no slots."""
+    """{"<parameter>/<slot>": tensor}, such as "net.conv_in.weight/exp_avg"; parameters never stepped have no slots.
+
+    An 8-bit momentum is several tensors: "<parameter>/exp_avg.codes", ".scale" and ".qmap", the values of the codes.
+    """
     state = {}
     for group in groups:
         for name, parameter in group.parameters.items():
             for slot, value in optimizer.state.get(parameter, {}).items():
-                state[f"{name}/{slot}"] = value
+                parts = {f".{part}": getattr(value, part) for part in getattr(value, "tensor_attrs", ())}
+                state |= {f"{name}/{slot}{part}": tensor for part, tensor in (parts or {"": value}).items()}
     return state
 
 
 def load_named_state(optimizer: torch.optim.Optimizer, groups: list[ParamGroup], state: dict[str, Tensor]) -> None:
     by_name = {name: parameter for group in groups for name, parameter in group.parameters.items()}
+    quantised: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, value in state.items():
         name, _, slot = key.rpartition("/")
+        slot, _, part = slot.partition(".")
         parameter = by_name[name]
-        optimizer.state[parameter][slot] = value.clone() if slot == "step" else like(value, parameter).clone()
+        if part:
+            quantised.setdefault((name, slot), {})[part] = value.to(parameter.device, copy=True)
+        else:
+            optimizer.state[parameter][slot] = value.clone() if slot == "step" else like(value, parameter).clone()
+    for (name, slot), parts in quantised.items():
+        from torchao.optim.subclass_8bit import OptimState8bit
+
+        parameter = by_name[name]
+        optimizer.state[parameter][slot] = OptimState8bit(**parts, signed=SIGNED[slot], dtype=parameter.dtype)

@@ -31,6 +31,8 @@ def take_sharding_request(config: RunConfig) -> bool:
         raise UserError(f"stage '{config.stage}' does not go with FSDP2; its networks are small")
     if config.train.mixed_precision == "fp16":
         raise UserError("train.mixed_precision: fp16 does not go with FSDP2; use bf16 or no")
+    if config.train.optimizer != "adamw":
+        raise UserError(f"train.optimizer: {config.train.optimizer} does not go with FSDP2, which shares momenta out; use adamw")
     if config.train.ema_device:
         raise UserError("train.ema_device: leave it empty; with FSDP2 averages are shared out as the weights are")
     if config.data.task_per_rank:

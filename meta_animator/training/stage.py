@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from meta_animator.settings import RunConfig
+
 
 @dataclasses.dataclass(kw_only=True)
 class ParamGroup:
@@ -25,7 +27,12 @@ class Mean(NamedTuple):
 
 
 class Stage(Protocol):
-    """A trainable nn.Module: `stage(batch, step) -> (loss, logs)`; every stage is trained by the one loop."""
+    """A trainable nn.Module: `stage(batch, step) -> (loss, logs)`; every stage is trained by the one loop.
+
+    config   what it trains by: the run's, without what is not there (a face embedder)
+    """
+
+    config: RunConfig
 
     def __call__(self, batch: Any, step: int) -> tuple[Tensor, dict[str, "float | str | Mean"]]:
         """The scalar loss and what to log of the batch."""

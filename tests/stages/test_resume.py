@@ -19,7 +19,7 @@ from meta_animator.errors import UserError
 from meta_animator.stages.build import train
 from meta_animator.training.checkpoint import list_checkpoints
 from meta_animator.training.engine import Trainer
-from meta_animator.weights import load_tensors, read_json
+from meta_animator.weights import load_tensors, read_json, write_json
 from tests import tiny
 
 FILES = ("model", "optimizer", "ema")
@@ -106,6 +106,28 @@ def test_a_run_folder_of_other_settings_is_not_continued(make_config, change, me
     with pytest.raises(UserError, match=message) as error:
         train(make_config(train__max_steps=2, **change))
     assert "\n" not in str(error.value)
+
+
+def test_settings_that_change_on_the_way_are_said_one_by_one(make_config, capsys):
+    """What has no effect on what is learned is not; an older checkpoint, which does not say, is continued in silence."""
+    start = {"loss__face_weight": 0.5, "loss__image_weight": 0.5, "model__face": "no/face.onnx", "train__checkpoint_every": 1}
+    train(make_config(train__max_steps=1, **start))
+    capsys.readouterr()
+    found = {"loss__image_weight": 0.25, "train__learning_rate": 1e-3, "data__prompt_drop": 0.2, "train__log_every": 2}
+    config = make_config(train__max_steps=2, **{key: value for key, value in (start | found).items() if key != "model__face"})
+    train(config)
+    said = [line.partition(": ")[2].partition(": ")[2] for line in capsys.readouterr().out.splitlines() if "note: " in line]
+    assert sorted(said) == [
+        "data.prompt_drop was 0.01 up to step 1, it is 0.2 from here on",
+        "loss.face_weight was 0 up to step 1, it is 0.5 from here on",
+        "loss.image_weight was 0.5 up to step 1, it is 0.25 from here on",
+        f"model.face was no/face.onnx up to step 1, it is {config.model.face} from here on",
+        "train.learning_rate was 0.01 up to step 1, it is 0.001 from here on",
+    ]
+    manifest = list_checkpoints(Path(config.output_dir))[-1] / "manifest.json"
+    write_json(manifest, {key: value for key, value in read_json(manifest).items() if key != "settings"})
+    train(make_config(train__max_steps=3, **start))
+    assert "from here on" not in capsys.readouterr().out
 
 
 def test_the_config_of_a_run_starts_an_identical_run(make_config, tmp_path):

@@ -1,0 +1,62 @@
+"""Whether a run folder's checkpoint is of this run: what must be the same, and what may change but is said."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from meta_animator.errors import UserError
+from meta_animator.settings import RunConfig
+
+SECTIONS = ("loss", "train", "data", "model")  # of a config, what training depends on
+WITHOUT_EFFECT = {  # on what is learned, or checked apart (the optimizer, samples per step)
+    "train.optimizer", "train.batch_size", "train.gradient_accumulation_steps", "train.max_skipped_steps",
+    "train.gradient_checkpointing", "train.ema_device", "train.checkpoint_every", "train.keep_checkpoints",
+    "train.preview_every", "train.log_every", "train.wandb_project", "data.cache_latents", "data.cache_dir", "data.num_workers",
+    "data.puppets", "model.base", "model.base_from", "model.architecture", "model.control_from", "model.motion_from",
+}  # fmt: skip
+TO_AN_END = ("linear", "cosine")  # learning-rate schedules that depend on the last step
+
+
+def training_settings(config: RunConfig) -> dict[str, Any]:
+    """{"loss.face_weight": 0.1, ...}: what a checkpoint keeps of the settings that it was trained with."""
+    return {
+        key: value for key, value in _values(config)
+        if key not in WITHOUT_EFFECT and (key != "train.max_steps" or config.train.lr_scheduler in TO_AN_END)
+    }  # fmt: skip
+
+
+def _values(config: RunConfig) -> Iterator[tuple[str, Any]]:
+    for section in SECTIONS:
+        for key, value in dataclasses.asdict(getattr(config, section)).items():
+            yield f"{section}.{key}", value
+
+
+def changed_settings(config: RunConfig, manifest: Mapping[str, Any]) -> list[str]:
+    """A line for each setting that is not what it was when the checkpoint of this manifest was made; none where that does
+    not say."""
+    before = manifest.get("settings", {})
+    return [
+        f"{key} was {_shown(before[key])} up to step {manifest['step']}, it is {_shown(value)} from here on"
+        for key, value in training_settings(config).items()
+        if key in before and before[key] != value
+    ]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value) if value != "" else "''"
+
+
+def check_same_run(own: Mapping[str, Any], saved: Mapping[str, Any], where: Path) -> None:
+    """Raises UserError where what must stay the same, `own`, is not what a checkpoint's manifest says."""
+    for key, value in own.items():
+        if key == "identifiers" or saved.get(key, value) == value:
+            continue
+        if key == "samples_per_step":
+            raise UserError(
+                f"{where}: was trained with {saved.get(key)} samples per step, now there are {value}; change train.batch_size "
+                f"or train.gradient_accumulation_steps so that they, times the processes, make {saved.get(key)} again"
+            )
+        raise UserError(
+            f"{where}: its {key} is {saved.get(key)}, this run's is {value}; use another output_dir or the old settings"
+        )

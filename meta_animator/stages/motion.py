@@ -20,7 +20,8 @@ class MotionStage(ControlStage):
     fps = 0.0
 
     def manifest(self) -> dict[str, Any]:
-        return {**super().manifest(), **({"fps": self.fps} if self.fps else {})}
+        own = {"shared_noise": self.config.train.shared_noise, **({"fps": self.fps} if self.fps else {})}
+        return {**super().manifest(), **own}
 
     def param_groups(self) -> list[ParamGroup]:
         train, state = self.config.train, self.models.state()
@@ -36,9 +37,6 @@ class MotionStage(ControlStage):
         state = self.models.state()
         keep_control = self.config.train.train_lora_in_motion
         return {n: p for n, p in state.items() if keep_control or n.startswith("motion.")}
-
-    def manifest(self) -> dict[str, Any]:
-        return {**super().manifest(), "shared_noise": self.config.train.shared_noise}
 
     def _noise(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Noise with the share `train.shared_noise` of its variance common to a clip's frames, as sampling from one

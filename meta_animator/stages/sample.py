@@ -19,9 +19,9 @@ from meta_animator.media.images import write_image
 from meta_animator.media.video import write_video
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
-from meta_animator.pipelines.animate import Animator
+from meta_animator.pipelines.animate import Animator, shared_noise_of
 from meta_animator.pipelines.driving import Driving, open_inputs
-from meta_animator.settings import RunConfig
+from meta_animator.settings import RunConfig, SampleConfig
 from meta_animator.stages.build import check_size, check_tasks
 from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import write_json
@@ -89,7 +89,7 @@ def load_animator(config: RunConfig) -> Animator:
     manifest = _load_control(models, config)
     if config.model.motion_from:
         load_motion(models, config.model.motion_from)
-        _note_shared_noise(config.sample.shared_noise, models.shared_noise)
+        _note_shared_noise(config.sample, models.shared_noise)
     if config.sample.loras:
         config.sample.loras = {load_extracted(models, Path(f)): w for f, w in config.sample.loras.items()}
     models.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -97,8 +97,12 @@ def load_animator(config: RunConfig) -> Animator:
     return Animator(config, models, **{name: manifest.get(key, "") for name, key in told.items()})
 
 
-def _note_shared_noise(wanted: float, trained: float | None) -> None:
-    """Say where sampling starts from another kind of noise than the motion module has learned from."""
+def _note_shared_noise(sample: SampleConfig, trained: float | None) -> None:
+    """Say where sampling starts from another kind of noise than the motion module has learned from, or without the photo."""
+    wanted = sample.shared_noise
+    if sample.init_noise == "inversion" and shared_noise_of(sample, trained) == 0:
+        whose = "stage 1 was trained so" if wanted < 0 else "sample.shared_noise=0"
+        print(f"note: every frame starts from noise of its own, none from the inverted photo ({whose})")
     if trained is not None and wanted >= 0 and wanted != trained:
         print(f"note: sample.shared_noise is {wanted:g}, the motion module was trained with train.shared_noise {trained:g}")
 

@@ -49,7 +49,7 @@ def spoil(network: torch.nn.Module, ending: str) -> None:
     ],
 )
 def test_an_infinite_weight_is_named_at_the_first_step(setting, part, ending, init, said):
-    animator, driving, reference = setting(sample__init_noise=init)
+    animator, driving, reference = setting(sample__init_noise=init, sample__shared_noise=1)
     spoil(getattr(animator.models, part), ending)
     with pytest.raises(UserError, match=said) as caught:
         animator.animate(driving, reference)

@@ -54,6 +54,8 @@ def test_stage_3_shares_as_much_noise_as_stage_1_did_and_says_where_not(first_la
     assert animator.shared_noise == 0.6 and correlation(x_T) == pytest.approx(0.6, abs=0.1)
     assert MetaAnimatorPipeline.from_animator(animator).config.shared_noise == 0.6
     assert "shared_noise" not in capsys.readouterr().out
+    first_latent(model__motion_from=moving, sample__shared_noise=0)
+    assert "note: every frame starts from noise of its own, none from the inverted photo" in capsys.readouterr().out
     _, x_T = first_latent(model__motion_from=moving, sample__init_noise="random", sample__shared_noise=0.1)
     assert correlation(x_T) == pytest.approx(0.1, abs=0.1)
     said = "note: sample.shared_noise is 0.1, the motion module was trained with train.shared_noise 0.6"

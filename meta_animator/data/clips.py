@@ -25,7 +25,7 @@ from meta_animator.media.recent import Recent
 from meta_animator.media.timeline import Timeline, check_fps, even
 from meta_animator.media.video import VideoSource, open_film
 
-POINTS_KEPT = 256 * 2**20  # bytes of keypoints
+POINTS_KEPT = 64 * 2**20  # bytes of keypoints
 
 
 _points = Recent(POINTS_KEPT, weigh=lambda points: points.nbytes)
@@ -36,6 +36,7 @@ class Clip:
     """A clip or photo; `layers` and `conditions` map names to paths inside `folder`.
 
     `times`: seconds (num_frames,) at which the frames are shown, where that is not at a constant rate.
+    `video_reader`: the library that reads its films.
     Conditions that were drawn beforehand take the place of those drawn from layers. A clip without the frame layer
     ("driving only") can still be driven from, if it has keypoints or drawn conditions.
     """

@@ -22,9 +22,11 @@ def config_from_arguments(description: str) -> RunConfig | None:
     config = load_config(args.config, args.overrides, _users_folder())
     if not args.dry_run:
         return config
+    from meta_animator.stages.checks import check_run
     from meta_animator.stages.dry_run import describe
 
-    print(to_yaml(config), describe(config), sep="\n")
+    notes = [f"note: {note}" for note in check_run(config, dry=True)]
+    print(to_yaml(config), describe(config), *notes, sep="\n")
     return None
 
 

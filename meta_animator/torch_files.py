@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from meta_animator.errors import UserError
+from meta_animator.file_kinds import OTHERS, described, kind_of
 from meta_animator.weights import load_tensors
 
 TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
@@ -18,20 +19,27 @@ TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a file, on the CPU; those below `state_dict` where it has one.
 
-    Raises UserError where the file is missing, is neither safetensors nor a PyTorch file, or holds no tensor.
+    What the file is counts, not what its name says; where they differ, a note says so. Raises UserError where the file is
+    missing, is neither safetensors nor a PyTorch file, or holds no tensor.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        return load_tensors(path)
+    if path.suffix not in (*TORCH_SUFFIXES, ".safetensors"):
+        raise UserError(f"weights {path}: expected .safetensors or one of {', '.join(TORCH_SUFFIXES)}")
     if not path.is_file():
         raise UserError(f"weights {path}: no such file")
-    if path.suffix not in TORCH_SUFFIXES:
-        raise UserError(f"weights {path}: expected .safetensors or one of {', '.join(TORCH_SUFFIXES)}")
+    kind, named = kind_of(path), "safetensors" if path.suffix == ".safetensors" else "torch"
+    if kind not in ("safetensors", "torch", "zip", ""):
+        raise UserError(f"weights {path}: expected weights; it {described(kind)}")
+    if kind in ("safetensors", "torch") and kind != named:
+        print(f"note: {path} is {OTHERS[kind][0]}, whatever its name says, and read as one")
+        named = kind
+    if named == "safetensors":
+        return load_tensors(path)
     try:
         content = _load(path)
     except Exception as error:  # a damaged pickle may raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"weights {path}: not a whole PyTorch file ({reason})") from error
+        raise UserError(f"weights {path}: not a whole PyTorch file ({reason}); copy or download it again") from error
     while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}

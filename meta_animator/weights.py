@@ -1,10 +1,11 @@
 """Weights as files: safetensors only, matched by name, every key accounted for."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from meta_animator.errors import UserError
+from meta_animator.file_kinds import described, kind_of, refuse_impostor
 from meta_animator.files import whole_file
 
 
@@ -26,17 +28,32 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Raises UserError where the file is missing or is not a safetensors file."""
-    if not path.is_file():
-        raise UserError(f"weights {path}: no such file")
-    try:
+    with _safetensors(path):
         return load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"weights {path}: not a whole safetensors file ({error})") from error
 
 
 def tensor_names(path: Path) -> list[str]:
-    with safe_open(path, "pt") as file:
+    """The names in a safetensors file, without reading the weights. Raises UserError as `load_tensors` does."""
+    with _safetensors(path), safe_open(path, "pt") as file:
         return list(file.keys())
+
+
+@contextlib.contextmanager
+def _safetensors(path: Path) -> Iterator[None]:
+    check_safetensors(path)
+    try:
+        yield
+    except SafetensorError as error:
+        reason = f"cut off or damaged: {error}"
+        raise UserError(f"weights {path}: not a whole safetensors file ({reason}); copy or download it again") from error
+
+
+def check_safetensors(path: Path) -> None:
+    """Raises UserError where a file is missing, or is something else than its name says: what it is, and what to do."""
+    if not path.is_file():
+        raise UserError(f"weights {path}: no such file")
+    if (kind := kind_of(path)) not in ("safetensors", ""):
+        raise UserError(f"weights {path}: not a safetensors file; it {described(kind)}")
 
 
 def copy_strict(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str) -> None:
@@ -60,6 +77,7 @@ def check_names(expected: Iterable[str], found: Iterable[str], what: str) -> Non
 
 def read_json(path: Path) -> dict:
     """Raises UserError where the file is missing or is not JSON."""
+    refuse_impostor(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,9 +1,15 @@
 # Sourced by every .sh: strict mode, the repository root as working folder, an environment that holds the packages.
 # An active virtual or conda environment is used as it is; without one, .venv is made. A second run installs nothing.
+# Versions are those of constraints.txt, or of the file that META_ANIMATOR_CONSTRAINTS names; where that is empty, the newest.
 
 set -euo pipefail
 started_in=${META_ANIMATOR_STARTED_IN:-$PWD}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+constraints=${META_ANIMATOR_CONSTRAINTS-constraints.txt}
+if [[ -n $constraints && ! -f $constraints ]]; then
+    constraints=$started_in/$constraints
+fi
 
 fail() {
     echo "error: $*" >&2
@@ -23,7 +29,8 @@ use_environment() {
 # install_once FOLDER WHAT: a stamp in the environment's folder tells that nothing is left to do
 install_once() {
     local folder=$1 what=$2 stamp="$1/.meta-animator-$2" wanted
-    wanted="$PWD $(cat requirements.txt pyproject.toml | cksum)"
+    [[ -z $constraints || -f $constraints ]] || fail "META_ANIMATOR_CONSTRAINTS: $constraints: no such file"
+    wanted="$PWD $(cat requirements.txt pyproject.toml ${constraints:+"$constraints"} | cksum)"
     if [ -x "$PYTHON" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         return
     fi
@@ -70,9 +77,9 @@ install() {
 pip_install() {
     local log=$1 reason
     shift
-    if ! "$PYTHON" -m pip install --disable-pip-version-check "$@" >>"$log" 2>&1; then
+    if ! "$PYTHON" -m pip install --disable-pip-version-check ${constraints:+-c "$constraints"} "$@" >>"$log" 2>&1; then
         reason=$(grep -i 'error' "$log" | tail -n 1 || true)
-        fail "pip install $* failed: ${reason:-no reason given}; all of it in $log"
+        fail "pip install $* failed: ${reason:-no reason given}; all of it in $log${constraints:+; META_ANIMATOR_CONSTRAINTS= takes the newest versions instead of those in $constraints}"
     fi
 }
 

@@ -12,6 +12,14 @@ from meta_animator.cli import run
 KEYS = ("psnr", "person_psnr", "face_psnr", "face_distance")
 
 
+def stage_seconds(text: str) -> tuple[str, float]:
+    stage, _, value = text.partition("=")
+    try:
+        return stage, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected STAGE=S, such as step0=200, got {text!r}") from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generated", type=Path, help="output folder of stage 3")
@@ -19,7 +27,9 @@ def main() -> None:
     parser.add_argument("--clip", default="", help="which clip of the truth; by default its first")
     parser.add_argument("--reference", type=Path, required=True, help="data set of the reference photos")
     parser.add_argument("--shuffled", type=Path, help="stage 3 with sample.shuffle_driving=true")
-    parser.add_argument("--seconds", nargs="*", default=[], metavar="STAGE=S", help="wall-clock times to record")
+    parser.add_argument(
+        "--seconds", nargs="*", type=stage_seconds, default=[], metavar="STAGE=S", help="wall-clock times to record"
+    )
     parser.add_argument("--face", default="", help="folder of a face embedder: adds the mean distance of faces")
     parser.add_argument("--output", type=Path, required=True, help="folder for metrics.json and overview.png")
     args = parser.parse_args()
@@ -30,9 +40,8 @@ def main() -> None:
     from meta_animator.weights import write_json
 
     face = FaceEmbedder.from_pretrained(args.face).eval() if args.face else None
-    seconds = {stage: float(value) for stage, value in (pair.split("=") for pair in args.seconds)}
     metrics, picture = evaluate_animation(
-        args.generated, args.truth, args.reference, clip=args.clip, shuffled=args.shuffled, seconds=seconds, face=face
+        args.generated, args.truth, args.reference, clip=args.clip, shuffled=args.shuffled, seconds=dict(args.seconds), face=face
     )
     write_json(args.output / "metrics.json", metrics)
     write_image(args.output / "overview.png", picture)

@@ -616,7 +616,7 @@ def flips_of_drawn_conditions(room):
 # more of checkpoints
 
 
-@case("model.safetensors: not a whole safetensors file")
+@case("model.safetensors: not a safetensors file; it is a PyTorch file; give it a name that ends in .ckpt")
 def checkpoint_that_is_a_pickle(room):
     """One that would make a file when unpickled."""
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 SHELL_SCRIPTS = [*sorted(ROOT.glob("*.sh")), *sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"]
@@ -125,14 +126,43 @@ def use(environment: Path, extra: str = "", **variables: str) -> tuple[subproces
 
 def test_a_second_run_installs_nothing(environment):
     answer, calls = use(environment)
-    assert answer.returncode == 0 and len(calls) == 1 and "-r requirements.txt" in calls[0]
+    assert answer.returncode == 0 and len(calls) == 1 and "-c constraints.txt -r requirements.txt" in calls[0]
     assert answer.stderr.count("\n") == 1 and answer.stderr.startswith("[setup] installing")
     answer, calls = use(environment)
     assert (answer.returncode, answer.stderr, calls) == (0, "", [])
     assert (environment / "calls").read_text() == ""
     answer, calls = use(environment, "dev")
-    assert len(calls) == 1 and ".[dev]" in calls[0]
+    assert len(calls) == 1 and "-c constraints.txt -e .[dev]" in calls[0]
     assert use(environment, "dev")[1] == []
+
+
+def test_other_versions_can_be_named_or_left_to_pip(environment, tmp_path):
+    (tmp_path / "mine.txt").write_text("numpy==2.0.0\n")
+    use(environment)
+    assert "-c" not in use(environment, META_ANIMATOR_CONSTRAINTS="")[1][0].split()
+    assert use(environment, META_ANIMATOR_CONSTRAINTS="")[1] == []
+    assert f"-c {tmp_path}/mine.txt" in use(environment, META_ANIMATOR_CONSTRAINTS=f"{tmp_path}/mine.txt")[1][0]
+    (tmp_path / "mine.txt").write_text("numpy==2.0.1\n")
+    assert len(use(environment, META_ANIMATOR_CONSTRAINTS=f"{tmp_path}/mine.txt")[1]) == 1
+    answer, _ = use(environment, META_ANIMATOR_CONSTRAINTS="nowhere.txt")
+    assert answer.returncode == 2 and "nowhere.txt: no such file" in answer.stderr
+
+
+def test_every_package_has_a_known_version_that_it_may_have():
+    """On the Python that they were tried with; the names of extras included."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 brings it")
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    for extra in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].values():
+        lines += extra
+    wanted = [Requirement(line) for line in lines if line and line[0] not in "#-"]
+    known = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+    pins = {one.name: one for one in known}
+    assert len(pins) == len(known) and all(one.marker.evaluate({"python_version": "3.11"}) for one in known)
+    assert not any(one.marker.evaluate({"python_version": "3.10"}) for one in known)
+    for package in wanted:
+        assert package.name in pins, f"constraints.txt: no version of {package.name}"
+        (version,) = [one.version for one in pins[package.name].specifier if one.operator in ("==", ">=")]
+        assert package.specifier.contains(version), package.name
 
 
 def test_a_failing_pip_is_one_line_and_tried_again(environment):
@@ -151,7 +181,7 @@ def test_a_broken_active_environment_is_one_line(tmp_path):
 def test_a_machine_without_python_is_one_line(tmp_path):
     """On a copy: the checkout may well have its own .venv."""
     (tmp_path / "scripts").mkdir()
-    for name in ("scripts/env.sh", "requirements.txt", "pyproject.toml"):
+    for name in ("scripts/env.sh", "requirements.txt", "pyproject.toml", "constraints.txt"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     tools = tmp_path / "tools"
     tools.mkdir()

@@ -6,7 +6,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def extract(config: RunConfig) -> list[Path]:
     manifest, weights = read_weights(where)
     check_manifest(manifest, str(where))
     merge = config.extract.merge
-    tasks = _wanted_tasks([merge] if merge else config.extract.tasks, manifest, weights, where)
+    tasks = wanted_tasks([merge] if merge else config.extract.tasks, manifest, weights, where)
     shared = part(weights, "control.")
     network = bare_network(Path(config.model.architecture or config.model.base), tasks, manifest["lora_rank"])
     check_fit(network.base_state(), shared, f"{where}, for base {config.model.base}")
@@ -101,7 +101,9 @@ def describe_checkpoint(manifest: Mapping[str, Any], shared: Mapping[str, Tensor
     }
 
 
-def _wanted_tasks(wanted: list[str], manifest: Mapping[str, Any], weights: Mapping[str, Tensor], where: Path) -> list[str]:
+def wanted_tasks(wanted: list[str], manifest: Mapping[str, Any], weights: Iterable[str], where: Path) -> list[str]:
+    """The tasks whose LoRAs are to be taken out: `wanted`, or all. Raises UserError where the checkpoint with weights of these
+    names lacks one."""
     have = manifest["tasks"]
     if not have or not any(name.startswith("control.") for name in weights):
         raise UserError(f"{where}: holds no Meta ControlNet with LoRAs; give a stage-0 or stage-2 run")

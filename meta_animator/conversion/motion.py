@@ -14,6 +14,7 @@ from torch import Tensor
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones.ldm import renamed, reversed_names
+from meta_animator.models.backbones.parts import check_files
 from meta_animator.models.motion import check_length
 from meta_animator.torch_files import read_state
 from meta_animator.training.checkpoint import read_weights
@@ -46,9 +47,9 @@ def load_motion(models: Assembly, path: str) -> None:
 
 def _from_folder(models: Assembly, path: str, what: str) -> dict[str, Tensor]:
     """The weights of a folder in diffusers' format, checked as those of a file are."""
-    own = models.motion.config
+    own, variant = models.motion.config, check_files(Path(path), "motion module")
     try:
-        adapter, found = MotionAdapter.from_pretrained(path, output_loading_info=True)
+        adapter, found = MotionAdapter.from_pretrained(path, output_loading_info=True, variant=variant)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise UserError(f"{what}: {str(error).splitlines()[0]}") from error
     for problem in ("missing", "unexpected"):

@@ -20,6 +20,7 @@ from meta_animator.data.conditions import CONDITIONS, draw_condition, find_condi
 from meta_animator.data.keypoints import NUM_KEYPOINTS
 from meta_animator.data.layers import LAYER_NAMES, PARTS, Layers
 from meta_animator.errors import UserError, check_handles
+from meta_animator.file_kinds import refuse_impostor
 from meta_animator.media.images import IMAGE_SUFFIXES, read_image, read_map
 from meta_animator.media.recent import Recent
 from meta_animator.media.timeline import Timeline, check_fps, even
@@ -165,6 +166,7 @@ def driving_clip(path: str | Path, task: str = "dwpose") -> Clip:
 
 def read_keypoints(path: Path) -> np.ndarray:
     """float32 (frames, 133, 3) from an .npz; UserError where it is not one or has another shape."""
+    refuse_impostor(path)
     try:
         with np.load(path, allow_pickle=False) as stored:
             keypoints = np.asarray(stored["keypoints"], np.float32)

@@ -18,6 +18,7 @@ from meta_animator.data.conditions import find_condition
 from meta_animator.data.layers import LAYER_NAMES
 from meta_animator.data.writer import MANIFEST, DatasetWriter
 from meta_animator.errors import UserError
+from meta_animator.file_kinds import refuse_impostor
 from meta_animator.media.images import IMAGE_SUFFIXES
 from meta_animator.media.probe import probe_video
 from meta_animator.media.timeline import check_fps
@@ -42,6 +43,7 @@ def read_manifest(folder: str | Path) -> list[Clip]:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise UserError(f"{manifest}: no such file; expected a data-set folder made by scripts/prepare_data.py")
+    refuse_impostor(manifest)
     try:
         lines = manifest.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -145,7 +147,7 @@ def _check_files(clip: Clip) -> None:
 
 
 def _check_pictures(clip: Clip, name: str, path: Path, root: Path) -> None:
-    files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+    files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("._")]
     for file in files:
         if file.is_symlink() and not file.resolve().is_relative_to(root):
             raise UserError(f"{name!r}: {file.name} is a link that leaves the data-set folder")
@@ -155,6 +157,7 @@ def _check_pictures(clip: Clip, name: str, path: Path, root: Path) -> None:
         if f"{index:06d}" not in numbers:
             raise UserError(f"{name!r}: {path.name}/{index:06d}.png is missing")
     first = picture_path(path, 0)
+    refuse_impostor(first)
     try:
         with Image.open(first) as picture:
             turned = picture.getexif().get(0x0112, 1) >= 5

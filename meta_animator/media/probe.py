@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from meta_animator.errors import UserError, check_handles
+from meta_animator.file_kinds import refuse_impostor
 from meta_animator.media.display import Display, read_display
 from meta_animator.media.timeline import Timeline
 
@@ -78,13 +79,14 @@ def probe_video(path: Path, *, verify: bool = True) -> VideoFacts:
 
 
 def check_file(path: Path) -> None:
-    """Raises UserError unless `path` is a file that holds something."""
+    """Raises UserError unless `path` is a file that holds something, and no web page or Git LFS pointer in its place."""
     if not path.exists():
         raise UserError(f"{path}: no such file; check the path")
     if not path.is_file():
         raise UserError(f"{path}: is a folder, not a file; name one file in it")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: is empty (0 bytes); copy or export it again")
+    refuse_impostor(path)
 
 
 def _probe(path: Path, verify: bool) -> VideoFacts:

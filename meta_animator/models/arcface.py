@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
+from meta_animator.file_kinds import refuse_impostor
 from meta_animator.models.face import ARCFACE_SIZE, FaceEmbedder, align_faces, large_enough
 from meta_animator.torch_files import read_state
 from meta_animator.weights import copy_strict
@@ -80,6 +81,7 @@ class ArcFaceEmbedder(nn.Module):
 
 def _from_onnx(path: Path) -> tuple[nn.Module, bool]:
     """(network, whether it wants [0, 255]), in PyTorch, with gradients."""
+    refuse_impostor(path, "model.face ")
     try:
         import onnx
         from onnx2torch import convert

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Callable, Generator
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -14,9 +13,8 @@ from torch.utils.data import DataLoader
 
 from meta_animator.conversion.motion import load_motion
 from meta_animator.data.batch import Batch, collate
-from meta_animator.data.conditions import find_condition
 from meta_animator.data.crops import crop_notes, some_shown
-from meta_animator.data.manifest import Clip, read_manifest
+from meta_animator.data.manifest import Clip
 from meta_animator.data.puppets.dataset import ensure_puppets
 from meta_animator.data.samples import SampleSet, of_one_size, read_clips, training_rate
 from meta_animator.data.tasks import Draw, TaskPlan
@@ -24,12 +22,12 @@ from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.losses.hybrid import HybridLoss
 from meta_animator.media.timeline import same_rate
-from meta_animator.models.arcface import ADVICE
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages.build_base import build_base_stage, growing_base
 from meta_animator.stages.cache import make_cache
+from meta_animator.stages.checks import check_run, check_size, only_person, without_missing_face
 from meta_animator.stages.control import ControlStage
 from meta_animator.stages.motion import MotionStage
 from meta_animator.stages.reference import ReferenceStage
@@ -47,47 +45,35 @@ STAGES = {"control": ControlStage, "motion": MotionStage, "reference": Reference
 
 def train(config: RunConfig) -> None:
     """Run a training stage from its config to its last checkpoint. Raises UserError for what the user can mend."""
-    check_tasks(config.model.tasks, "model.tasks")
-    check_weights(config.data.task_weights)
-    if config.train.wandb_project and find_spec("wandb") is None:
-        raise UserError("train.wandb_project: Weights & Biases is not installed; pip install wandb, or leave it empty")
+    if config.stage not in (*STAGES, "base_vae", "base_face"):
+        raise UserError(f"stage '{config.stage}' is not trained; use {', '.join(STAGES)}")
     sharded = take_sharding_request(config)
     accelerator = make_accelerator(config)
     torch.manual_seed(config.seed)  # fresh weights
     if accelerator.is_main_process:
-        check_folders(config)
+        for note in check_run(config):
+            print(f"note: {note}")
         ensure_puppets(config.data.puppets)
     accelerator.wait_for_everyone()
     if config.stage in ("base_vae", "base_face"):
         stage, samples, plan = build_base_stage(config, accelerator)
-    elif config.stage in STAGES:
+    else:
         stage, samples, plan = build_stage(config, accelerator)
         stage.release(samples.prompts(), encoder=samples.cache is not None)
-    else:
-        raise UserError(f"stage '{config.stage}' is not trained; use {', '.join(STAGES)}")
     batches = functools.partial(load_batches, config.data, samples, plan, accelerator)
     Trainer(config, accelerator, stage, batches, sharded).run()
 
 
 def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module, SampleSet, TaskPlan]:
     """Stage 0, 1, 2 or base_unet with its data."""
-    if config.stage == "motion" and config.train.trainable == "lora":
-        raise UserError("train.trainable=lora is for stages 0 and 2; stage 1 trains the motion module")
-    if config.train.trainable == "decoder" and config.stage != "base_unet":
-        raise UserError("train.trainable=decoder is for base_vae; stages 0 to 2 keep the VAE as it is")
-    if config.stage != "motion" and config.model.motion_from:
-        raise UserError(f"model.motion_from: stage '{config.stage}' has no motion module; leave it empty (1 and 3 take it)")
     clips = read_clips(config.data.train, config.data.split)
-    config = without_missing_face(config, accelerator.print)
+    config = without_missing_face(config)
     person = only_person(clips) if config.stage == "reference" else ""
     extra = auxiliary_clips(config) if config.stage == "reference" else []
     backbone = growing_base(config, clips) if config.stage == "base_unet" else None
     models = build_models(config, [clip.identity for clip in [*clips, *extra]], backbone).to(accelerator.device)
     check_size(config.data, models.backbone.divisor)
     num_frames = config.data.num_frames if config.stage == "motion" else None
-    if num_frames and num_frames > config.model.motion_max_seq_length:
-        limit = config.model.motion_max_seq_length
-        raise UserError(f"data.num_frames: {num_frames} is more than model.motion_max_seq_length, {limit}")
     samples = SampleSet(
         [*clips, *extra], config.data, seed=config.seed, identifiers=models.identifiers, num_frames=num_frames
     )  # fmt: skip
@@ -132,24 +118,12 @@ def build_models(config: RunConfig, identities: list[str], backbone: nn.Module |
         manifest, weights = read_weights(config.model.control_from)
         models.load_control(manifest, weights, config.model.control_from, fresh_loras=fresh)
         models.note_posterior(manifest, config.model.control_from)
-    elif config.stage in ("motion", "reference"):
-        raise UserError(f"model.control_from is empty: stage '{config.stage}' starts from a stage-0 run; name its folder")
     if config.stage == "motion" and config.model.motion_from:
         load_motion(models, config.model.motion_from)
     if list_checkpoints(Path(config.output_dir)):
         models.keep_identifiers(read_json(find_checkpoint(config.output_dir) / "manifest.json").get("identifiers", {}))
     models.name_people(identities)
     return models
-
-
-def without_missing_face(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
-    """What a run does where the face embedder that its config names is not there: it trains without the face term, and says so.
-    The config itself, which the run folder keeps, stays as it was asked for."""
-    wanted, path = config.loss.face_weight > 0 and config.loss.image_weight > 0, config.model.face
-    if not wanted or not path or Path(path).exists():
-        return config
-    say(f"note: the face term is OFF: model.face {path} does not exist; {ADVICE}")
-    return dataclasses.replace(config, loss=dataclasses.replace(config.loss, face_weight=0.0))
 
 
 def note_rate(motion_from: str, fps: float, say: Callable[[str], None]) -> None:
@@ -170,47 +144,6 @@ def make_loss(config: RunConfig, plan: TaskPlan, say: Callable[[str], None]) -> 
         image_weight=loss.image_weight, face_weight=loss.face_weight, pixel_weight=loss.pixel_weight,
         latent_weight=loss.latent_weight, max_noise_level=loss.max_noise_level, start_step=start,
     )  # fmt: skip
-
-
-def check_folders(config: RunConfig) -> None:
-    """Raises UserError for a data set that is not there, unless it is one of the puppets' that are about to be made."""
-    data = config.data
-    auxiliary = data.auxiliary if config.stage == "reference" and data.auxiliary_sets else []
-    root = Path(data.puppets.root).resolve() if data.puppets.root else None
-    for folder in map(Path, [*data.train, *auxiliary]):
-        if root is None or root not in folder.resolve().parents:
-            read_manifest(folder)
-
-
-def check_tasks(tasks: list[str], key: str) -> None:
-    """Raises UserError for an empty list, a task named twice, or an unknown one (with the known ones)."""
-    if not tasks or len(set(tasks)) < len(tasks):
-        raise UserError(f"{key}: expected at least one task, each once, such as [dwpose, canny]; got {list(tasks)}")
-    for task in tasks:
-        find_condition(task)
-
-
-def check_weights(weights: dict[str, int]) -> None:
-    """Raises UserError for an unknown task, or a weight below 1."""
-    for task, weight in weights.items():
-        find_condition(task)
-        if weight < 1:
-            raise UserError(f"data.task_weights: {task} has {weight}; expected at least 1, and model.tasks to leave a task out")
-
-
-def check_size(data: DataConfig, divisor: int) -> None:
-    for name in ("height", "width"):
-        if getattr(data, name) % divisor:
-            raise UserError(f"data.{name}: {getattr(data, name)} is not divisible by {divisor}, the base's factor")
-    if data.aspect_buckets % divisor:
-        raise UserError(f"data.aspect_buckets: {data.aspect_buckets} is not divisible by {divisor}, the base's factor")
-
-
-def only_person(clips: list[Clip]) -> str:
-    people = sorted({clip.identity for clip in clips})
-    if len(people) != 1:
-        raise UserError(f"stage 2 learns one person; data.train holds {len(people)}: {', '.join(people[:4])}")
-    return people[0]
 
 
 # auxiliary sets of stage 2

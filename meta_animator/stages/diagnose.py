@@ -14,7 +14,8 @@ from meta_animator.evaluation.frames import frame_metrics
 from meta_animator.pipelines.animate import Animator
 from meta_animator.pipelines.driving import open_inputs
 from meta_animator.settings import RunConfig
-from meta_animator.stages.sample import check_settings, load_animator
+from meta_animator.stages.checks import check_run
+from meta_animator.stages.sample import load_animator
 
 START_SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the noise process, from where the truth is denoised
 VARIANTS = {  # section, key and value of the setting that differs
@@ -37,7 +38,7 @@ def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np
 
     The rows: truth, then each of these, with four frames. Raises UserError where the clip has no frames.
     """
-    check_settings(config)
+    check_run(config)
     driving, reference = open_inputs(config)
     if "frame" not in driving.clip.layers:
         raise UserError(f"driving {config.sample.driving}: shows no frames to compare with; give a data set of the person")

@@ -9,7 +9,6 @@ from meta_animator.errors import UserError
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.motion import new_motion_adapter
 from meta_animator.settings import RunConfig
-from meta_animator.stages.build import check_tasks
 from meta_animator.weights import read_json
 
 
@@ -26,7 +25,6 @@ def trainable_parameters(config: RunConfig) -> dict[str, int]:
         return {}
     if config.stage.startswith("base_"):
         raise UserError(f"--dry-run: counts stages 0 to 2, not '{config.stage}'")
-    check_tasks(config.model.tasks, "model.tasks")
     folder = Path(config.model.architecture or config.model.base) / "unet"
     read_json(folder / "config.json")
     with torch.device("meta"):

@@ -10,11 +10,10 @@ import torch
 from tqdm import tqdm
 
 from meta_animator.config import save_config
-from meta_animator.conversion.lora import METADATA, load_control_folder, load_extracted, read_metadata
+from meta_animator.conversion.lora import METADATA, load_control_folder, load_extracted
 from meta_animator.conversion.motion import load_motion
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import MANIFEST, read_manifest
-from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.media.video import write_video
 from meta_animator.models.assembly import Assembly
@@ -22,7 +21,7 @@ from meta_animator.models.backbones import load_backbone
 from meta_animator.pipelines.animate import Animator, shared_noise_of
 from meta_animator.pipelines.driving import Driving, open_inputs
 from meta_animator.settings import RunConfig, SampleConfig
-from meta_animator.stages.build import check_size, check_tasks
+from meta_animator.stages.checks import check_run, check_size
 from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import write_json
 
@@ -31,9 +30,8 @@ TIMES = "times.json"  # which frame of the driving each frame belongs to
 
 def sample(config: RunConfig) -> Path:
     """Writes <output_dir>/{<output>.mp4, frames/, driving/, times.json, config.yaml} and returns the video's path."""
-    if not config.sample.output.endswith(".mp4"):
-        raise UserError(f"sample.output: '{config.sample.output}' does not end in .mp4")
-    check_settings(config)
+    for note in check_run(config):
+        print(f"note: {note}")
     inputs = open_inputs(config)
     animator = load_animator(copy.deepcopy(config))
     if other := other_person(config, animator.person, animator.template):
@@ -56,20 +54,6 @@ def _sample(config: RunConfig, animator: Animator, driving: Driving, reference: 
     write_json(folder / TIMES, {"fps": animation.fps, "driving_frames": driving.shown})
     save_config(config, folder / "config.yaml")
     return video
-
-
-def check_settings(config: RunConfig) -> None:
-    """Raises UserError for what can be told without opening anything."""
-    if not config.model.control_from:
-        raise UserError("model.control_from is empty: name the run of stage 2 (or stage 0) to sample from")
-    if not config.sample.driving:
-        raise UserError("sample.driving is empty: name a data set, a drawn pose video or a keypoint .npz")
-    if not config.sample.tasks:
-        raise UserError("sample.tasks is empty: name at least one, such as {dwpose: 1.0}")
-    check_tasks(list(config.sample.tasks), "sample.tasks")
-    if config.model.motion_from and config.sample.window > config.model.motion_max_seq_length:
-        limit = config.model.motion_max_seq_length
-        raise UserError(f"sample.window: {config.sample.window} is more than model.motion_max_seq_length, {limit}")
 
 
 def other_person(config: RunConfig, person: str, template: str) -> str:
@@ -111,14 +95,6 @@ def _load_control(models: Assembly, config: RunConfig) -> dict:
     """Fill the Meta ControlNet from a run, or from a folder that `extract` wrote; returns what that says of itself."""
     source = config.model.control_from
     if (Path(source) / METADATA).is_file():
-        merged = read_metadata(source).get("merged")
-        if merged and (config.sample.loras or list(config.sample.tasks) != [merged]):
-            raise UserError(
-                f"model.control_from: {source} has the LoRA of '{merged}' folded in; it takes sample.tasks={{{merged}: 1.0}} "
-                "and no sample.loras"
-            )
-        if not merged and not config.sample.loras:
-            raise UserError(f"model.control_from: {source} is a ControlNet without LoRAs; name some in sample.loras")
         return load_control_folder(models, source)
     manifest, weights = read_weights(source)
     models.load_control(manifest, weights, source)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from meta_animator.errors import UserError
+from meta_animator.file_kinds import described, kind_of
+
+# model.safetensors, diffusion_pytorch_model.fp16.bin, model-00001-of-00002.safetensors, model.fp16-00001-of-00002.safetensors
+WEIGHTS = r"(?:diffusion_pytorch_model|pytorch_model|model)(?:\.([A-Za-z0-9_]+))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)"
 
 
 def load_part(kind: Any, folder: Path, what: str = "base model") -> nn.Module:
@@ -21,9 +26,12 @@ def load_part(kind: Any, folder: Path, what: str = "base model") -> nn.Module:
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"{what} {folder}: no config.json; expected a {kind.__name__} in diffusers format")
+    variant = check_files(folder, what)
     try:
         with _quiet():
-            network, facts = kind.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
+            network, facts = kind.from_pretrained(
+                folder, torch_dtype=torch.float32, output_loading_info=True, variant=variant
+            )  # fmt: skip
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         raise UserError(f"{what} {folder}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     for problem, said in (("missing_keys", "missing"), ("mismatched_keys", "of another shape"), ("unexpected_keys", "unknown")):
@@ -31,6 +39,22 @@ def load_part(kind: Any, folder: Path, what: str = "base model") -> nn.Module:
         if names:
             raise UserError(f"{what} {folder}: {len(names)} weights are {said}, the first is {names[0]}")
     return network
+
+
+def check_files(folder: Path, what: str) -> str | None:
+    """The variant of the weights in a diffusers or transformers folder that has no others ("fp16"), which a note says; else
+    None. Raises UserError for a file of weights that is something else than its name says."""
+    names = [file.name for file in folder.iterdir() if re.fullmatch(WEIGHTS, file.name)]
+    for name in sorted(names):
+        kind, wanted = kind_of(folder / name), "safetensors" if name.endswith(".safetensors") else "torch"
+        if kind not in (wanted, "zip", ""):
+            raise UserError(f"{what} {folder / name}: {described(kind)}")
+    variants = sorted({found for name in names if (found := re.fullmatch(WEIGHTS, name)[1])})
+    if not variants or any(not re.fullmatch(WEIGHTS, name)[1] for name in names):
+        return None
+    chosen = "fp16" if "fp16" in variants else variants[0]
+    print(f"note: {folder} has its weights as the variant '{chosen}' only; they are taken")
+    return chosen
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A whole Stable Diffusion 1.x model in one file in the original layout: `v1-5-pruned`, RealisticVision and their kind."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
-from meta_animator.models.backbones.ldm import CONTROL, TEXT, UNET, VAE, to_shapes, unet_names, vae_names
+from meta_animator.models.backbones.ldm import TEXT, UNET, VAE, to_shapes, unet_names, vae_names
 from meta_animator.models.backbones.parts import load_part
 from meta_animator.torch_files import read_state
 from meta_animator.weights import check_names, copy_strict, read_json
@@ -17,13 +18,16 @@ SCHEDULE = {  # tables that the original code keeps beside the weights
     "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
     "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2", "logvar", "scale_factor",
 }  # fmt: skip
-UNUSED = ("model_ema.", CONTROL, VAE + "loss.", VAE + "model_ema.")  # averages, a control model, the VAE's critic
-POSITIONS = "embeddings.position_ids"
+POSITIONS = "embeddings.position_ids"  # as those tables, in nearly every file
+UNUSED = re.compile(  # averages, the VAE's critic, a control model, what CLIP compares with, a merging tool's leavings
+    r"model_ema\..+|first_stage_model\.(loss|model_ema)\..+|control_model\..+|denoiser\..+"
+    r"|cond_stage_model\.(transformer\.)?(text_model\.)?(logit_scale|(text|visual)_projection(\.weight)?)"
+)
 
 
 def load_single_file(path: Path, architecture: Path, vae: str = "") -> tuple[UNet2DConditionModel, AutoencoderKL, nn.Module]:
-    """(UNet, VAE, CLIP text encoder), in float32. The averaged weights of a training checkpoint (`model_ema.`) are left alone,
-    as diffusers leaves them.
+    """(UNet, VAE, CLIP text encoder), in float32. What such files hold besides is left aside with a note, such as the averaged
+    weights of a training checkpoint (`model_ema.`).
 
     architecture   folder with the parts' config files
     vae            instead of the file's own: a diffusers folder, or a file with a VAE
@@ -31,13 +35,12 @@ def load_single_file(path: Path, architecture: Path, vae: str = "") -> tuple[UNe
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    state, what = read_state(path), f"base model {path}"
+    state, what = _without_unused(read_state(path), path), f"base model {path}"
     if any(name.startswith("cond_stage_model.model.") for name in state):
         raise UserError(f"{what}: its text encoder is OpenCLIP's (Stable Diffusion 2); give the model as a diffusers folder")
     parts = {prefix: _below(state, prefix) for prefix in (UNET, VAE, TEXT)}
     used = {prefix + name for prefix, part in parts.items() for name in part}
-    strange = [n for n in state if n not in used and n not in SCHEDULE and not n.startswith(UNUSED) and not n.endswith(POSITIONS)]
-    if strange:
+    if strange := [name for name in state if name not in used]:
         raise UserError(f"{what}: {len(strange)} weights are unknown, the first is {sorted(strange)[0]}")
     if not parts[UNET]:
         raise UserError(f"{what}: no weight is named {UNET}...; expected a Stable Diffusion 1.x file in the original layout")
@@ -45,9 +48,19 @@ def load_single_file(path: Path, architecture: Path, vae: str = "") -> tuple[UNe
     _fill(unet, parts[UNET], unet_names(unet.state_dict(), unet.config.layers_per_block), f"{what}, {UNET}")
     text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(architecture / "text_encoder"))
     own = dict(text_encoder.named_parameters())
-    theirs = {_clip_name(name): tensor for name, tensor in parts[TEXT].items() if not name.endswith(POSITIONS)}
+    theirs = {_clip_name(name): tensor for name, tensor in parts[TEXT].items()}
     _fill_own({_clip_name(name): p for name, p in own.items()}, theirs, f"{what}, {TEXT}")
     return unet, _vae(parts[VAE], architecture, vae, what), text_encoder
+
+
+def _without_unused(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The weights of a file without those that are known to be of no use here; a note names the less usual ones."""
+    unused = sorted(name for name in state if UNUSED.fullmatch(name))
+    if unused:
+        more = f" and {len(unused) - 2} more" if len(unused) > 2 else ""
+        print(f"note: {path}: left aside, of no use here: {', '.join(unused[:2])}{more}")
+    dropped = {*unused, *SCHEDULE}
+    return {n: w for n, w in state.items() if n not in dropped and not n.endswith(POSITIONS)}
 
 
 def load_vae(source: str, architecture: Path) -> AutoencoderKL:

@@ -1,0 +1,122 @@
+"""What a run, and --dry-run, say before anything is made, loaded or encoded."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meta_animator.errors import UserError
+from meta_animator.media.images import write_image
+from meta_animator.stages import build, sample
+from meta_animator.stages.checks import check_run
+
+WRONG = {  # message: stage and settings
+    "data.cache_latents: cannot hold random crops": ("control", {"data.random_crop": 0.5}),
+    "known: dwpose": ("control", {"data.task_weights": "{dwpos: 2}"}),
+    "data.width: 66 is not divisible by 8": ("control", {"data.width": 66}),
+    "data.num_frames: 9 is more than model.motion_max_seq_length, 8": ("motion", {"data.num_frames": 9}),
+    "no clip is long enough for 8 frames": ("motion", {"data.num_frames": 8}),
+    "has no LoRA for canny (it has dwpose, seg, blurred); set model.tasks to a subset": ("motion", {"model.tasks": "[canny]"}),
+    "LoRA rank 4, this run's model.lora_rank is 2": ("reference", {"model.lora_rank": 2}),
+    "stage 2 learns one person; data.train holds 4": ("reference", {"data.train": "[{data}/train]"}),
+    "no frame can show the task 'depth'": ("control", {"model.tasks": "[depth]", "data.train": "[{photos}]"}),
+    "has no LoRA for canny (it has dwpose, seg, blurred); set sample.tasks to a subset": (
+        "sample", {"sample.tasks": "{canny: 1}"},
+    ),
+    "sample.window: 9 is more than model.motion_max_seq_length, 8": (
+        "sample", {"sample.window": 9, "model.motion_from": "{prepared}"},
+    ),
+    "holds no motion module; give a stage-1 run": ("sample", {"sample.window": 8, "model.motion_from": "{prepared}"}),
+    "expected 1 to 1000, got 2000": ("sample", {"sample.num_inference_steps": 2000}),
+    "sample.identity: 'stranger' is not in the checkpoint": ("sample", {"sample.identity": "stranger"}),
+    "has no clip 'p9'": ("sample", {"sample.driving_clip": "p9"}),
+    "has no LoRA 'canny'": ("extract", {"extract.tasks": "[canny]"}),
+}  # fmt: skip
+
+
+@pytest.fixture
+def run_config(make_config, prepared, puppet_data, tmp_path):
+    """A run of a stage that would work, with changes."""
+    write_image(tmp_path / "photo.png", np.zeros((64, 64, 3), np.uint8))
+    places = {"data": puppet_data, "prepared": prepared, "photos": puppet_data / "person"}
+
+    def make(stage: str, **changes):
+        own = {"model.control_from": prepared} if stage not in ("control", "extract") else {}
+        if stage == "sample":
+            own |= {"sample.driving": puppet_data / "train", "sample.reference": tmp_path / "photo.png", "sample.identity": "p0"}
+        if stage == "extract":
+            own |= {"extract.checkpoint": prepared}
+        changes = {k: _filled(v, places) for k, v in changes.items()}
+        return make_config(stage, **{key.replace(".", "__"): value for key, value in (own | changes).items()})
+
+    return make
+
+
+def _filled(value, places):
+    for name, place in places.items():
+        value = value.replace(f"{{{name}}}", str(place)) if isinstance(value, str) else value
+    return value
+
+
+@pytest.mark.parametrize("stage", ["control", "motion", "reference", "sample", "extract"])
+def test_what_would_work_passes(run_config, stage):
+    assert check_run(run_config(stage), dry=True) == check_run(run_config(stage)) == []
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_dry_run_finds_what_needs_no_weights(run_config, message):
+    stage, changes = WRONG[message]
+    with pytest.raises(UserError) as caught:
+        check_run(run_config(stage, **changes), dry=True)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_not_there_yet_is_a_note_for_a_dry_run_and_ends_a_run(run_config, tmp_path):
+    config = run_config("motion", **{"data.train": "[nowhere]", "model.control_from": tmp_path / "step0"})
+    notes = check_run(config, dry=True)
+    assert len(notes) == 2 and "nowhere/manifest.jsonl: no such file" in notes[0]
+    assert "train that stage first (bash Step0_train_BaseCtrl_LoRA.sh)" in notes[1]
+    with pytest.raises(UserError, match=r"nowhere/manifest.jsonl: no such file"):
+        check_run(config)
+
+
+def test_sampling_on_a_fresh_clone_says_what_to_run_first(run_config, tmp_path):
+    absent = {"model.control_from": tmp_path / "step2", "model.motion_from": tmp_path / "step1", "sample.window": 8}
+    with pytest.raises(UserError, match=r"bash Step2_finetune_BaseCtrl_LoRA\.sh"):
+        check_run(run_config("sample", **absent))
+    del absent["model.control_from"]
+    with pytest.raises(UserError, match=r"bash Step1_train_Motion_Module\.sh"):
+        check_run(run_config("sample", **absent))
+    puppets = {"data.puppets.root": tmp_path / "p", "sample.driving": tmp_path / "p" / "driving"}
+    with pytest.raises(UserError, match=r"sample\.driving: .*/p/driving: no such .* makes these puppets"):
+        check_run(run_config("sample", **puppets))
+
+
+def test_settings_without_effect_and_a_missing_face_embedder_are_noted(run_config):
+    changes = {"data.task_weights": "{canny: 2}", "model.face": "no.onnx", "loss.face_weight": 1}
+    notes = check_run(run_config("control", **changes))
+    assert [note.partition(":")[0] for note in notes] == ["data.task_weights", "the face term is OFF"]
+
+
+def test_a_run_asks_before_it_makes_puppets_or_loads_a_network(run_config, monkeypatch, tmp_path):
+    def too_late(*arguments, **options):
+        raise AssertionError("the checks come first")
+
+    monkeypatch.setattr(build, "ensure_puppets", too_late)
+    monkeypatch.setattr(build, "build_stage", too_late)
+    monkeypatch.setattr(sample, "open_inputs", too_late)
+    with pytest.raises(UserError, match=r"model\.lora_rank"):
+        build.train(run_config("motion", **{"model.lora_rank": 2, "data.puppets.root": tmp_path / "puppets"}))
+    with pytest.raises(UserError, match="has no LoRA for canny"):
+        sample.sample(run_config("sample", **{"sample.tasks": "{canny: 1}"}))
+
+
+def test_seconds_that_are_none_are_one_line(monkeypatch, capsys):
+    script = Path(__file__).parents[2] / "scripts" / "evaluate.py"
+    arguments = ["x", "--truth", "x", "--reference", "x", "--output", "x", "--seconds", "a=b"]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("--seconds: expected STAGE=S, such as step0=200, got 'a=b'")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from meta_animator.cli import run
 
-KEYS = ("psnr", "person_psnr", "face_psnr", "face_distance")
+KEYS = ("psnr", "person_psnr", "face_psnr", "face_distance", "lpips")
 
 
 def stage_seconds(text: str) -> tuple[str, float]:
@@ -31,23 +31,28 @@ def main() -> None:
         "--seconds", nargs="*", type=stage_seconds, default=[], metavar="STAGE=S", help="wall-clock times to record"
     )
     parser.add_argument("--face", default="", help="folder of a face embedder: adds the mean distance of faces")
+    parser.add_argument("--lpips", default="alex", choices=("alex", "vgg", "off"), help="trunk of LPIPS")
+    parser.add_argument("--lpips-trunk", default="", metavar="FILE", help="its weights; by default from torch's cache")
     parser.add_argument("--output", type=Path, required=True, help="folder for metrics.json and overview.png")
     args = parser.parse_args()
 
     from meta_animator.evaluation.animation import evaluate_animation
+    from meta_animator.evaluation.perceptual import load_lpips
     from meta_animator.media.images import write_image
     from meta_animator.models.face import FaceEmbedder
     from meta_animator.weights import write_json
 
     face = FaceEmbedder.from_pretrained(args.face).eval() if args.face else None
+    lpips = load_lpips(args.lpips, args.lpips_trunk) if args.lpips != "off" else None
     metrics, picture = evaluate_animation(
-        args.generated, args.truth, args.reference, clip=args.clip, shuffled=args.shuffled, seconds=dict(args.seconds), face=face
-    )
+        args.generated, args.truth, args.reference, clip=args.clip, shuffled=args.shuffled, seconds=dict(args.seconds),
+        face=face, lpips=lpips,
+    )  # fmt: skip
     write_json(args.output / "metrics.json", metrics)
     write_image(args.output / "overview.png", picture)
     rows = {"ours": metrics, **metrics["baselines"], **metrics["controls"]}
     for name, row in rows.items():
-        values = " ".join(f"{key} {row[key]:6.2f}" for key in KEYS if row.get(key) is not None)
+        values = " ".join(f"{key} {row[key]:6.{3 if key == 'lpips' else 2}f}" for key in KEYS if row.get(key) is not None)
         print(f"{name:<16} {values}")
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ControlNetModel, UNet2DConditionModel
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from torch import Tensor
 
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
-from meta_animator.models.control import MetaControlNet
-from meta_animator.models.lora import merged
+from meta_animator.models.control import MetaControlNet, NoHint
 from meta_animator.models.manifest import check_fields, check_fingerprint, check_manifest, check_parts
 from meta_animator.settings import RunConfig
 from meta_animator.training.checkpoint import find_checkpoint, read_weights, versions
@@ -62,7 +62,7 @@ def extract(config: RunConfig) -> list[Path]:
     check_fit(network.base_state(), shared, f"{where}, for base {config.model.base}")
     output = Path(config.output_dir)
     if merge:
-        shared, tasks = merged(shared, part(weights, f"lora.{merge}.")), []
+        shared, tasks = merged(network, shared, part(weights, f"lora.{merge}.")), []
     metadata = describe_checkpoint(manifest, shared) | ({"merged": merge} if merge else {})
     names = [CONTROLNET, *tasks]
     temporary = {name: _fresh(output / f".{name}.tmp") for name in names}
@@ -141,15 +141,28 @@ def _write_controlnet(folder: Path, network: MetaControlNet, shared: Mapping[str
 
 
 def _write_adapter(folder: Path, lora: Mapping[str, Tensor], metadata: dict) -> None:
-    rank = metadata["lora_rank"]
-    adapter = {
-        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True,
-        "r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
-        "use_rslora": False, "target_modules": sorted({n.rsplit(".lora_", 1)[0] for n in lora}),
-    }  # fmt: skip
-    write_json(folder / ADAPTER, adapter)
+    config = adapter_config(lora, metadata["lora_rank"]).to_dict()
+    write_json(folder / ADAPTER, {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()})
     save_tensors({PREFIX + n: w for n, w in lora.items()}, folder / ADAPTER_WEIGHTS, {"format": "pt"})
     write_json(folder / METADATA, metadata)
+
+
+def adapter_config(lora: Mapping[str, Tensor], rank: int) -> LoraConfig:
+    """What PEFT needs to know of a LoRA of ours: which linear layers it sits on, and that it counts with factor 1."""
+    layers = sorted({name.rsplit(".lora_", 1)[0] for name in lora})
+    return LoraConfig(r=rank, lora_alpha=rank, target_modules=layers, inference_mode=True)
+
+
+def merged(network: MetaControlNet, shared: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The shared weights with a LoRA folded in by PEFT: W + up down. `network`, of which only the shape counts, is on the meta
+    device."""
+    with torch.device("meta"):
+        plain = ControlNetModel.from_config(network.net.config)
+    plain.controlnet_cond_embedding = NoHint()
+    plain.load_state_dict(dict(shared), strict=True, assign=True)
+    model = get_peft_model(plain, adapter_config(lora, network.bank.rank), autocast_adapter_dtype=False)
+    set_peft_model_state_dict(model, {PREFIX + n: w for n, w in lora.items()})
+    return {n: p.detach() for n, p in model.merge_and_unload().named_parameters()}
 
 
 def _fresh(folder: Path) -> Path:

@@ -25,7 +25,7 @@ from meta_animator.weights import read_json
 
 def evaluate_animation(
     generated: Path, truth: Path, reference: Path, *, clip: str = "", shuffled: Path | None = None,
-    seconds: Mapping[str, float] | None = None, face: Any = None,
+    seconds: Mapping[str, float] | None = None, face: Any = None, lpips: Any = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """(metrics, overview picture) of a sampled run.
 
@@ -35,6 +35,7 @@ def evaluate_animation(
     clip        which clip of `truth`; empty: its first
     shuffled    folder of stage 3 driven by the poses in a wrong order: a control that must score worse
     seconds     wall-clock seconds per stage, for the record
+    lpips       a `perceptual.Lpips`: adds `lpips`
     face        a face embedder, best another one than training used: adds `face_distance`, see there
 
     Raises UserError where folders are missing or lengths differ.
@@ -55,7 +56,7 @@ def evaluate_animation(
     def score(candidate: np.ndarray) -> dict[str, Any]:
         masks = None if truths[0].mask is None else _stack(truths, "mask")
         boxes = [None if k is None else face_box(k) for k in target_poses]
-        row = frame_metrics(candidate, _stack(truths, "frame"), masks, boxes)
+        row = frame_metrics(candidate, _stack(truths, "frame"), masks, boxes, lpips=lpips)
         return row if face is None else row | {"face_distance": face_distance(face, candidate, truths)}
 
     metrics: dict[str, Any] = {**score(frames), "seconds": dict(seconds or {})}

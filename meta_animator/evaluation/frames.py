@@ -1,14 +1,17 @@
 """How near generated frames are to the true ones: PSNR, SSIM and L1, over the frame, the person and the face."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
+import cv2
 import numpy as np
 
 Box: TypeAlias = tuple[float, float, float, float]
 Mode: TypeAlias = Literal["standard", "disco_compat"]
 
 PSNR_CEILING = 100.0
+WINDOW = 7
+LUMA = np.array([0.2125, 0.7154, 0.0721])
 
 
 def frame_metrics(
@@ -17,6 +20,7 @@ def frame_metrics(
     masks: np.ndarray | None = None,
     face_boxes: Sequence[Box | None] | None = None,
     mode: Mode = "standard",
+    lpips: Callable[..., list[float]] | None = None,
 ) -> dict[str, float | int | None]:
     """Means over frames of per-frame values, in float64; a value that no frame has is None.
 
@@ -29,10 +33,11 @@ def frame_metrics(
     ssim    Wang et al. 2004 as scikit-image computes it by default: uniform 7 x 7 window, mean over RGB
     l1      mean absolute difference, 0 to 255
     person_psnr, person_l1, face_psnr   the same over the pixels of the mask or the box
+    lpips   with `lpips` (see perceptual.py), the distance of the frame, 0 for equal ones
     frames, person_frames, face_frames  how many frames stand behind each mean
 
-    mode "disco_compat" gives ssim and l1 in the units of the DisCo family of papers: SSIM of gray frames, and l1
-    divided once more by h w.
+    mode "disco_compat" gives ssim, l1 and lpips in the units of the DisCo family of papers: SSIM of gray frames, l1
+    divided once more by h w, LPIPS of pixels that are not brought to [-1, 1].
     """
     _check(generated, truth, masks, face_boxes, mode)
     difference = generated.astype(np.float64) - truth.astype(np.float64)
@@ -42,6 +47,7 @@ def frame_metrics(
     pixels = difference.shape[1] * difference.shape[2]
     return {
         "psnr": _mean([psnr(d) for d in difference]),
+        **({} if lpips is None else {"lpips": _mean(lpips(generated, truth, unscaled=mode == "disco_compat"))}),
         "ssim": _mean([ssim(a, b, gray=mode == "disco_compat") for a, b in zip(generated, truth, strict=True)]),
         "l1": float(np.abs(difference).mean()) / (pixels if mode == "disco_compat" else 1),
         "person_psnr": _mean([psnr(d) for d in people]),
@@ -60,13 +66,27 @@ def psnr(difference: np.ndarray) -> float:
 
 
 def ssim(generated: np.ndarray, truth: np.ndarray, gray: bool = False) -> float:
-    """Structural similarity of two uint8 (h, w, 3) frames, at least 7 pixels high and wide."""
-    from skimage.color import rgb2gray
-    from skimage.metrics import structural_similarity
+    """Structural similarity of two uint8 (h, w, 3) frames, at least 7 pixels high and wide: Wang et al. 2004, eq. 13, over
+    uniform windows of 7 x 7 that lie inside, with sample covariances; the mean over windows and channels.
 
-    if gray:
-        return float(structural_similarity(rgb2gray(truth) * 255, rgb2gray(generated) * 255, data_range=255))
-    return float(structural_similarity(truth, generated, channel_axis=-1, data_range=255))
+    gray   of their luma (0.2125, 0.7154, 0.0721) instead
+    """
+    x, y = (frame.astype(np.float64) @ LUMA if gray else frame.astype(np.float64) for frame in (truth, generated))
+    mean_x, mean_y = _window_means(x), _window_means(y)
+    sample = WINDOW**2 / (WINDOW**2 - 1)
+    var_x, var_y = (sample * (_window_means(v * v) - m * m) for v, m in ((x, mean_x), (y, mean_y)))
+    covariance = sample * (_window_means(x * y) - mean_x * mean_y)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return float(np.mean(likeness / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))))
+
+
+def _window_means(values: np.ndarray) -> np.ndarray:
+    """Means over all windows that lie inside float64 (h, w) or (h, w, c)."""
+    if min(values.shape[:2]) < WINDOW:
+        raise ValueError(f"expected frames of at least {WINDOW} x {WINDOW} pixels, got {values.shape[1]} x {values.shape[0]}")
+    half = WINDOW // 2
+    return cv2.blur(values, (WINDOW, WINDOW))[half:-half, half:-half]
 
 
 def _check(

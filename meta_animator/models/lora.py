@@ -93,13 +93,3 @@ class LoRABank:
                 layer.add(task, rank)
             self.tasks.append(task)
         copy_strict(self.state(task), state, what)
-
-
-@torch.no_grad()
-def merged(shared: Mapping[str, Tensor], lora: Mapping[str, Tensor], weight: float = 1.0) -> dict[str, Tensor]:
-    """Shared weights with a LoRA (`LoRABank.state`) folded in: W + weight * up down."""
-    state = dict(shared)
-    for name in [n.removesuffix(".lora_A.weight") for n in lora if n.endswith(".lora_A.weight")]:
-        delta = lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"]
-        state[f"{name}.weight"] = shared[f"{name}.weight"] + weight * delta
-    return state

@@ -21,6 +21,7 @@ from meta_animator.models.backbones import load_backbone
 from meta_animator.pipelines.animate import Animator, shared_noise_of
 from meta_animator.pipelines.driving import Driving, open_inputs
 from meta_animator.settings import RunConfig, SampleConfig
+from meta_animator.stages.check_checkpoints import check_control_folder
 from meta_animator.stages.checks import check_run, check_size
 from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import write_json
@@ -95,6 +96,7 @@ def _load_control(models: Assembly, config: RunConfig) -> dict:
     """Fill the Meta ControlNet from a run, or from a folder that `extract` wrote; returns what that says of itself."""
     source = config.model.control_from
     if (Path(source) / METADATA).is_file():
+        check_control_folder(config)
         return load_control_folder(models, source)
     manifest, weights = read_weights(source)
     models.load_control(manifest, weights, source)

@@ -266,6 +266,11 @@ def test_a_merged_controlnet_needs_no_lora(original, make_config, tmp_path):
     torch.manual_seed(99)
     fresh = build_assembly(config.model, with_motion=False, face=False)
     assert load_control_folder(fresh, tmp_path / "merged" / "controlnet")["merged"] == "seg"
+    shared, lora = models.control.base_state(), models.control.bank.state("seg")
+    for name, weight in fresh.control.base_state().items():
+        module = name.removesuffix(".weight")
+        added = lora[f"{module}.lora_B.weight"] @ lora[f"{module}.lora_A.weight"] if f"{module}.lora_A.weight" in lora else 0
+        torch.testing.assert_close(weight, shared[name] + added, rtol=1e-6, atol=1e-7)
     models.control.bank.use("seg")
     fresh.control.bank.use(None)
     with torch.no_grad():

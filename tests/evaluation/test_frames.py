@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.color import rgb2gray
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from meta_animator.evaluation.frames import frame_metrics
+from meta_animator.evaluation.frames import frame_metrics, ssim
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.integers(0, 256, (3, 16, 20, 3), dtype=np.uint8)
@@ -32,6 +33,17 @@ def test_psnr_is_a_mean_over_frames_and_never_wraps_around():
     noisy = RNG.integers(0, 256, TRUTH.shape, dtype=np.uint8)
     expected = np.mean([peak_signal_noise_ratio(t, g, data_range=255) for t, g in zip(TRUTH, noisy, strict=True)])
     assert frame_metrics(noisy, TRUTH)["psnr"] == pytest.approx(expected)
+
+
+def test_ssim_is_that_of_scikit_image():
+    for truth, noise in ((TRUTH[0], 255), (TRUTH[1] // 4, 20), (np.full((9, 7, 3), 200, np.uint8), 9)):
+        other = np.clip(truth.astype(int) + RNG.integers(-noise, noise + 1, truth.shape), 0, 255).astype(np.uint8)
+        colour = structural_similarity(truth, other, channel_axis=-1, data_range=255)
+        assert ssim(other, truth) == pytest.approx(colour, abs=1e-12)
+        gray = structural_similarity(rgb2gray(truth) * 255, rgb2gray(other) * 255, data_range=255)
+        assert ssim(other, truth, gray=True) == pytest.approx(gray, abs=1e-12)
+    with pytest.raises(ValueError, match="at least 7 x 7"):
+        ssim(TRUTH[0, :6], TRUTH[0, :6])
 
 
 def test_person_and_face_are_measured_where_they_are():

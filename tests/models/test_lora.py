@@ -6,7 +6,7 @@ from torch import nn
 
 from meta_animator.errors import UserError
 from meta_animator.models.control import MetaControlNet
-from meta_animator.models.lora import LoRABank, merged
+from meta_animator.models.lora import LoRABank
 from meta_animator.settings import TASKS
 from meta_animator.weights import copy_strict, load_tensors, save_tensors
 from tests import tiny
@@ -17,6 +17,13 @@ def run(control, dtype=torch.float32):
     with torch.no_grad():
         down, mid = control(latents.to(dtype), t, context.to(dtype))
     return torch.cat([x.flatten() for x in (*down, mid)])
+
+
+def merged(shared, lora, weight):
+    """W + weight * up down."""
+    names = [n.removesuffix(".lora_A.weight") for n in lora if n.endswith(".lora_A.weight")]
+    added = {f"{n}.weight": weight * lora[f"{n}.lora_B.weight"] @ lora[f"{n}.lora_A.weight"] for n in names}
+    return {name: weight.detach() + added.get(name, 0) for name, weight in shared.items()}
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3])

@@ -1,6 +1,8 @@
 """What a run, and --dry-run, say before anything is made, loaded or encoded."""
 
+import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,14 +16,14 @@ from meta_animator.stages.checks import check_run
 
 WRONG = {  # message: stage and settings
     "data.cache_latents: cannot hold random crops": ("control", {"data.random_crop": 0.5}),
-    "known: dwpose": ("control", {"data.task_weights": "{dwpos: 2}"}),
+    "unknown task 'dwpos'": ("control", {"data.task_weights": "{dwpos: 2}"}),
     "data.width: 66 is not divisible by 8": ("control", {"data.width": 66}),
     "data.num_frames: 9 is more than model.motion_max_seq_length, 8": ("motion", {"data.num_frames": 9}),
     "no clip is long enough for 8 frames": ("motion", {"data.num_frames": 8}),
     "has no LoRA for canny (it has dwpose, seg, blurred); set model.tasks to a subset": ("motion", {"model.tasks": "[canny]"}),
     "LoRA rank 4, this run's model.lora_rank is 2": ("reference", {"model.lora_rank": 2}),
     "stage 2 learns one person; data.train holds 4": ("reference", {"data.train": "[{data}/train]"}),
-    "no frame can show the task 'depth'": ("control", {"model.tasks": "[depth]", "data.train": "[{photos}]"}),
+    "no frame can show the task 'depth'": ("control", {"model.tasks": "[depth]", "data.train": "[{flat}]"}),
     "has no LoRA for canny (it has dwpose, seg, blurred); set sample.tasks to a subset": (
         "sample", {"sample.tasks": "{canny: 1}"},
     ),
@@ -40,7 +42,7 @@ WRONG = {  # message: stage and settings
 def run_config(make_config, prepared, puppet_data, tmp_path):
     """A run of a stage that would work, with changes."""
     write_image(tmp_path / "photo.png", np.zeros((64, 64, 3), np.uint8))
-    places = {"data": puppet_data, "prepared": prepared, "photos": puppet_data / "person"}
+    places = {"data": puppet_data, "prepared": prepared, "flat": without_depth(puppet_data / "person", tmp_path / "flat")}
 
     def make(stage: str, **changes):
         own = {"model.control_from": prepared} if stage not in ("control", "extract") else {}
@@ -52,6 +54,16 @@ def run_config(make_config, prepared, puppet_data, tmp_path):
         return make_config(stage, **{key.replace(".", "__"): value for key, value in (own | changes).items()})
 
     return make
+
+
+def without_depth(data: Path, folder: Path) -> Path:
+    """A copy of a data set whose manifest knows of no depth."""
+    shutil.copytree(data, folder)
+    entries = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
+    for entry in entries:
+        del entry["layers"]["depth"]
+    (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, entries)))
+    return folder
 
 
 def _filled(value, places):

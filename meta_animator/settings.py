@@ -187,9 +187,12 @@ class SampleConfig:
     tasks: dict[str, float] = setting({"dwpose": 1.0}, "conditions in use and the strength of each")
     loras: dict[str, float] = setting({}, "extracted LoRA folders and weights, instead of the checkpoint's LoRAs", path=True)
     controlnet_conditioning_scale: float = setting(1.0, "strength of all control residuals together", low=0.0)
-    num_inference_steps: int = setting(50, "DDIM steps", low=1)
+    num_inference_steps: int = setting(50, "sampling steps", low=1)
+    sampler: str = setting(
+        "ddim", "DDIM, or DPM-Solver++(2M), which needs fewer steps", choices=("ddim", "dpm_solver_2m")
+    )  # fmt: skip
     guidance_scale: float = setting(7.5, "classifier-free guidance; 1: off", low=0.0)
-    eta: float = setting(0.0, "DDIM stochasticity", low=0.0)
+    eta: float = setting(0.0, "DDIM stochasticity; 0 with other samplers", low=0.0)
     init_noise: str = setting(
         "inversion", "what all frames share in the first latent: the inverted photo, or noise", choices=("inversion", "random")
     )

@@ -17,10 +17,12 @@ from meta_animator.data.puppets.render import render_clip
 from meta_animator.data.samples import SampleSet
 from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.data.writer import DatasetWriter
+from meta_animator.models.assembly import Assembly
+from meta_animator.models.backbones import load_backbone
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.models.tokenizer import make_tokenizer
-from meta_animator.settings import RunConfig
+from meta_animator.settings import ModelConfig, RunConfig
 from meta_animator.stages.build import build_stage, load_batches
 from meta_animator.weights import write_json
 
@@ -106,6 +108,11 @@ def make_config(folder: Path, base: Path, data: Path, stage: str = "control", **
     config = load_config(empty, [f"{key}={value}" for key, value in values.items()])
     empty.unlink()
     return config
+
+
+def make_models(config: ModelConfig, with_motion: bool = False) -> Assembly:
+    """Base, Meta ControlNet and, if wanted, motion module, without any checkpoint."""
+    return Assembly(config, load_backbone(config), with_motion)
 
 
 def make_stage(config: RunConfig):

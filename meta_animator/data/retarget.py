@@ -41,23 +41,16 @@ def fit_keypoints(driving: np.ndarray, reference: np.ndarray, threshold: float =
     return fitted
 
 
-def fit_drawn_pose(
-    frames: np.ndarray, reference_box: tuple[float, float, float, float], size: tuple[int, int]
-) -> np.ndarray:
-    """A drawn pose video (f, h, w, 3), scaled and moved into the reference person's box: uint8 (f, *size, 3).
-
-    reference_box is (x0, y0, x1, y1) in the picture of `size` (height, width), best taken with `drawn_box` from the
-    reference's own drawn pose. The clip's tall poses get the box's height; its feet stand on the box's lower edge, its
-    middle is the box's. Raises UserError where nothing is drawn.
-    """
-    scale, shift = drawn_pose_fit(frames, reference_box)
-    return np.stack([warp_drawn(frame, scale, shift, size) for frame in frames])
-
-
 def drawn_pose_fit(
     frames: Iterable[np.ndarray], reference_box: tuple[float, float, float, float]
 ) -> tuple[float, tuple[float, float]]:
-    """The (scale, shift) of `fit_drawn_pose`, for `warp_drawn`; looks at one frame at a time."""
+    """The (scale, shift) for `warp_drawn` that bring drawn poses (h, w, 3) into the reference person's box; looks at one frame
+    at a time.
+
+    reference_box is (x0, y0, x1, y1) in the output picture, best taken with `drawn_box` from the reference's own drawn pose.
+    The clip's tall poses get the box's height; its feet stand on the box's lower edge, its middle is the box's. Raises
+    UserError where nothing is drawn.
+    """
     found = np.array([box for box in map(drawn_box, frames) if box is not None])
     if len(found) == 0:
         raise UserError("the drawn pose video is black: no frame shows a pose")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -269,10 +270,10 @@ def fill_prompt(template: str, identifier: str, description: str) -> str:
 
 def to_pixels(image: np.ndarray) -> Tensor:
     """uint8 (h w 3) to float32 (3 h w) in [-1, 1]."""
-    return torch.tensor(image).permute(2, 0, 1).float() / 127.5 - 1
+    return rearrange(torch.tensor(image), "h w c -> c h w").float() / 127.5 - 1
 
 
 def to_images(pixels: Tensor) -> np.ndarray:
     """(... 3 h w) in [-1, 1], clipped, to uint8 (... h w 3)."""
     image = ((pixels.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return image.movedim(-3, -1).contiguous().numpy()
+    return rearrange(image, "... c h w -> ... h w c").contiguous().numpy()

@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
 from meta_animator.models.arcface import load_face
-from meta_animator.models.backbones import load_backbone
 from meta_animator.models.manifest import check_manifest, check_parts, part_of
 from meta_animator.models.motion import check_length
 from meta_animator.settings import ModelConfig
@@ -156,7 +154,3 @@ class Assembly(nn.Module):
     def enable_gradient_checkpointing(self) -> None:
         self.control.net.enable_gradient_checkpointing()
         self.backbone.enable_gradient_checkpointing()
-
-
-def build_assembly(config: ModelConfig, *, with_motion: bool, face: bool, device: torch.device | str = "cpu") -> Assembly:
-    return Assembly(config, load_backbone(config), with_motion, face).to(device)

@@ -3,7 +3,6 @@
 Shapes: control_latents (b c h w) or (b f c h w); t (b,); context (b n d).
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 
 from meta_animator.errors import UserError
 from meta_animator.models.lora import LoRABank
-from meta_animator.weights import copy_strict
 
 
 class ControlOutput(NamedTuple):
@@ -90,10 +88,6 @@ class MetaControlNet(ModelMixin, ConfigMixin):
     def base_state(self) -> dict[str, Tensor]:
         """The shared weights under the names of diffusers' ControlNetModel."""
         return {n.replace(".base.", "."): p for n, p in self.net.named_parameters() if not _is_lora(n)}
-
-    def load_base(self, state: Mapping[str, Tensor], what: str) -> None:
-        """Raises UserError unless every name and shape matches."""
-        copy_strict(self.base_state(), state, what)
 
 
 def _is_lora(parameter_name: str) -> bool:

@@ -16,7 +16,7 @@ from meta_animator.data.samples import fill_prompt, to_images, to_pixels
 from meta_animator.diffusion.clip_noise import clip_noise
 from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.diffusion.randomness import noise_for
-from meta_animator.diffusion.samplers import Callback, ddim
+from meta_animator.diffusion.samplers import Callback, ddim, dpm_solver_2m
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.pipelines.driving import Driving
@@ -147,11 +147,14 @@ class Animator:
             t, texts = t.expand(count), (context.expand(count, -1, -1), null.expand(count, -1, -1))
             return self.guide.predict(x_t[0], t, *texts, flat)[None]
 
-        return ddim(
-            lambda x_t, t: predict_in_windows(lambda x, frames: predict(x, t, frames), x_t, windows, weights),
-            x_T, self.models.backbone.process, timesteps, eta=sample.eta,
-            generator=torch.Generator().manual_seed(self.config.seed), callback=self._watch("sampling", len(timesteps), progress),
-        )  # fmt: skip
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            return predict_in_windows(lambda x, frames: predict(x, t, frames), x_t, windows, weights)
+
+        process, watch = self.models.backbone.process, self._watch("sampling", len(timesteps), progress)
+        if sample.sampler == "dpm_solver_2m":
+            return dpm_solver_2m(denoise, x_T, process, timesteps, callback=watch)
+        generator = torch.Generator().manual_seed(self.config.seed)
+        return ddim(denoise, x_T, process, timesteps, eta=sample.eta, generator=generator, callback=watch)
 
     def _watch(self, what: str, count: int, then: Callback | None = None) -> Callback:
         """A callback that raises UserError where the latents are not finite after one of `count` steps, else calls `then`."""

@@ -19,6 +19,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.animatediff import AnimateDiffPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
+from einops import rearrange
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 
@@ -107,7 +108,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
 
     @classmethod
     def from_assembly(cls, models: Assembly, scheduler: SchedulerMixin | None = None, **options: Any) -> "MetaAnimatorPipeline":
-        """The networks of a run (`build_assembly` with the run's checkpoints loaded), which it shares.
+        """The networks of a run (`stages.sample.load_animator` has the run's checkpoints loaded), which it shares.
 
         scheduler   instead of DDIM as in stage 3. Raises ValueError where it has to be named: diffusers' DDIMScheduler takes
                     every step to be T // n long, which no "linspace" step is ("trailing" ones are where n divides T)
@@ -303,7 +304,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
     def _decode(self, latents: Tensor, chunk: int, output_type: str) -> Any:
         parts = latents[0].split(chunk)
         pixels = torch.cat([self.vae.decode(p.to(self.vae.dtype) / self.vae.config.scaling_factor).sample for p in parts])
-        return self.video_processor.postprocess_video(pixels.transpose(0, 1)[None].float(), output_type=output_type)
+        return self.video_processor.postprocess_video(rearrange(pixels, "f c h w -> 1 c f h w").float(), output_type=output_type)
 
 
 def _check_loras(loras: Any, control: MetaControlNet) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from meta_animator.errors import UserError
@@ -45,5 +46,5 @@ def predict_in_windows(
     total = torch.zeros_like(x_t)
     for (start, stop), row in zip(windows, weights.to(x_t), strict=True):
         frames = slice(start, stop)
-        total[:, frames] += row[frames].view(1, -1, 1, 1, 1) * predict(x_t[:, frames], frames)
+        total[:, frames] += rearrange(row[frames], "f -> 1 f 1 1 1") * predict(x_t[:, frames], frames)
     return total

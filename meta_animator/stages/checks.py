@@ -102,6 +102,8 @@ def check_settings(config: RunConfig) -> None:
     if not sample.tasks:
         raise UserError("sample.tasks is empty: name at least one, such as {dwpose: 1.0}")
     check_tasks(list(sample.tasks), "sample.tasks")
+    if sample.eta and sample.sampler != "ddim":
+        raise UserError(f"sample.eta: {sample.eta} is for sampler ddim; {sample.sampler} draws no noise, set it to 0")
     if model.motion_from and sample.window > model.motion_max_seq_length:
         limit = model.motion_max_seq_length
         raise UserError(f"sample.window: {sample.window} is more than model.motion_max_seq_length, {limit}")

@@ -10,7 +10,6 @@ from peft import PeftModel
 
 from meta_animator.conversion.lora import extract, load_control_folder, load_extracted
 from meta_animator.errors import UserError
-from meta_animator.models.assembly import build_assembly
 from meta_animator.models.control import ControlOutput, NoHint
 from meta_animator.stages.sample import load_animator
 from meta_animator.training.checkpoint import Checkpoint, save_checkpoint
@@ -23,7 +22,7 @@ PERSON = {"p0": "<id000>", "held-out": "<id001>"}
 def save_run(config, seed=0, drop=()):
     """A run folder with one checkpoint of random weights; returns the models that it holds."""
     torch.manual_seed(seed)
-    models = build_assembly(config.model, with_motion=False, face=False)
+    models = tiny.make_models(config.model)
     tiny.randomise_zeros(models.control, seed=seed)
     models.identifiers = dict(PERSON)
     manifest = {"stage": "reference", "prompt": "Person looks like {identifier}", "person": "held-out"}
@@ -51,7 +50,7 @@ def extracted(original, make_config, tmp_path):
     config = make_config("extract", name="loras", extract__checkpoint=folder / "run")
     shutil.copytree(folder / "loras", tmp_path / "loras", dirs_exist_ok=True)
     torch.manual_seed(99)
-    return models, build_assembly(config.model, with_motion=False, face=False), tmp_path / "loras", config
+    return models, tiny.make_models(config.model), tmp_path / "loras", config
 
 
 def same_outputs(one, two, exact=True):
@@ -133,7 +132,7 @@ def one_line(error) -> str:
 def test_a_lora_of_another_base_is_refused(extracted, tmp_path):
     models, _, folder, config = extracted
     config.model.base = str(tiny.make_base(tmp_path / "other", seed=1))
-    other = build_assembly(config.model, with_motion=False, face=False)
+    other = tiny.make_models(config.model)
     for load, name in ((load_extracted, "seg"), (load_control_folder, "controlnet")):
         with pytest.raises(UserError) as error:
             load(other, folder / name)
@@ -153,7 +152,7 @@ def test_a_lora_of_another_controlnet_is_refused(extracted):
 def test_a_lora_of_another_rank_is_refused(extracted):
     _, _, folder, config = extracted
     config.model.lora_rank = 2
-    other = build_assembly(config.model, with_motion=False, face=False)
+    other = tiny.make_models(config.model)
     load_control_folder(other, folder / "controlnet")
     with pytest.raises(UserError, match=r"has LoRA rank 4, this run's model.lora_rank is 2") as error:
         load_extracted(other, folder / "seg")
@@ -264,7 +263,7 @@ def test_a_merged_controlnet_needs_no_lora(original, make_config, tmp_path):
     )
     assert [f.name for f in extract(config)] == ["controlnet"]
     torch.manual_seed(99)
-    fresh = build_assembly(config.model, with_motion=False, face=False)
+    fresh = tiny.make_models(config.model)
     assert load_control_folder(fresh, tmp_path / "merged" / "controlnet")["merged"] == "seg"
     shared, lora = models.control.base_state(), models.control.bank.state("seg")
     for name, weight in fresh.control.base_state().items():

@@ -4,7 +4,7 @@ import pytest
 from meta_animator.data import keypoints as kp
 from meta_animator.data.conditions import draw_condition
 from meta_animator.data.layers import Layers
-from meta_animator.data.retarget import drawn_box, fit_drawn_pose, fit_keypoints
+from meta_animator.data.retarget import drawn_box, drawn_pose_fit, fit_keypoints, warp_drawn
 from meta_animator.errors import UserError
 from tests.data.people import standing_person
 
@@ -86,6 +86,11 @@ def test_half_bodies_align_by_what_is_seen():
     clip[..., 2] = 0
     with pytest.raises(UserError, match="in common"):
         fit_keypoints(clip, reference)
+
+
+def fit_drawn_pose(frames, box, size):
+    fit = drawn_pose_fit(frames, box)
+    return np.stack([warp_drawn(frame, *fit, size) for frame in frames])
 
 
 def test_drawn_poses_are_fitted_by_their_box():

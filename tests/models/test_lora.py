@@ -33,7 +33,7 @@ def test_an_active_lora_equals_merged_weights(weight):
     active = run(control, torch.float64)
     control.bank.use(None)
     assert (active - run(control, torch.float64)).abs().max() > 1e-3
-    control.load_base(merged(control.base_state(), control.bank.state("seg"), weight), "merged")
+    copy_strict(control.base_state(), merged(control.base_state(), control.bank.state("seg"), weight), "merged")
     torch.testing.assert_close(run(control, torch.float64), active, rtol=0, atol=1e-8)
 
 
@@ -44,7 +44,7 @@ def test_several_weighted_loras_equal_their_merged_sum():
     active = run(control, torch.float64)
     control.bank.use(None)
     for task, weight in weights.items():
-        control.load_base(merged(control.base_state(), control.bank.state(task), weight), "merged")
+        copy_strict(control.base_state(), merged(control.base_state(), control.bank.state(task), weight), "merged")
     torch.testing.assert_close(run(control, torch.float64), active, rtol=0, atol=1e-8)
 
 

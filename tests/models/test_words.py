@@ -7,9 +7,9 @@ from transformers import CLIPTokenizer
 
 from meta_animator.data.puppets.dataset import describe
 from meta_animator.errors import UserError
-from meta_animator.models.assembly import build_assembly
 from meta_animator.models.backbones.sd import pairs, rare_words
 from meta_animator.models.tokenizer import SPECIAL, base_tokenizer, make_tokenizer
+from tests import tiny
 
 PEOPLE = [describe(seed) for seed in range(6)]
 
@@ -65,7 +65,7 @@ def test_pairs_of_rare_words_are_unique_and_stay_when_more_are_asked_for():
 @pytest.mark.parametrize("people", [3, 12, 40])
 def test_every_person_has_an_identifier_of_their_own_and_keeps_it(make_config, people):
     """Twelve are reserved in the tiny tokenizer; beyond them, pairs serve."""
-    models = build_assembly(make_config().model, with_motion=False, face=False)
+    models = tiny.make_models(make_config().model)
     models.name_people(["first", "second", "first"])
     before = dict(models.identifiers)
     models.name_people([*(f"p{k}" for k in range(people - 2)), "second"])

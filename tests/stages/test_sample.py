@@ -77,6 +77,14 @@ def test_stage_3_shows_what_stage_1_was_trained_at(sampled, make_config, prepare
         facts("e", slow)
 
 
+def test_the_sampler_can_be_chosen(sampled):
+    """With many steps both walk the same path; the sampler's own behaviour is tested where it is."""
+    few, many = ({"sample__init_noise": "random", "sample__num_inference_steps": n, "sample__guidance_scale": 1} for n in (3, 60))
+    assert not np.array_equal(sampled("ddim", **few)[1], sampled("solver", sample__sampler="dpm_solver_2m", **few)[1])
+    one, two = sampled("ddim60", **many)[1], sampled("solver60", sample__sampler="dpm_solver_2m", **many)[1]
+    assert np.abs(one - two).mean() < 2
+
+
 def test_extracted_folders_are_enough_to_sample(sampled, make_config, prepared):
     _, frames = sampled("run")
     extract(make_config("extract", "loras", extract__checkpoint=prepared))

@@ -50,10 +50,12 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 def _load(path: Path) -> Any:
     """Checkpoints of PyTorch Lightning hold objects of its own, which `weights_only` refuses: they are left empty."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_tensors_only)
+    with open(path, "rb") as file:  # given a name, torch.load goes by its ending
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=False, pickle_module=_tensors_only)
 
 
 class _Left:

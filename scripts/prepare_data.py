@@ -12,7 +12,8 @@ from meta_animator.cli import run
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, nargs="+", required=True, help="a video, a folder of photos, or photos")
-    parser.add_argument("--keypoints", type=Path, help=".npz: keypoints (frames, 133, 3); mask: bits packed by row")
+    annotated = ".npz: keypoints (frames, 133, 3); mask: bits packed by row. For photos also a folder with NAME.npz for each"
+    parser.add_argument("--keypoints", type=Path, help=annotated)
     parser.add_argument("--output", type=Path, required=True, help="the data-set folder to make")
     parser.add_argument("--identity", default="", help="the person's name; by default the name of the input")
     parser.add_argument("--prompt", default="", help="a description of the scene, for {description} in prompts")
@@ -63,7 +64,10 @@ def main() -> None:
     if summary.skipped:
         print(f"no person found in {len(summary.skipped)} photos, skipped: {', '.join(summary.skipped)}")
     if summary.empty:
-        print(f"no person found in {summary.empty} frames of the video; they were kept")
+        share = f"{summary.empty} of {summary.of} frames ({summary.empty / summary.of:.0%})"
+        print(f"no person found in {share} of the video; they were kept")
+    for note in summary.notes:
+        print(f"note: {note}")
     print(f"look at {options.output / 'sheets' / 'overview.png'}")
 
 

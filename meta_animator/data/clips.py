@@ -164,8 +164,11 @@ def driving_clip(path: str | Path, task: str = "dwpose") -> Clip:
     )
 
 
-def read_keypoints(path: Path) -> np.ndarray:
-    """float32 (frames, 133, 3) from an .npz; UserError where it is not one or has another shape."""
+def read_keypoints(path: Path, single: bool = False) -> np.ndarray:
+    """float32 (frames, 133, 3) from an .npz; UserError where it is not one or has another shape.
+
+    With `single`, one frame may come as (133, 3).
+    """
     refuse_impostor(path)
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -175,6 +178,7 @@ def read_keypoints(path: Path) -> np.ndarray:
     except Exception as error:  # zip, npy and pickle errors have no common type
         check_handles(error, path)
         raise UserError(f"{path}: cannot be read; expected an .npz with 'keypoints' (frames, 133, 3)") from error
+    keypoints = keypoints[None] if single and keypoints.ndim == 2 else keypoints
     if keypoints.ndim != 3 or keypoints.shape[1:] != (NUM_KEYPOINTS, 3):
         raise UserError(f"{path}: keypoints have shape {keypoints.shape}; expected (frames, 133, 3)")
     if not len(keypoints):

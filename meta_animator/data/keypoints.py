@@ -89,6 +89,11 @@ def person_box(
     return float(x0 - dx), float(y0 - dy), float(x1 + dx), float(y1 + dy)
 
 
+def sees_person(keypoints: np.ndarray, threshold: float = VISIBLE) -> np.ndarray:
+    """Whether points (..., 133, 3) show a person, at least three of them: bool (...)."""
+    return (keypoints[..., 2] >= threshold).sum(-1) >= 3
+
+
 def flip_keypoints(keypoints: np.ndarray, width: int) -> np.ndarray:
     """The points (..., 133, 3) of the picture mirrored left to right, `width` pixels wide."""
     flipped = keypoints[..., list(FLIP_ORDER), :].copy()

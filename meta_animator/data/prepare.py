@@ -24,8 +24,7 @@ class PrepareConfig:
     """What to make from what.
 
     inputs     one video, one folder of photos, or several photos
-    keypoints  .npz with `keypoints` (frames, 133, 3) and maybe `mask` (frames, h, ceil(w / 8)), packed bits;
-               one entry per frame of the video, or per photo in the order of their names
+    keypoints  .npz with keypoints and maybe masks, or for photos a folder of them, as `annotations` describes
     size       (height, width) to crop and scale to, around the person; None keeps the frames as they are
     fps        frames per second to keep of a video; None keeps all
     heldout    (first, end) frame numbers of the input kept out of training; end is not included
@@ -44,13 +43,15 @@ class PrepareConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What was made; `skipped` names the photos without a person, `empty` counts such frames of a video."""
+    """What was made; `skipped` names the photos without a person, `empty` counts such frames of the `of` of a video."""
 
     frames: int
     heldout: int
     skipped: list[str]
     empty: int
     tasks: list[str]
+    of: int = 0
+    notes: Sequence[str] = ()
 
 
 def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None = None) -> Summary:
@@ -90,7 +91,7 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
                 writer.add(id=id, layers=loaded(indices, heldout), fps=config.fps or source.fps, **about)
         tasks = write_sheets(writer.staging / "sheets", [samples[index] for index in sorted(samples)], title=identity)
     out = sum(len(indices) for indices, heldout in runs if heldout)
-    return Summary(done, out, source.skipped, source.empty, tasks)
+    return Summary(done, out, source.skipped, source.empty, tasks, source.num_frames, source.notes())
 
 
 def write_sheets(folder: Path, samples: Sequence[tuple[str, Layers]], title: str = "") -> list[str]:

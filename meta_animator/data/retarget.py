@@ -24,13 +24,16 @@ def fit_keypoints(driving: np.ndarray, reference: np.ndarray, threshold: float =
 
     Scale: from the frames in which the driver's pose is most like the reference's. Place: sideways by the hips'
     middle, in height by the lower ankle, so that the feet stand on the same floor; where those are not seen in both,
-    by hips or neck. Medians over the clip. Scores stay. Raises UserError where the two have too little in common.
+    by hips or neck. Medians over the frames that show a person. Scores stay. Raises UserError where the two have too little
+    in common, or the reference shows nobody.
     """
-    scale = _scale(driving, reference, threshold)
+    if not kp.sees_person(reference, threshold):
+        raise UserError("the reference photo shows no person (all scores below 0.3); take another, or set sample.fit_pose=false")
+    scale, shown = _scale(driving, reference, threshold), driving[kp.sees_person(driving, threshold)]
     shift = np.zeros(2)
     for axis, anchors in ((0, (_hips, _neck, _anything)), (1, (_floor, _hips, _neck, _anything))):
         for anchor in anchors:
-            there, here = anchor(reference[None], threshold), anchor(driving, threshold)
+            there, here = anchor(reference[None], threshold), anchor(shown, threshold)
             if np.isfinite(there).any() and np.isfinite(here).mean() > 0.5:
                 shift[axis] = np.nanmedian(there, axis=0)[axis] - scale * np.nanmedian(here, axis=0)[axis]
                 break

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from meta_animator.data.clips import read_keypoints
+from meta_animator.data.annotations import Entry, check_points, natural_key, outside_note, read_film, read_photos
 from meta_animator.data.crops import figure_crop
 from meta_animator.data.figures import Figure, figure_of_frame, figure_of_points
-from meta_animator.data.keypoints import VISIBLE
+from meta_animator.data.keypoints import sees_person
 from meta_animator.data.layers import Layers
 from meta_animator.data.transforms import Box
 from meta_animator.errors import UserError
@@ -24,12 +24,12 @@ class Source(abc.ABC):
 
     num_frames: int
     fps = 1.0
-    keypoints: np.ndarray | None
-    masks: np.ndarray | None
+    entries: list[Entry] | None
 
     def __init__(self) -> None:
         self.skipped: list[str] = []
         self.empty = 0
+        self.points = (0, 0)  # that lie outside, that are seen; of the frames that were read
 
     @abc.abstractmethod
     def select(self, fps: float | None) -> list[int]:
@@ -41,7 +41,7 @@ class Source(abc.ABC):
 
     def shows_person(self, index: int) -> bool:
         """Whether at least three points are seen; True where there are no keypoints to tell."""
-        return self.keypoints is None or int((self.keypoints[index, :, 2] >= VISIBLE).sum()) >= 3
+        return self.entries is None or sees_person(self.entries[index].keypoints)
 
     @abc.abstractmethod
     def read(self, indices: list[int]) -> Iterator[Layers]:
@@ -55,16 +55,16 @@ class Source(abc.ABC):
         """Where the person is in this frame, or in all that are cut like it."""
         return figure_of_frame(layers)
 
+    def notes(self) -> list[str]:
+        """What there is to say of the points of the frames that were read."""
+        return outside_note(*self.points)
+
     def _layers(self, frame: np.ndarray, index: int, mask: np.ndarray | None = None) -> Layers:
-        height, width = frame.shape[:2]
-        if self.masks is not None:
-            if self.masks.shape[1:] != (height, -(-width // 8)):
-                raise UserError(
-                    f"the mask of {self.title(index)} has {self.masks.shape[1]} rows of {self.masks.shape[2]} bytes; one of "
-                    f"{width}x{height} needs {height} rows of {-(-width // 8)}: np.packbits(mask, axis=-1)"
-                )
-            mask = np.unpackbits(self.masks[index], axis=-1)[:, :width].astype(bool)
-        return Layers(frame=frame, mask=mask, keypoints=None if self.keypoints is None else self.keypoints[index])
+        if self.entries is None:
+            return Layers(frame=frame, mask=mask)
+        entry = self.entries[index]
+        own = entry.mask_of(self.title(index), frame.shape[:2])
+        return Layers(frame=frame, mask=mask if own is None else own, keypoints=entry.keypoints)
 
 
 class Film(Source):
@@ -75,10 +75,12 @@ class Film(Source):
         self.video = VideoSource(path)
         self.num_frames, self.fps = self.video.num_frames, self.video.timeline.rate
         size = (self.video.height, self.video.width)
-        self.keypoints, self.masks = _read_annotations(keypoints, self.num_frames, f"{path} has", size)
+        self.entries = None if keypoints is None else read_film(keypoints, self.num_frames, path, size)
         self.empty = sum(not self.shows_person(index) for index in range(self.num_frames))
         if self.empty == self.num_frames:
             raise UserError(f"{keypoints}: no person in any of the {self.num_frames} frames (all scores below 0.3)")
+        if self.entries is not None:
+            self.points = check_points(keypoints, self._all_keypoints(), size, str(path))
 
     def select(self, fps: float | None) -> list[int]:
         """Those shown at 0, 1 / fps, 2 / fps, ... seconds; without fps all of a steady film, and of another what is shown at
@@ -101,16 +103,19 @@ class Film(Source):
                 yield self._layers(frame, index)
 
     def _figure(self, index: int, layers: Layers) -> Figure | None:
-        return None if self.keypoints is None else figure_of_points(self.keypoints, layers.size)
+        return None if self.entries is None else figure_of_points(self._all_keypoints(), layers.size)
+
+    def _all_keypoints(self) -> np.ndarray:
+        return np.stack([entry.keypoints for entry in self.entries])
 
 
 class Photos(Source):
-    """Photos in the order of their names; those without a person are left out."""
+    """Photos in the order of their names (2 before 10); those without a person are left out."""
 
     def __init__(self, paths: list[Path], keypoints: Path | None) -> None:
         super().__init__()
         self.paths, self.num_frames = paths, len(paths)
-        self.keypoints, self.masks = _read_annotations(keypoints, len(paths), "there are", None)
+        self.entries = None if keypoints is None else read_photos(keypoints, paths)
         self.skipped = [path.name for i, path in enumerate(paths) if not self.shows_person(i)]
         if len(self.skipped) == len(paths):
             raise UserError(f"{keypoints}: no person in any of the {len(paths)} photos (all scores below 0.3)")
@@ -126,15 +131,19 @@ class Photos(Source):
     def read(self, indices: list[int]) -> Iterator[Layers]:
         for index in indices:
             path = self.paths[index]
-            yield self._layers(read_image(path), index, read_alpha(path))
+            layers = self._layers(read_image(path), index, read_alpha(path))
+            if layers.keypoints is not None:
+                outside, seen = check_points(self.entries[index].path, layers.keypoints, layers.size, path.name)
+                self.points = (self.points[0] + outside, self.points[1] + seen)
+            yield layers
 
 
 def find_photos(inputs: Sequence[Path]) -> list[Path]:
-    """The photos among the inputs in the order of their names; none if the input is a video."""
+    """The photos among the inputs in the order of their names (2 before 10); none if the input is a video."""
     if not inputs:
         raise UserError("no input; give a video, a folder of photos, or photos")
     if len(inputs) == 1 and inputs[0].is_dir():
-        photos = sorted(_photos_in(inputs[0]))
+        photos = sorted(_photos_in(inputs[0]), key=lambda path: natural_key(path.name))
         if not photos:
             raise UserError(f"{inputs[0]}: holds no photos ({', '.join(IMAGE_SUFFIXES)})")
         return photos
@@ -144,7 +153,7 @@ def find_photos(inputs: Sequence[Path]) -> list[Path]:
     for path in inputs:
         if not path.exists():
             raise UserError(f"{path}: no such file; check the path")
-    return sorted(photos, key=lambda path: path.name)
+    return sorted(photos, key=lambda path: natural_key(path.name))
 
 
 def _photos_in(folder: Path) -> list[Path]:
@@ -159,33 +168,9 @@ def _photos_in(folder: Path) -> list[Path]:
         if not photos:
             raise UserError(missing)
         print(f"note: {missing}")
-    if others := [path.name for path in files if path not in heic and path not in photos]:
+    stems = {path.stem for path in photos}
+    annotated = [path for path in files if path.suffix == ".npz" and path.stem in stems]
+    if others := [path.name for path in files if path not in [*heic, *photos, *annotated]]:
         some = ", ".join(others[:4]) + (", ..." if len(others) > 4 else "")
         print(f"note: {folder}: left out {len(others)} that are no photos ({some})")
     return photos
-
-
-def _read_annotations(
-    path: Path | None, count: int, whose: str, size: tuple[int, int] | None
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(keypoints, packed masks), each None where it is not given."""
-    if path is None:
-        return None, None
-    keypoints = read_keypoints(path)
-    seen = keypoints[keypoints[..., 2] >= VISIBLE]
-    if len(seen) and (furthest := np.abs(seen[:, :2]).max()) <= 2:
-        raise UserError(f"{path}: no keypoint is beyond {furthest:.2g}; expected pixels, not shares of the picture")
-    if len(keypoints) != count:
-        raise UserError(f"{path}: keypoints for {len(keypoints)} frames, but {whose} {count}; they must be as many")
-    with np.load(path, allow_pickle=False) as stored:
-        masks = stored.get("mask")
-        made_for = tuple(int(stored[key]) for key in ("height", "width") if key in stored)
-    if size is not None and len(made_for) == 2 and made_for != size:
-        raise UserError(f"{path}: was made for {made_for[1]}x{made_for[0]}, but the video is {size[1]}x{size[0]}")
-    if masks is None:
-        return keypoints, None
-    expected = (count, *masks.shape[1:]) if size is None else (count, size[0], -(-size[1] // 8))
-    if masks.dtype != np.uint8 or masks.ndim != 3 or masks.shape != expected:
-        shape = f"({count}, height, width / 8)" if size is None else expected
-        raise UserError(f"{path}: mask is {masks.dtype} {masks.shape}; expected uint8 {shape}, bits packed by row")
-    return keypoints, masks

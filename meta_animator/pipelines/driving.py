@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from meta_animator.data import retarget
+from meta_animator.data.annotations import check_points, outside_note
 from meta_animator.data.clips import Clip, driving_clip, read_keypoints, read_numbers
 from meta_animator.data.conditions import draw_condition, find_condition
 from meta_animator.data.conditions.colour_order import recognise_colour_order
 from meta_animator.data.crops import Shown, crop_notes, figure_crop, figure_size, person_crop, shown_clip
+from meta_animator.data.drawn_pose import TASKS, check_drawn_pose
 from meta_animator.data.figures import Figure, figure_of_clip, figure_of_frame
-from meta_animator.data.keypoints import person_box
+from meta_animator.data.keypoints import person_box, sees_person
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import MANIFEST, find_clip, read_manifest
 from meta_animator.data.transforms import Box, crop_and_resize
@@ -98,7 +100,7 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
         fps=wanted_fps(sample.fps, config.model.motion_from),
     )  # fmt: skip
     reference = None if photo is None else crop_reference(*photo, size, margin)
-    shown = [shown_clip("sample.driving", driving.clip, size)]
+    shown = [] if sample.fit_pose else [shown_clip("sample.driving", driving.clip, size)]
     if photo is not None:
         shown.append(Shown("sample.reference", photo[1], photo[0].size, size))
     for note in crop_notes(shown, margin):
@@ -130,6 +132,10 @@ def open_driving(
     note_resampling(path, clip, rate)
     shown = shown[: max_frames or len(shown)]
     order = shown if shuffle_seed is None else _derange(shown, shuffle_seed)
+    _check_person(clip, f"driving {path}")
+    for task in TASKS:
+        if task in tasks and task in clip.conditions:
+            check_drawn_pose(clip, task, f"driving {path}")
     swap = False
     if "dwpose" in clip.conditions:
         some = np.linspace(0, clip.num_frames - 1, min(COLOUR_FRAMES, clip.num_frames)).round().astype(int)
@@ -156,6 +162,20 @@ def note_resampling(path: str, clip: Clip, rate: float) -> None:
     own = f"{clip.fps:.4g} frames per second" + ("" if clip.timeline.steady else " at most times")
     slower = "; it has fewer, so that poses repeat" if clip.fps < rate else ""
     print(f"note: driving {path}: has {own}; it is resampled by time to {rate:.4g}{slower}")
+
+
+def _check_person(clip: Clip, where: str) -> None:
+    """Says in how many frames a clip's keypoints show a person, and how many points lie outside. UserError where none does."""
+    if "keypoints" not in clip.layers:
+        return
+    points = np.stack([clip.load_keypoints(k) for k in range(clip.num_frames)])
+    seen, size = int(sees_person(points).sum()), (clip.height, clip.width)
+    if not seen:
+        raise UserError(f"{where}: no person in any of the {len(points)} frames (all scores below 0.3)")
+    if seen < len(points):
+        print(f"note: {where}: a person is seen in {seen} of {len(points)} frames ({seen / len(points):.0%})")
+    for note in outside_note(*check_points(clip.folder / clip.layers["keypoints"], points, size, f"clip '{clip.id}'")):
+        print(f"note: {where}: {note}")
 
 
 def _open_clip(path: Path, clip_id: str) -> Clip:
@@ -204,11 +224,23 @@ def read_reference(path: str) -> tuple[Layers, Figure | None]:
     place = Path(path)
     if (place / MANIFEST).is_file():
         clip = read_manifest(place)[0]
-        return clip.load(0), figure_of_clip(clip)
+        return clip.load(_first_seen(clip, path)), figure_of_clip(clip)
     if place.suffix.lower() not in PHOTO_SUFFIXES or not place.is_file():
         raise UserError(f"reference '{path}': expected a photo ({', '.join(IMAGE_SUFFIXES)}) or a data-set folder")
     layers = Layers(frame=read_image(place), mask=read_alpha(place))
     return dataclasses.replace(layers, mask=None), figure_of_frame(layers)
+
+
+def _first_seen(clip: Clip, path: str) -> int:
+    """The first frame of a reference clip in which a person is seen; 0 where no keypoints tell."""
+    if "keypoints" not in clip.layers:
+        return 0
+    seen = [k for k in range(clip.num_frames) if sees_person(clip.load_keypoints(k))]
+    if not seen:
+        raise UserError(f"reference '{path}': clip '{clip.id}' shows no person (all scores below 0.3)")
+    if seen[0] > 0:
+        print(f"note: reference '{path}': a person is first seen in frame {seen[0]} of clip '{clip.id}', which is taken")
+    return seen[0]
 
 
 def fit_to_reference(driving: Driving, reference: Layers, tasks: Sequence[str]) -> None:

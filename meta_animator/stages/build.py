@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 from meta_animator.conversion.motion import load_motion
 from meta_animator.data.batch import Batch, collate
 from meta_animator.data.crops import crop_notes, some_shown
+from meta_animator.data.drawn_pose import TASKS as POSES
+from meta_animator.data.drawn_pose import check_drawn_pose
 from meta_animator.data.manifest import Clip
 from meta_animator.data.puppets.dataset import ensure_puppets
 from meta_animator.data.samples import SampleSet, of_one_size, read_clips, training_rate
@@ -39,6 +41,7 @@ from meta_animator.training.sharding import take_sharding_request
 from meta_animator.training.signals import leave_signals_to_the_loop
 from meta_animator.weights import read_json
 
+MOST_DRAWN = 8  # clips whose drawn poses are looked at
 PREVIEW_DRAWS = 10**9  # numbers of preview draws, beyond those of training
 STAGES = {"control": ControlStage, "motion": MotionStage, "reference": ReferenceStage, "base_unet": UNetStage}
 
@@ -79,6 +82,9 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     )  # fmt: skip
     for note in crop_notes(some_shown(samples.clips, config.data), config.data.person_margin):
         accelerator.print(f"note: {note}")
+    for clip in [clip for clip in samples.clips if clip.conditions][:MOST_DRAWN]:
+        for task in {*POSES} & {*config.model.tasks} & clip.conditions.keys():
+            check_drawn_pose(clip, task, f"clip '{clip.id}', drawn {task}")
     table = samples.by_task(config.model.tasks)
     main = {t: [k for k in table[t] if samples.samples[k].clip < len(clips)] for t in table}
     if empty := [t for t in main if not main[t]]:

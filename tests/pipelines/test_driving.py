@@ -6,9 +6,10 @@ import pytest
 from meta_animator.data.conditions import draw_condition
 from meta_animator.data.layers import Layers
 from meta_animator.data.retarget import drawn_box
+from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.video import write_video
-from meta_animator.pipelines.driving import fit_to_reference, open_driving
+from meta_animator.pipelines.driving import fit_to_reference, open_driving, open_reference
 from tests.data.people import layers_of_person
 
 SIZE = (128, 96)
@@ -107,3 +108,38 @@ def test_a_rate_that_is_none_is_said_on_opening(tmp_path, somebody, fps):
     np.savez(tmp_path / "pose.npz", keypoints=somebody, width="wide", height=480, fps=12)
     with pytest.raises(UserError, match=r"pose\.npz: width is 'wide'; expected a number of pixels"):
         open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], SIZE)
+
+
+def test_a_film_given_as_drawn_poses_is_refused(tmp_path, reference):
+    film = write_video(tmp_path / "film.mp4", [reference.frame] * 3, fps=12)
+    with pytest.raises(UserError, match=r"driving .*film\.mp4: this looks like a film, not like drawn poses") as caught:
+        open_driving(str(film), "", ["dwpose"], SIZE)
+    assert "scripts/prepare_data.py" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_somebody_who_comes_in_late_is_fitted_by_the_frames_that_show_them(tmp_path, reference, somebody, capsys):
+    """The share is said; where nobody is seen at all, that is the reason given."""
+    late = np.concatenate([np.zeros_like(somebody), np.zeros_like(somebody), somebody])
+    fitted = {}
+    for name, points in (("whole", somebody), ("late", late)):
+        np.savez(tmp_path / f"{name}.npz", keypoints=points, width=480, height=480, fps=12.0)
+        driving = open_driving(str(tmp_path / f"{name}.npz"), "", ["dwpose"], SIZE)
+        fit_to_reference(driving, reference, ["dwpose"])
+        fitted[name] = driving.keypoints
+    assert "late.npz: a person is seen in 6 of 18 frames (33%)" in capsys.readouterr().out
+    np.testing.assert_array_equal(fitted["late"][12:], fitted["whole"])
+    np.savez(tmp_path / "nobody.npz", keypoints=late[:12], width=480, height=480, fps=12.0)
+    with pytest.raises(UserError, match=r"nobody\.npz: no person in any of the 12 frames"):
+        open_driving(str(tmp_path / "nobody.npz"), "", ["dwpose"], SIZE)
+    reference.keypoints[:, 2] = 0
+    with pytest.raises(UserError, match="the reference photo shows no person"):
+        fit_to_reference(driving, reference, ["dwpose"])
+
+
+def test_the_reference_is_the_first_frame_that_shows_the_person(tmp_path, reference, capsys):
+    empty = Layers(frame=np.zeros_like(reference.frame), keypoints=np.zeros_like(reference.keypoints))
+    seen = Layers(frame=reference.frame, keypoints=reference.keypoints)
+    with DatasetWriter(tmp_path / "data") as writer:
+        writer.add(id="film", identity="anna", layers=[empty, empty, seen], fps=8)
+    np.testing.assert_array_equal(open_reference(str(tmp_path / "data"), SIZE).frame, reference.frame)
+    assert "first seen in frame 2 of clip 'film', which is taken" in capsys.readouterr().out

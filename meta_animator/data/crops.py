@@ -5,6 +5,7 @@ Boxes are (x0, y0, x1, y1) in pixel edges, as in `transforms`.
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,7 +43,8 @@ def person_crop(clip: Clip, size: tuple[int, int], margin: float = 0.0) -> Box:
     most whole heads, then as much of the person as fits, the head before the feet. A clip of which nobody knows where
     the person is (no keypoints, mask or drawn pose) is shown in its middle.
     """
-    return figure_crop(figure_of_clip(clip), (clip.height, clip.width), size, margin)
+    what = f"crop {size} {margin}"
+    return clip.remember(what, lambda: figure_crop(figure_of_clip(clip), (clip.height, clip.width), size, margin))
 
 
 def figure_crop(figure: Figure | None, have: tuple[int, int], size: tuple[int, int], margin: float = 0.0) -> Box:
@@ -108,6 +110,15 @@ def shown_clip(name: str, clip: Clip, size: tuple[int, int]) -> Shown:
 def size_of(clip: Clip, config: DataConfig) -> tuple[int, int]:
     """(height, width) that a clip is shown at: that of the config, or with `data.aspect_buckets` of the nearest bucket."""
     return figure_size(figure_of_clip(clip) if config.person_margin else None, (clip.height, clip.width), config)
+
+
+def bucket_notes(clips: Sequence[Clip], config: DataConfig) -> list[str]:
+    """How many clips go to each bucket, where there are buckets."""
+    if not config.aspect_buckets:
+        return []
+    counts = Counter(size_of(clip, config) for clip in clips)
+    buckets = ", ".join(f"{count} at {width}x{height}" for (height, width), count in counts.most_common())
+    return [f"of {len(clips)} clips and photos, {buckets} (width x height)"]
 
 
 def figure_size(figure: Figure | None, have: tuple[int, int], config: DataConfig) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from meta_animator.conversion.motion import load_motion
 from meta_animator.data.batch import Batch, collate
-from meta_animator.data.crops import crop_notes, some_shown
+from meta_animator.data.crops import bucket_notes, crop_notes, some_shown
 from meta_animator.data.drawn_pose import TASKS as POSES
 from meta_animator.data.drawn_pose import check_drawn_pose
 from meta_animator.data.manifest import Clip
@@ -80,7 +80,8 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     samples = SampleSet(
         [*clips, *extra], config.data, seed=config.seed, identifiers=models.identifiers, num_frames=num_frames
     )  # fmt: skip
-    for note in crop_notes(some_shown(samples.clips, config.data), config.data.person_margin):
+    shown = some_shown(samples.clips, config.data)
+    for note in [*bucket_notes(samples.clips, config.data), *crop_notes(shown, config.data.person_margin)]:
         accelerator.print(f"note: {note}")
     for clip in [clip for clip in samples.clips if clip.conditions][:MOST_DRAWN]:
         for task in {*POSES} & {*config.model.tasks} & clip.conditions.keys():

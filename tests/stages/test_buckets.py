@@ -52,9 +52,10 @@ def test_training_in_buckets_stops_and_resumes_as_ever(make_config, prepared, sh
     assert {(18, 14)} < seen <= {(16, 16), (18, 14), (12, 22)}
 
 
-def test_cached_latents_are_of_the_clip_s_own_bucket(make_config, shapes):
+def test_cached_latents_are_of_the_clip_s_own_bucket(make_config, shapes, capsys):
     more = {"data__aspect_buckets": 8, "data__cache_precision": "fp32"}
     module, samples, _ = tiny.make_stage(make_config(data__train=f"[{shapes / 'train'}]", **more))
+    assert "note: of 3 clips and photos, 1 at 64x64, 1 at 56x72, 1 at 88x48 (width x height)" in capsys.readouterr().out
     for index, size in ((0, (64, 64)), (4, (72, 56)), (8, WIDE)):
         pixels = tiny.collate([samples[tiny.Draw(0, "dwpose", index)]])
         assert pixels.pixels.shape[-2:] == size

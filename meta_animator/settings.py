@@ -142,6 +142,9 @@ class TrainConfig:
         "adamw", "adamw, or with momenta in 8 bits, a quarter of the memory: adamw8bit (pip install torchao)",
         choices=("adamw", "adamw8bit"),
     )  # fmt: skip
+    lora_tasks: list[str] = setting(
+        [], "with trainable=lora: the tasks of model.tasks whose LoRAs are trained, and that are drawn; empty: all"
+    )
     learning_rate: float = setting(1e-5, "AdamW learning rate", low=0.0)
     lora_learning_rate: float = setting(0.0, "learning rate of LoRAs; 0: learning_rate", low=0.0)
     adam_beta1: float = setting(0.9, "AdamW", low=0.0, high=0.9999)

@@ -486,6 +486,16 @@ def cached_latents_of_random_crops(room):
     return ["train", room.config("control"), "data.random_crop=0.5"]
 
 
+@case("train.lora_tasks: canny is not in model.tasks, [dwpose, seg, blurred]; add it there")
+def learning_a_task_that_the_run_does_not_have(room):
+    return ["train", room.config("control"), "train.trainable=lora", "train.lora_tasks=[canny]"]
+
+
+@case("train.lora_tasks: is for stages 0 and 2 with train.trainable=lora")
+def some_loras_with_the_shared_weights(room):
+    return ["train", room.config("control"), "train.lora_tasks=[seg]"]
+
+
 @case("train.wandb_project: Weights & Biases is not installed")
 def wandb_without_wandb(room):
     return ["train", room.config("control"), "train.wandb_project=mine"]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from meta_animator.errors import UserError
 from meta_animator.models.arcface import load_face
+from meta_animator.models.identifiers import new_identifiers, reserved_identifier
 from meta_animator.models.manifest import check_manifest, check_parts, part_of
 from meta_animator.models.motion import check_length
 from meta_animator.settings import ModelConfig
@@ -50,7 +51,7 @@ class Assembly(nn.Module):
     ) -> None:
         """Shared weights and the LoRAs of this run's tasks, which may be a subset of the checkpoint's.
 
-        fresh_loras   take a checkpoint that has no LoRA at all, such as CtrLoRA's base file: they stay as they were made
+        fresh_loras   LoRAs of tasks that the checkpoint does not have stay as they were made, which is said
         """
         check_manifest(manifest, what)
         self._check_base(manifest, what)
@@ -58,15 +59,15 @@ class Assembly(nn.Module):
             raise UserError(f"{what}: holds no Meta ControlNet; give a stage-0 or stage-2 run")
         self.check_conventions(manifest, what)
         check_parts(manifest, state, what)
-        bare = fresh_loras and not manifest["tasks"]
-        if missing := [t for t in self.config.tasks if t not in manifest["tasks"] and not bare]:
-            raise UserError(
-                f"{what}: has no LoRA for {', '.join(missing)} (it has {', '.join(manifest['tasks']) or 'none'}); "
-                "set model.tasks to a subset"
-            )
-        if manifest["lora_rank"] != self.config.lora_rank and not bare:
+        known = [task for task in self.config.tasks if task in manifest["tasks"]]
+        if missing := [task for task in self.config.tasks if task not in known]:
+            said = f"{what}: has no LoRA for {', '.join(missing)} (it has {', '.join(manifest['tasks']) or 'none'})"
+            if not fresh_loras:
+                raise UserError(f"{said}; set model.tasks to a subset")
+            print(f"note: {said}; {'it starts' if len(missing) == 1 else 'they start'} fresh")
+        if manifest["lora_rank"] != self.config.lora_rank and known:
             raise UserError(f"{what}: LoRA rank {manifest['lora_rank']}, this run's model.lora_rank is {self.config.lora_rank}")
-        wanted = {"control", *(f"lora.{task}" for task in self.config.tasks if not bare)}
+        wanted = {"control", *(f"lora.{task}" for task in known)}
         self.load({n: p for n, p in state.items() if part_of(n) in wanted}, what, wanted)
         self.identifiers.update(manifest.get("identifiers", {}))
 
@@ -117,12 +118,15 @@ class Assembly(nn.Module):
         words = set(own.values())
         self.identifiers = {name: word for name, word in self.identifiers.items() if word not in words} | dict(own)
 
-    def name_people(self, identities: list[str]) -> None:
-        """Give every identity without an identifier one of its own; known ones keep theirs."""
-        new = [name for name in dict.fromkeys(identities) if name not in self.identifiers]
-        taken = set(self.identifiers.values())
-        free = [w for w in self.backbone.identifiers(len(taken) + len(new)) if w not in taken]
-        self.identifiers.update(zip(new, free, strict=False))
+    def name_people(self, identities: list[str], person: str = "") -> None:
+        """Give every identity without an identifier one of its own; known ones keep theirs. person: whom a stage 2 learns."""
+        words, given = self.backbone.rare_words(), self.identifiers
+        new = [name for name in dict.fromkeys(identities) if name not in given and name != person]
+        given.update(zip(new, new_identifiers(words, given.values(), len(new)), strict=True))
+        if shared := sum(" " in given[name] for name in new):
+            print(f"note: {shared} people share the words of their identifiers: the tokenizer has {len(words)} rare words")
+        if person and person not in given:
+            given[person] = reserved_identifier(words, given.values())
 
     def manifest(self) -> dict[str, Any]:
         return {

@@ -29,7 +29,7 @@ from meta_animator.models.backbones import load_backbone
 from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages.build_base import build_base_stage, growing_base
 from meta_animator.stages.cache import make_cache
-from meta_animator.stages.checks import check_run, check_size, only_person, without_missing_face
+from meta_animator.stages.checks import check_run, check_size, only_person, trained_tasks, without_missing_face
 from meta_animator.stages.control import ControlStage
 from meta_animator.stages.motion import MotionStage
 from meta_animator.stages.reference import ReferenceStage
@@ -74,7 +74,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     person = only_person(clips) if config.stage == "reference" else ""
     extra = auxiliary_clips(config) if config.stage == "reference" else []
     backbone = growing_base(config, clips) if config.stage == "base_unet" else None
-    models = build_models(config, [clip.identity for clip in [*clips, *extra]], backbone).to(accelerator.device)
+    models = build_models(config, [clip.identity for clip in [*clips, *extra]], backbone, person).to(accelerator.device)
     check_size(config.data, models.backbone.divisor)
     num_frames = config.data.num_frames if config.stage == "motion" else None
     samples = SampleSet(
@@ -86,7 +86,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     for clip in [clip for clip in samples.clips if clip.conditions][:MOST_DRAWN]:
         for task in {*POSES} & {*config.model.tasks} & clip.conditions.keys():
             check_drawn_pose(clip, task, f"clip '{clip.id}', drawn {task}")
-    table = samples.by_task(config.model.tasks)
+    table = samples.by_task(trained_tasks(config))
     main = {t: [k for k in table[t] if samples.samples[k].clip < len(clips)] for t in table}
     if empty := [t for t in main if not main[t]]:
         able = ", ".join(t for t in main if main[t])
@@ -114,8 +114,14 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     return stage, samples, plan
 
 
-def build_models(config: RunConfig, identities: list[str], backbone: nn.Module | None = None) -> Assembly:
-    """The networks of a run, started from the checkpoints that the config names; backbone: instead of the config's."""
+def build_models(
+    config: RunConfig, identities: list[str], backbone: nn.Module | None = None, person: str = ""
+) -> Assembly:  # fmt: skip
+    """The networks of a run, started from the checkpoints that the config names.
+
+    backbone   instead of the config's
+    person     whom a stage 2 learns
+    """
     models = Assembly(
         config.model, backbone or load_backbone(config.model), with_motion=config.stage == "motion",
         face=config.loss.face_weight > 0 and config.loss.image_weight > 0,
@@ -129,7 +135,7 @@ def build_models(config: RunConfig, identities: list[str], backbone: nn.Module |
         load_motion(models, config.model.motion_from)
     if list_checkpoints(Path(config.output_dir)):
         models.keep_identifiers(read_json(find_checkpoint(config.output_dir) / "manifest.json").get("identifiers", {}))
-    models.name_people(identities)
+    models.name_people(identities, person)
     return models
 
 

@@ -54,6 +54,7 @@ def check_training(config: RunConfig) -> list[str]:
     """Raises UserError for settings of a training that do not go together."""
     train, model, data, stage = config.train, config.model, config.data, config.stage
     check_tasks(model.tasks, "model.tasks")
+    tasks = trained_tasks(config)
     check_weights(data.task_weights)
     if train.wandb_project and find_spec("wandb") is None:
         raise UserError("train.wandb_project: Weights & Biases is not installed; pip install wandb, or leave it empty")
@@ -70,8 +71,8 @@ def check_training(config: RunConfig) -> list[str]:
         raise UserError(f"data.num_frames: {data.num_frames} is more than model.motion_max_seq_length, {limit}")
     if data.cache_latents:
         check_cacheable(config)
-    idle = [task for task in data.task_weights if task not in model.tasks]
-    return [f"data.task_weights: {', '.join(idle)} is not in model.tasks, so that its weight counts for nothing"] if idle else []
+    idle = [task for task in data.task_weights if task not in tasks]
+    return [f"data.task_weights: {', '.join(idle)} is not among the tasks that are trained, so that its weight counts for nothing"] if idle else []
 
 
 def check_tasks(tasks: list[str], key: str) -> None:
@@ -80,6 +81,20 @@ def check_tasks(tasks: list[str], key: str) -> None:
         raise UserError(f"{key}: expected at least one task, each once, such as [dwpose, canny]; got {list(tasks)}")
     for task in tasks:
         find_condition(task)
+
+
+def trained_tasks(config: RunConfig) -> list[str]:
+    """The tasks whose LoRAs a run trains, and which it draws: `train.lora_tasks`, or all. Raises UserError for one that the run
+    does not have, and where the shared weights would learn along and change what the other LoRAs do."""
+    chosen, tasks = config.train.lora_tasks, config.model.tasks
+    if not chosen:
+        return list(tasks)
+    check_tasks(chosen, "train.lora_tasks")
+    if unknown := [task for task in chosen if task not in tasks]:
+        raise UserError(f"train.lora_tasks: {', '.join(unknown)} is not in model.tasks, [{', '.join(tasks)}]; add it there")
+    if config.train.trainable != "lora" or config.stage not in ("control", "reference"):
+        raise UserError("train.lora_tasks: is for stages 0 and 2 with train.trainable=lora; leave it empty, or set that")
+    return [task for task in tasks if task in chosen]
 
 
 def check_weights(weights: Mapping[str, int]) -> None:
@@ -149,7 +164,7 @@ def check_data(config: RunConfig) -> None:
         only_person(train)
     if config.stage in TRAINED:
         num_frames = data.num_frames if config.stage == "motion" else None
-        SampleSet(train, data, seed=0, identifiers={}, num_frames=num_frames).by_task(config.model.tasks)
+        SampleSet(train, data, seed=0, identifiers={}, num_frames=num_frames).by_task(trained_tasks(config))
 
 
 def _clips(folder: str, data: DataConfig) -> list[Clip] | None:

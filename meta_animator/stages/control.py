@@ -22,6 +22,7 @@ from meta_animator.media.sheets import grid
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import ControlOutput
 from meta_animator.models.face import face_sizes
+from meta_animator.models.manifest import part_of
 from meta_animator.pipelines.guidance import Guide
 from meta_animator.settings import RunConfig
 from meta_animator.training.stage import Mean, ParamGroup
@@ -55,7 +56,8 @@ class ControlStage(nn.Module):
     def param_groups(self) -> list[ParamGroup]:
         train, state = self.config.train, self.models.state()
         shared = {n: p for n, p in state.items() if n.startswith("control.")}
-        loras = {n: p for n, p in state.items() if n.startswith("lora.")}
+        trained = {f"lora.{task}" for task in train.lora_tasks or self.config.model.tasks}
+        loras = {n: p for n, p in state.items() if part_of(n) in trained}
         groups = [ParamGroup(name="lora", parameters=loras, lr=train.lora_learning_rate or train.learning_rate)]
         if train.trainable == "all":
             groups.insert(0, ParamGroup(name="control", parameters=shared, lr=train.learning_rate))
@@ -68,7 +70,8 @@ class ControlStage(nn.Module):
         self.models.load(state, what)
 
     def manifest(self) -> dict[str, Any]:
-        return {"stage": self.config.stage, "prompt": self.config.data.prompt, **self.models.manifest()}
+        some = {"lora_tasks": sorted(self.config.train.lora_tasks)} if self.config.train.lora_tasks else {}
+        return {"stage": self.config.stage, "prompt": self.config.data.prompt, **some, **self.models.manifest()}
 
     # one training step
 

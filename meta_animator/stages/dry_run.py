@@ -9,6 +9,7 @@ from meta_animator.errors import UserError
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.motion import new_motion_adapter
 from meta_animator.settings import RunConfig
+from meta_animator.stages.checks import trained_tasks
 from meta_animator.weights import read_json
 
 
@@ -31,7 +32,7 @@ def trainable_parameters(config: RunConfig) -> dict[str, int]:
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
     control = MetaControlNet.from_unet(unet, config.model.tasks, config.model.lora_rank)
     shared = {"control": sum(p.numel() for p in control.base_state().values())}
-    loras = {f"lora {t}": sum(p.numel() for p in control.bank.parameters(t)) for t in config.model.tasks}
+    loras = {f"lora {t}": sum(p.numel() for p in control.bank.parameters(t)) for t in trained_tasks(config)}
     if config.stage == "motion":
         adapter = new_motion_adapter(unet, config.model.motion_max_seq_length, config.model.motion_mid_block)
         motion = sum(p.numel() for p in adapter.parameters())

@@ -14,7 +14,6 @@ from meta_animator.data.conditions import image
 from meta_animator.data.latents import FRAME, LatentCache, View
 from meta_animator.data.manifest import read_manifest
 from meta_animator.errors import Stopped, UserError
-from meta_animator.models.assembly import build_assembly
 from meta_animator.models.backbones.sd import StableDiffusion
 from meta_animator.stages import cache as filling
 from tests import tiny
@@ -38,7 +37,7 @@ def encoded(monkeypatch) -> Counter:
 @pytest.fixture(scope="module")
 def models(tiny_base, puppet_data, tmp_path_factory):
     config = tiny.make_config(tmp_path_factory.mktemp("models"), tiny_base, puppet_data)
-    return build_assembly(config.model, with_motion=False, face=False)
+    return tiny.make_models(config.model)
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_only_what_has_changed_is_encoded_anew(fill, encoded, monkeypatch):
 
 
 def test_the_cache_is_another_with_another_encoder_not_with_another_decoder(make_config):
-    backbone = build_assembly(make_config().model, with_motion=False, face=False).backbone
+    backbone = tiny.make_models(make_config().model).backbone
     before = backbone.encoder_fingerprint()
     with torch.no_grad():
         for part in (backbone.vae.decoder, backbone.vae.post_quant_conv):

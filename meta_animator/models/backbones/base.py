@@ -42,8 +42,8 @@ class Backbone(Protocol):
     def with_motion(self, max_seq_length: int) -> nn.Module:
         """Join a fresh motion module that leaves every frame unchanged, and return it."""
 
-    def identifiers(self, count: int) -> list[str]:
-        """`count` different rare words that can stand for people in prompts."""
+    def rare_words(self) -> list[str]:
+        """Words of one token each that can stand for people in prompts."""
 
     def fingerprint(self) -> str:
         """Names these base weights in checkpoints."""

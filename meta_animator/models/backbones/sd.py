@@ -1,6 +1,5 @@
 """The SD1.5 family: KL-VAE, CLIP text encoder, UNet2DConditionModel."""
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from meta_animator.models.backbones.decoder import decode_checkpointed
 from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.backbones.single_file import load_single_file, load_vae
 from meta_animator.models.control import ControlOutput, MetaControlNet
+from meta_animator.models.identifiers import rare_words
 from meta_animator.models.motion import join_motion, new_motion_adapter
 from meta_animator.models.tokenizer import reserved_identifiers
 from meta_animator.settings import ModelConfig
@@ -120,12 +120,9 @@ class StableDiffusion(nn.Module):
         with torch.autocast(self.text_encoder.device.type, enabled=False):
             return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
 
-    def identifiers(self, count: int) -> list[str]:
-        """Reserved tokens of the tokenizer ("<id007>"), pairs of them, or pairs of rare four-letter tokens."""
-        reserved = reserved_identifiers(self.tokenizer)
-        if len(reserved) >= count:
-            return reserved[:count]
-        return pairs(reserved or rare_words(self.tokenizer.get_vocab()), count)
+    def rare_words(self) -> list[str]:
+        """Reserved tokens of the tokenizer ("<id007>"), or its rare four-letter words."""
+        return reserved_identifiers(self.tokenizer) or rare_words(self.tokenizer)
 
     # networks
 
@@ -276,20 +273,6 @@ SCHEDULER = {  # with the values that SD1.5's scheduler has where its config is 
 def make_process(scheduler: Mapping[str, Any]) -> DDPM:
     settings = dict(scheduler)
     return DDPM.from_betas(settings.pop("beta_schedule"), **settings)
-
-
-def rare_words(vocabulary: dict[str, int]) -> list[str]:
-    """The whole-word, four-letter tokens of a BPE vocabulary, rarest (highest index) first."""
-    ranked = sorted(vocabulary, key=vocabulary.get, reverse=True)
-    return [w[:-4] for w in ranked if w.endswith("</w>") and len(w) == 8 and w[:-4].isascii() and w[:-4].isalpha()]
-
-
-def pairs(words: Sequence[str], count: int) -> list[str]:
-    """`count` different pairs of words, those of the first words first. Raises UserError where there are too few."""
-    found = list(itertools.islice((f"{words[i]} {words[j]}" for j in range(len(words)) for i in range(j)), count))
-    if len(found) < count:
-        raise UserError(f"{count} people need more identifiers than this tokenizer's {len(words)} rare words can make")
-    return found
 
 
 def _fold(x: Tensor) -> tuple[Tensor, int | None]:

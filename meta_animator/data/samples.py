@@ -96,6 +96,11 @@ class SampleSet(Dataset):
             )
         return table
 
+    def owners(self) -> dict[int, tuple[str, str]]:
+        """{sample: (person, clip)}"""
+        names = [(clip.identity, f"{clip.folder}/{clip.id}") for clip in self.clips]
+        return {index: names[sample.clip] for index, sample in enumerate(self.samples)}
+
     def buckets(self) -> dict[int, tuple[int, int]] | None:
         """{sample: (height, width)} where they are of several sizes; None where all are of one."""
         if not self.config.aspect_buckets:

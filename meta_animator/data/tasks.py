@@ -1,10 +1,10 @@
 """Which sample and which task each batch gets: a deterministic map from the step number, so that resuming needs no state."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator, Mapping
 
+from meta_animator.data.orders import ByPerson, Owner, Shuffled
 from meta_animator.diffusion.randomness import rng
 
 
@@ -23,8 +23,9 @@ class TaskPlan:
     of steps, or `weights` times as many.
 
     A lane is all ranks together, or with `task_per_rank` each rank. Inside a task its samples are walked in shuffled
-    epochs: a task with few samples repeats them sooner. What a step draws depends on the number of its samples alone,
-    not on how they are split into ranks and micro-batches (with `task_per_rank`: also on the number of ranks).
+    epochs, or with `owners` in rounds of people: a task with few samples repeats them sooner. What a step draws depends on
+    the number of its samples alone, not on how they are split into ranks and micro-batches (with `task_per_rank`: also on
+    the number of ranks).
 
     samples         {task: sample indices that have this task}
     batch_size      samples per rank and micro-batch
@@ -35,6 +36,8 @@ class TaskPlan:
     auxiliary       {task: sample indices} of which `auxiliary_fraction` of the draws are taken
     buckets         {sample index: its size}: all draws of a step and lane are then of one size, the sizes in turns that give
                     every sample its share; None: all samples are of one size
+    owners          {sample index: (person, clip)}: every person is drawn as often, and of a person every clip; None: every
+                    sample is
     """
 
     samples: dict[str, list[int]]
@@ -47,6 +50,7 @@ class TaskPlan:
     auxiliary: dict[str, list[int]] | None = None
     auxiliary_fraction: float = 0.0
     buckets: Mapping[int, tuple[int, int]] | None = None
+    owners: Mapping[int, Owner] | None = None
     _memory: dict[str, "list[Pool]"] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -86,26 +90,44 @@ class TaskPlan:
 
     def _sample(self, pool: "Pool", position: int) -> int:
         """The sample of a pool's draw number `position`. Auxiliary draws are spread evenly among the others."""
-        chosen, name = pool.main, f"order {pool.name} main"
-        if pool.auxiliary:
+        if len(pool.auxiliary):
             before = math.floor(position * pool.auxiliary_fraction)
             if math.floor((position + 1) * pool.auxiliary_fraction) > before:
-                chosen, name, position = pool.auxiliary, f"order {pool.name} auxiliary", before
-            else:
-                position -= before
-        epoch, place = divmod(position, len(chosen))
-        return chosen[_permutation(self.seed, name, epoch, len(chosen))[place]]
+                return pool.auxiliary.sample(before)
+            position -= before
+        return pool.main.sample(position)
 
     def _pools(self, task: str) -> list["Pool"]:
         """The samples of a task, those of each size apart; the share of a pool is what all its samples are due."""
         if task not in self._memory:
-            main, auxiliary = self.samples[task], (self.auxiliary or {}).get(task, [])
+            auxiliary = (self.auxiliary or {}).get(task, [])
             fraction = self.auxiliary_fraction if auxiliary else 0.0
             if self.buckets is None:
-                self._memory[task] = [Pool(task, main, auxiliary, fraction, 1.0)]
+                self._memory[task] = [self._pool(task, self.samples[task], auxiliary, task, fraction)]
             else:
-                self._memory[task] = _split(task, main, auxiliary, fraction, self.buckets)
+                self._memory[task] = self._split(task, self.samples[task], auxiliary, fraction)
         return self._memory[task]
+
+    def _pool(self, task: str, main: list[int], auxiliary: list[int], name: str, fraction: float) -> "Pool":
+        """Some of a task's samples. Of all draws of the task, `fraction` are auxiliary ones, though no pool needs to have that
+        fraction."""
+        wholes = {"main": self.samples[task], "auxiliary": (self.auxiliary or {}).get(task, [])}
+        here, there = (
+            Shuffled(indices, wholes[kind], self.seed, f"order {name} {kind}") if self.owners is None
+            else ByPerson(indices, wholes[kind], self.seed, f"order {name} {kind}", self.owners)
+            for indices, kind in ((main, "main"), (auxiliary, "auxiliary"))
+        )  # fmt: skip
+        due, extra = (1 - fraction) * here.share, fraction * there.share
+        share = fraction if self.buckets is None else extra / max(due + extra, 1e-9)
+        return Pool(here, there, share, due + extra)
+
+    def _split(self, task: str, main: list[int], auxiliary: list[int], fraction: float) -> list["Pool"]:
+        """A pool for each size."""
+        pools = []
+        for size in sorted({self.buckets[index] for index in [*main, *auxiliary]}):
+            here, there = ([index for index in each if self.buckets[index] == size] for each in (main, auxiliary))
+            pools.append(self._pool(task, here, there, f"{task} {size}", fraction))
+        return [pool for pool in pools if pool.share > 0]
 
     def _starts(self, task: str, count: int) -> tuple[float, ...]:
         """Where in its own cycle each pool of a task begins, in [0, 1)."""
@@ -124,24 +146,10 @@ class TaskPlan:
 class Pool:
     """Samples of a task that are of one size, and the share of the task's steps that are theirs."""
 
-    name: str
-    main: list[int]
-    auxiliary: list[int]
+    main: Shuffled
+    auxiliary: Shuffled
     auxiliary_fraction: float
     share: float
-
-
-def _split(
-    task: str, main: list[int], auxiliary: list[int], fraction: float, buckets: Mapping[int, tuple[int, int]]
-) -> list[Pool]:  # fmt: skip
-    """A pool for each size. Of all draws, `fraction` are auxiliary ones, though no pool needs to have that fraction."""
-    pools = []
-    for size in sorted({buckets[index] for index in [*main, *auxiliary]}):
-        here, there = ([index for index in each if buckets[index] == size] for each in (main, auxiliary))
-        due, extra = (1 - fraction) * len(here) / len(main), fraction * len(there) / max(1, len(auxiliary))
-        if due + extra > 0:
-            pools.append(Pool(f"{task} {size}", here, there, extra / (due + extra), due + extra))
-    return pools
 
 
 def _turn_of(shares: tuple[float, ...], starts: tuple[float, ...], turn: int) -> tuple[int, int]:
@@ -159,8 +167,3 @@ def _turn_of(shares: tuple[float, ...], starts: tuple[float, ...], turn: int) ->
         for k in range(first, first + math.ceil(span * share) + 2)
     )
     return due[turn - sum(before)][1:]
-
-
-@functools.lru_cache(maxsize=64)
-def _permutation(seed: int, stream: str, epoch: int, size: int) -> tuple[int, ...]:
-    return tuple(rng(seed, stream, epoch).permutation(size).tolist())

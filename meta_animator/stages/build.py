@@ -17,6 +17,7 @@ from meta_animator.data.crops import bucket_notes, crop_notes, some_shown
 from meta_animator.data.drawn_pose import TASKS as POSES
 from meta_animator.data.drawn_pose import check_drawn_pose
 from meta_animator.data.manifest import Clip
+from meta_animator.data.orders import walk
 from meta_animator.data.puppets.dataset import ensure_puppets
 from meta_animator.data.samples import SampleSet, of_one_size, read_clips, training_rate
 from meta_animator.data.tasks import Draw, TaskPlan
@@ -97,6 +98,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
         task_per_rank=config.data.task_per_rank, weights=dict(config.data.task_weights),
         auxiliary=auxiliary_samples(config, samples, table, len(clips)),
         auxiliary_fraction=config.data.auxiliary_fraction if extra else 0.0, buckets=samples.buckets(),
+        owners=samples.owners(),
     )  # fmt: skip
     if config.data.cache_latents:
         samples.cache = make_cache(config, models, samples.kept_frames(plan.pools()), list(plan.samples), accelerator)
@@ -182,14 +184,19 @@ def auxiliary_clips(config: RunConfig) -> list[Clip]:
 def auxiliary_samples(
     config: RunConfig, samples: SampleSet, table: dict[str, list[int]], first_clip: int
 ) -> dict[str, list[int]] | None:
-    """{task: `auxiliary_sets` frames}, from as many people as there are, the same frames for every task."""
-    pool = [k for k, s in enumerate(samples.samples) if s.clip >= first_clip]
-    if not pool:
-        return None
+    """{task: `auxiliary_sets` frames}, from as many people as there are and from all of their clips, the same frames for every
+    task."""
     by_clip: dict[int, list[int]] = {}
-    for k in pool:
-        by_clip.setdefault(samples.samples[k].clip, []).append(k)
-    chosen = set(_in_turns(list(by_clip.values()))[: config.data.auxiliary_sets])
+    for index, sample in enumerate(samples.samples):
+        if sample.clip >= first_clip:
+            by_clip.setdefault(sample.clip, []).append(index)
+    if not by_clip:
+        return None
+    rows = [
+        [pool[walk(step, len(pool), f"{config.seed} auxiliary frames {samples.clips[clip].id}")] for step in range(len(pool))]
+        for clip, pool in by_clip.items()
+    ]
+    chosen = set(_in_turns(rows)[: config.data.auxiliary_sets])
     return {task: [k for k in table[task] if k in chosen] for task in table}
 
 

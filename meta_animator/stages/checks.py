@@ -72,7 +72,7 @@ def check_training(config: RunConfig) -> list[str]:
     if data.cache_latents:
         check_cacheable(config)
     idle = [task for task in data.task_weights if task not in tasks]
-    return [f"data.task_weights: {', '.join(idle)} is not among the tasks that are trained, so that its weight counts for nothing"] if idle else []
+    return [f"data.task_weights: {', '.join(idle)} is not trained, so that its weight counts for nothing"] if idle else []
 
 
 def check_tasks(tasks: list[str], key: str) -> None:

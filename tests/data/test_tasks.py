@@ -148,3 +148,50 @@ def test_the_sizes_of_a_step_do_not_depend_on_how_it_is_split_or_begun():
         assert drawn(batch_size=split[0], micro_batches=split[1], world_size=split[2]) == whole
     assert drawn(first=5, batch_size=8, micro_batches=1, world_size=1) == whole[40:]
     assert len({BUCKETS[draw.sample] for draw in whole}) > 1
+
+
+# people
+
+OWNERS = {index: ("long", "a") for index in range(900)}
+OWNERS |= {900 + k: ("three", clip) for k, clip in enumerate("bbccccd")} | {907: ("photo", "e")}
+
+
+def drawn(count, **changes) -> list[int]:
+    people = plan(samples={"dwpose": list(OWNERS)}, batch_size=1, owners=OWNERS, **changes)
+    return [draw.sample for step in range(count) for draw in people.lane_draws(step)]
+
+
+def test_people_not_frames_are_drawn_evenly_and_so_are_their_clips():
+    samples = drawn(3 * 900)
+    assert all(len({OWNERS[s][0] for s in samples[k : k + 3]}) == 3 for k in range(0, 2700, 3)), "each once in a round"
+    long = [s for s in samples if OWNERS[s][0] == "long"]
+    assert sorted(long) == list(range(900)), "all frames before one comes again"
+    gaps = [b - a for a, b in itertools.pairwise(sorted([0, *long[:30], 899]))]
+    assert max(gaps) < 2 * 900 / 30, "few draws show all of a clip"
+    counts = Counter(samples)
+    assert {clip: sum(counts[s] for s in OWNERS if OWNERS[s][1] == clip) for clip in "bcd"} == {"b": 300, "c": 300, "d": 300}
+    assert {counts[s] for s in (902, 903, 904, 905)} == {75} and counts[907] == 900
+
+
+def test_people_are_a_function_of_seed_and_step():
+    whole = drawn(60)
+    people = plan(samples={"dwpose": list(OWNERS)}, batch_size=2, micro_batches=3, owners=OWNERS)
+    assert [draw.sample for batch in people.batches(5, 10) for draw in batch] == whole[30:]
+    assert drawn(60, seed=4) != whole
+
+
+def test_people_have_their_share_in_every_size():
+    """One person's clips are of two sizes, another's of one that is rare."""
+    sizes = {index: (64, 64) for index in OWNERS} | {906: (48, 88), 907: (48, 88)}
+    samples = Counter(OWNERS[s] for s in drawn(6000, buckets=sizes))
+    assert samples["long", "a"] == pytest.approx(2000, rel=0.06) and samples["photo", "e"] == pytest.approx(2000, rel=0.06)
+    assert [samples["three", clip] for clip in "bcd"] == pytest.approx([2000 / 3] * 3, rel=0.2)
+
+
+def test_auxiliary_draws_balance_people_too():
+    people = plan(
+        samples={"dwpose": [907]}, auxiliary={"dwpose": list(range(897, 907))}, auxiliary_fraction=0.5, owners=OWNERS,
+        batch_size=2,
+    )  # fmt: skip
+    counts = Counter(OWNERS[draw.sample][0] for step in range(100) for draw in people.lane_draws(step))
+    assert counts == {"photo": 100, "long": 50, "three": 50}

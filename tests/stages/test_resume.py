@@ -13,10 +13,10 @@ from accelerate import Accelerator
 
 from meta_animator.config import load_config
 from meta_animator.data.batch import collate
-from meta_animator.data.samples import crop_of
+from meta_animator.data.samples import SampleSet, crop_of, read_clips
 from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
-from meta_animator.stages.build import train
+from meta_animator.stages.build import auxiliary_clips, auxiliary_samples, train
 from meta_animator.training.checkpoint import list_checkpoints
 from meta_animator.training.engine import Trainer
 from meta_animator.weights import load_tensors, read_json, write_json
@@ -159,6 +159,13 @@ def test_auxiliary_frames_come_from_as_many_people_as_there_are(make_config, pre
     _, samples, plan = tiny.make_stage(config)
     people = [samples.clips[samples.samples[index].clip].identity for index in plan.auxiliary["seg"]]
     assert sorted(people) == ["p0", "p1", "p2", "p3"]
+    clips, frames = [*read_clips(config.data.train, "train"), *auxiliary_clips(config)], set()
+    samples = SampleSet(clips, config.data, seed=0, identifiers={})
+    for config.seed in range(8):
+        chosen = auxiliary_samples(config, samples, {"seg": list(range(len(samples)))}, 4)["seg"]
+        assert len({samples.samples[index].clip for index in chosen}) == 4
+        frames |= {samples.samples[index].first for index in chosen}
+    assert frames == {0, 1, 2, 3}, "and from all of their clips"
     config.data.auxiliary = [str(puppet_data / "person")]
     with pytest.raises(UserError, match="shows nobody but held-out"):
         tiny.make_stage(config)

@@ -8,8 +8,6 @@ from meta_animator.settings import TrainConfig
 from meta_animator.training.sharding import like
 from meta_animator.training.stage import ParamGroup
 
-SIGNED = {"exp_avg": True, "exp_avg_sq": False}  # which 8-bit momenta can be negative
-
 
 def make_optimizer(groups: list[ParamGroup], config: TrainConfig) -> torch.optim.Optimizer:
     """Parameters without a gradient (inactive LoRAs) are left alone: no momentum, no weight decay.
@@ -62,4 +60,5 @@ def load_named_state(optimizer: torch.optim.Optimizer, groups: list[ParamGroup],
         from torchao.optim.subclass_8bit import OptimState8bit
 
         parameter = by_name[name]
-        optimizer.state[parameter][slot] = OptimState8bit(**parts, signed=SIGNED[slot], dtype=parameter.dtype)
+        signed = bool(parts["qmap"].min() < 0)
+        optimizer.state[parameter][slot] = OptimState8bit(**parts, signed=signed, dtype=parameter.dtype)

@@ -26,7 +26,8 @@ def trained(make_config, monkeypatch):
                 super().__init__(config, accelerator, stage, *rest)
 
         monkeypatch.setattr(build, "Trainer", Seen)
-        settings = {"train__max_steps": 3, "train__preview_every": 3, "data__prompt_drop": 0.3, "loss__image_weight": 0.5}
+        previews = 3 if stage == "control" else 0
+        settings = {"train__max_steps": 3, "train__preview_every": previews, "data__prompt_drop": 0.3, "loss__image_weight": 0.5}
         config = make_config(stage, name, **(settings | overrides))
         build.train(config)
         return config, stages[0]
@@ -60,8 +61,9 @@ def test_a_run_without_its_encoders_is_the_same_run(trained, monkeypatch, prepar
 
 
 def test_what_is_still_needed_stays(trained, monkeypatch):
-    _, uncached = trained("uncached", data__cache_latents=False)
+    quick = {"train__max_steps": 1, "train__preview_every": 0}
+    _, uncached = trained("uncached", data__cache_latents=False, **quick)
     assert "vae.encoder" in names(uncached) and not any(name.startswith("text_encoder.") for name in names(uncached))
     monkeypatch.setattr(control, "MAX_PROMPTS", 2)
-    _, many = trained("many")
+    _, many = trained("many", **quick)
     assert "vae.encoder" not in names(many) and any(name.startswith("text_encoder.") for name in names(many))

@@ -198,6 +198,9 @@ class Trainer:
             half, double = train.batch_size // 2, train.gradient_accumulation_steps * 2
             advice.append(f"train.batch_size={half} with train.gradient_accumulation_steps={double}")
         advice += [] if train.mixed_precision != "no" else ["train.mixed_precision=bf16"]
+        if not self.sharded:
+            advice += ["train.optimizer=adamw8bit"] if train.optimizer == "adamw" else []
+            advice += ["train.ema_device=cpu"] if train.ema_decay and not train.ema_device else []
         advice += ["loss.image_weight=0"] if self.config.loss.image_weight else []
         advice.append(f"smaller data.height and data.width (now {data.height} x {data.width})")
         return f"{self.run_folder}: out of memory at step {self.step + 1}; in the order of effect: {', then '.join(advice)}"

@@ -31,7 +31,6 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 OPTIONAL: dict[str, type | tuple[type, ...]] = {"prompt": str, "conditions": dict, "split": str}
 CHOICES = {"kind": ("clip", "photo"), "split": ("train", "heldout")}
-PICTURE_LAYERS = ("frame", "mask", "depth", "normal", "parts")
 
 
 def read_manifest(folder: str | Path) -> list[Clip]:

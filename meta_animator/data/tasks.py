@@ -70,9 +70,6 @@ class TaskPlan:
         """All samples that can be drawn."""
         return {index for table in (self.samples, self.auxiliary or {}) for pool in table.values() for index in pool}
 
-    def task_at(self, step: int, lane: int = 0) -> str:
-        return self._turn(step, lane)[0]
-
     def _turn(self, step: int, lane: int) -> tuple[str, int]:
         """The task of a step and lane, and how often it was drawn before."""
         tasks = [task for task in sorted(self.samples) for _ in range(self.weights.get(task, 1))]

@@ -207,15 +207,8 @@ def _derange(order: list[int], seed: int) -> list[int]:
     return moved
 
 
-def open_reference(path: str, size: tuple[int, int], margin: float = 0.0) -> Layers:
-    """The first reference photo at the output's size, cropped around the person, with the layers that are known of it.
-
-    Raises UserError where there is none.
-    """
-    return crop_reference(*read_reference(path), size, margin)
-
-
 def crop_reference(layers: Layers, figure: Figure | None, size: tuple[int, int], margin: float = 0.0) -> Layers:
+    """What `read_reference` gives at the output's size, cropped around the person."""
     return crop_and_resize(layers, figure_crop(figure, layers.size, size, margin), size)
 
 

@@ -8,6 +8,7 @@ from meta_animator.conversion.motion import load_motion
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
+from meta_animator.stages.checks import check_run
 from meta_animator.stages.dry_run import trainable_parameters
 from meta_animator.weights import load_tensors, read_json, save_tensors, write_json
 from tests import tiny
@@ -84,7 +85,7 @@ def test_folders_are_checked_as_files_are(models, tmp_path, match, config, weigh
 @pytest.mark.parametrize("stage", ["control", "reference"])
 def test_a_stage_without_a_motion_module_takes_none(make_config, stage):
     with pytest.raises(UserError, match=rf"model\.motion_from: stage '{stage}' has no motion module; leave it empty"):
-        tiny.make_stage(make_config(stage, model__motion_from="motion.ckpt"))
+        check_run(make_config(stage, model__motion_from="motion.ckpt"))
 
 
 @pytest.mark.parametrize("mid_block", [False, True])

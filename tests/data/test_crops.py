@@ -14,7 +14,7 @@ from meta_animator.data.samples import crop_of, load_face, load_shown, to_images
 from meta_animator.data.transforms import crop_box, move_keypoints
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.evaluation.animation import load_layers
-from meta_animator.pipelines.driving import open_driving, open_reference
+from meta_animator.pipelines.driving import crop_reference, open_driving, read_reference
 from meta_animator.settings import DataConfig
 from tests.data.people import standing_person
 
@@ -140,7 +140,7 @@ def test_training_driving_reference_and_evaluation_show_the_same_part(squats):
     folder = str(squats.folder)
     trained = load_shown(squats, 0, "frame", SQUARE, crop_of(squats, 0, SQUARE, 0))
     driving = open_driving(folder, "", ["dwpose"], SIDE).layers(0)
-    for shown in (driving, open_reference(folder, SIDE), load_layers([squats], SIDE)[0]):
+    for shown in (driving, crop_reference(*read_reference(folder), SIDE), load_layers([squats], SIDE)[0]):
         assert np.array_equal(shown.frame, to_images(trained.pixels))
         np.testing.assert_array_equal(shown.keypoints, trained.layers.keypoints)
 

@@ -16,14 +16,14 @@ def plan(**changes) -> TaskPlan:
 
 
 def test_every_task_gets_its_share_of_steps_whatever_its_number_of_samples():
-    assert Counter(plan().task_at(step) for step in range(45)) == dict.fromkeys(TASKS, 5)
-    orders = [tuple(plan().task_at(9 * cycle + k) for k in range(9)) for cycle in range(5)]
+    assert Counter(plan().lane_draws(step)[0].task for step in range(45)) == dict.fromkeys(TASKS, 5)
+    orders = [tuple(plan().lane_draws(9 * cycle + k)[0].task for k in range(9)) for cycle in range(5)]
     assert all(set(order) == set(TASKS) for order in orders) and len(set(orders)) > 1
 
 
 def test_weights_say_how_often_a_task_comes_in_a_cycle():
     weighted = plan(weights={"blurred": 4, "unused": 3})
-    assert Counter(weighted.task_at(step) for step in range(24)) == dict.fromkeys(TASKS, 2) | {"blurred": 8}
+    assert Counter(weighted.lane_draws(step)[0].task for step in range(24)) == dict.fromkeys(TASKS, 2) | {"blurred": 8}
     drawn = [draw.sample for step in range(36) for draw in weighted.lane_draws(step) if draw.task == "blurred"]
     pool = POOLS["blurred"]
     assert len(drawn) == 48 > len(pool) and sorted(drawn[: len(pool)]) == pool, "all are drawn before one comes again"
@@ -33,7 +33,7 @@ def test_weights_say_how_often_a_task_comes_in_a_cycle():
 def test_one_task_per_step_with_samples_of_its_own():
     for step in range(30):
         draws = plan(micro_batches=2, world_size=2).lane_draws(step)
-        assert {draw.task for draw in draws} == {plan().task_at(step)} and len(draws) == 16
+        assert {draw.task for draw in draws} == {plan().lane_draws(step)[0].task} and len(draws) == 16
         assert {draw.sample for draw in draws} <= set(POOLS[draws[0].task])
 
 

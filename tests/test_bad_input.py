@@ -496,6 +496,11 @@ def some_loras_with_the_shared_weights(room):
     return ["train", room.config("control"), "train.lora_tasks=[seg]"]
 
 
+@case("data.prompt: the text encoder does not read as far as {identifier}; shorten 'one person")
+def identifier_behind_a_long_prompt(room):
+    return ["train", room.config("control"), f"data.prompt={'one person ' * 40}{{identifier}}"]
+
+
 @case("train.wandb_project: Weights & Biases is not installed")
 def wandb_without_wandb(room):
     return ["train", room.config("control"), "train.wandb_project=mine"]

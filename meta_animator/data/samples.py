@@ -21,6 +21,7 @@ from meta_animator.data.keypoints import five_points, flip_keypoints
 from meta_animator.data.latents import FRAME, LatentCache
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import Clip, read_manifest
+from meta_animator.data.prompts import fill_prompt
 from meta_animator.data.tasks import Draw
 from meta_animator.data.transforms import Box, crop_and_resize, flip_layers, move_keypoints
 from meta_animator.diffusion.randomness import rng
@@ -267,10 +268,6 @@ def training_rate(clips: Sequence[Clip], config: DataConfig, say: Callable[[str]
         low, high = min(rate for _, rate in pairs), max(rate for _, rate in pairs)
         say(f"note: the clips have {low:.3g} to {high:.3g} frames per second; {median:.3g}, their median, is recorded")
     return median
-
-
-def fill_prompt(template: str, identifier: str, description: str) -> str:
-    return template.replace("{identifier}", identifier).replace("{description}", description).strip()
 
 
 def to_pixels(image: np.ndarray) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from meta_animator.data.conditions import draw_condition
 from meta_animator.data.layers import Layers
-from meta_animator.data.samples import fill_prompt, to_images, to_pixels
+from meta_animator.data.prompts import Fits, cut_note, fill_prompt, fit_description, loses_identifier
+from meta_animator.data.samples import to_images, to_pixels
 from meta_animator.diffusion.clip_noise import clip_noise
 from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.diffusion.randomness import noise_for
@@ -44,7 +45,7 @@ class Animator:
         """template: the prompt of the fine-tuned checkpoint; person: whom it was tuned on; description: in what words."""
         self.config, self.sample, self.models = config, config.sample, models
         self.template, self.person, self.description = template, person, description
-        self.prompt = prompt_for(config.sample, models.identifiers, template, person, description)
+        self.prompt = prompt_for(config.sample, models.identifiers, template, person, description, models.backbone.fits)
         self.shared_noise = shared_noise_of(config.sample, models.shared_noise)
         self.device = next(models.parameters()).device
         loras = dict(self.sample.loras) or None
@@ -189,16 +190,25 @@ def shared_noise_of(sample: SampleConfig, trained: float | None) -> float:
 
 
 def prompt_for(
-    sample: SampleConfig, identifiers: dict[str, str], template: str, person: str, description: str = ""
+    sample: SampleConfig, identifiers: dict[str, str], template: str, person: str, description: str = "",
+    fits: Fits = lambda prompt: True,
 ) -> str:  # fmt: skip
-    """The prompt with the person's identifier and, for the person tuned on, the description. Raises UserError for an
-    unknown identity, naming the known ones."""
+    """The prompt with the person's identifier and, for the person tuned on, the description, which is cut where the text
+    encoder would not read all; what is not read is said. Raises UserError for an unknown identity, naming the known ones."""
     name = sample.identity or person
     prompt = sample.prompt or template
     if "{identifier}" in prompt and name not in identifiers:
         known = ", ".join(list(identifiers)[:6]) + (" ..." if len(identifiers) > 6 else "")
         raise UserError(f"sample.identity: '{name}' is not in the checkpoint; it knows: {known or 'nobody'}")
-    return fill_prompt(prompt, identifiers.get(name, ""), description if name == person else "")
+    identifier, described = identifiers.get(name, ""), description if name == person else ""
+    cut = fit_description(prompt, identifier, described, fits)
+    if cut != described:
+        print(f"note: {cut_note(name, described, cut)}")
+    prompt = fill_prompt(prompt, identifier, cut)
+    if not fits(prompt):
+        lost = f", and '{identifier}', which calls {name}, with it" if loses_identifier(prompt, identifier, fits) else ""
+        print(f"note: sample.prompt: is longer than the text encoder reads; its end is cut off{lost}")
+    return prompt
 
 
 def _can_draw(task: str, layers: Layers) -> bool:

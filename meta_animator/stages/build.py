@@ -18,6 +18,7 @@ from meta_animator.data.drawn_pose import TASKS as POSES
 from meta_animator.data.drawn_pose import check_drawn_pose
 from meta_animator.data.manifest import Clip
 from meta_animator.data.orders import walk
+from meta_animator.data.prompts import fit_descriptions
 from meta_animator.data.puppets.dataset import ensure_puppets
 from meta_animator.data.samples import SampleSet, of_one_size, read_clips, training_rate
 from meta_animator.data.tasks import Draw, TaskPlan
@@ -77,6 +78,8 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     backbone = growing_base(config, clips) if config.stage == "base_unet" else None
     models = build_models(config, [clip.identity for clip in [*clips, *extra]], backbone, person).to(accelerator.device)
     check_size(config.data, models.backbone.divisor)
+    for note in fit_descriptions([*clips, *extra], config.data.prompt, models.identifiers, models.backbone.fits):
+        accelerator.print(f"note: {note}")
     num_frames = config.data.num_frames if config.stage == "motion" else None
     samples = SampleSet(
         [*clips, *extra], config.data, seed=config.seed, identifiers=models.identifiers, num_frames=num_frames

@@ -42,6 +42,9 @@ class Backbone(Protocol):
     def with_motion(self, max_seq_length: int) -> nn.Module:
         """Join a fresh motion module that leaves every frame unchanged, and return it."""
 
+    def fits(self, prompt: str) -> bool:
+        """Whether `embed_text` reads all of a prompt."""
+
     def rare_words(self) -> list[str]:
         """Words of one token each that can stand for people in prompts."""
 

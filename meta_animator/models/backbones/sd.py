@@ -120,6 +120,9 @@ class StableDiffusion(nn.Module):
         with torch.autocast(self.text_encoder.device.type, enabled=False):
             return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
 
+    def fits(self, prompt: str) -> bool:
+        return len(self.tokenizer(prompt, verbose=False).input_ids) <= self.tokenizer.model_max_length
+
     def rare_words(self) -> list[str]:
         """Reserved tokens of the tokenizer ("<id007>"), or its rare four-letter words."""
         return reserved_identifiers(self.tokenizer) or rare_words(self.tokenizer)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 
 from meta_animator.config import describe_fields, load_config, to_yaml
 from meta_animator.settings import RunConfig
@@ -16,17 +17,23 @@ def config_from_arguments(description: str) -> RunConfig | None:
     )
     parser.add_argument("config", help="YAML of the run")
     parser.add_argument("overrides", nargs="*", help="key=value, such as train.max_steps=100")
-    parser.add_argument("--dry-run", action="store_true", help="print the config and the trainable parameters, then stop")
+    parser.add_argument("--dry-run", action="store_true", help="print config, trainable parameters and memory needed, then stop")
+    parser.add_argument("--free-memory", type=float, metavar="GIB", help="with --dry-run: whether it is enough, or what helps")
+    parser.add_argument("--measure", action="store_true", help="with --dry-run: also take a step on random weights, and compare")
     args = parser.parse_intermixed_args()
 
     config = load_config(args.config, args.overrides, _users_folder())
     if not args.dry_run:
         return config
+    if args.measure and "MALLOC_MMAP_THRESHOLD_" not in os.environ:  # glibc's: freed memory is given back and not counted on
+        os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     from meta_animator.stages.checks import check_run
     from meta_animator.stages.dry_run import describe
 
     notes = [f"note: {note}" for note in check_run(config, dry=True)]
-    print(to_yaml(config), describe(config), *notes, sep="\n")
+    print(to_yaml(config), describe(config, args.free_memory, args.measure), *notes, sep="
+")
     return None
 
 

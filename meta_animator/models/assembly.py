@@ -10,6 +10,7 @@ from meta_animator.models.arcface import load_face
 from meta_animator.models.identifiers import new_identifiers, reserved_identifier
 from meta_animator.models.manifest import check_manifest, check_parts, part_of
 from meta_animator.models.motion import check_length
+from meta_animator.models.precision import halve
 from meta_animator.settings import ModelConfig
 from meta_animator.weights import copy_strict, fingerprint, same_weights, short
 
@@ -25,10 +26,15 @@ class Assembly(nn.Module):
         self.face = load_face(config.face) if face else None
         self.identifiers: dict[str, str] = {}
         self.shared_noise: float | None = None  # of the motion module's training, where it says so
+        self._exact: dict[str, Tensor] = {}
 
     # weights by name
 
     def state(self) -> dict[str, Tensor]:
+        """Every weight that a checkpoint may store, as exact as it was loaded."""
+        return self._live_state() | self._exact
+
+    def _live_state(self) -> dict[str, Tensor]:
         state = {f"control.{n}": p for n, p in self.control.base_state().items()}
         for task in self.control.bank.tasks:
             state |= {f"lora.{task}.{n}": p for n, p in self.control.bank.state(task).items()}
@@ -45,6 +51,25 @@ class Assembly(nn.Module):
         own = self.state()
         wanted = set(map(part_of, state)) if parts is None else set(parts)
         copy_strict({n: p for n, p in own.items() if part_of(n) in wanted}, state, what)
+        if self._exact:
+            with torch.no_grad():
+                for name, live in self._live_state().items():
+                    if name in self._exact:
+                        live.copy_(self._exact[name])
+
+    def hold_frozen_in(self, dtype: torch.dtype, keep_exact: bool = True) -> None:
+        """What is not trained holds and computes in `dtype`, a half, from now on.
+
+        The VAE's encoder stays in float32, since latents are data, and so does its decoder beside float16, which it can
+        overflow. keep_exact: what `state` gives of such weights keeps their float32 values, in main memory.
+        """
+        frozen = {name: weight for name, weight in self._live_state().items() if not weight.requires_grad}
+        if keep_exact:
+            self._exact = {name: weight.detach().cpu() for name, weight in frozen.items() if not weight.is_meta}
+        halve(self.control, dtype)
+        if self.motion is not None:
+            halve(self.motion, dtype)
+        self.backbone.hold_frozen_in(dtype)
 
     def load_control(
         self, manifest: Mapping[str, Any], state: Mapping[str, Tensor], what: str, fresh_loras: bool = False

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from meta_animator.errors import UserError
 from meta_animator.models.lora import LoRABank
+from meta_animator.models.precision import HALF, own_precision
 
 
 class ControlOutput(NamedTuple):
@@ -23,6 +24,9 @@ class ControlOutput(NamedTuple):
 
     def __mul__(self, scale: float) -> "ControlOutput":
         return ControlOutput(tuple(d * scale for d in self.down), self.mid * scale)
+
+    def to(self, dtype: torch.dtype) -> "ControlOutput":
+        return ControlOutput(tuple(d.to(dtype) for d in self.down), self.mid.to(dtype))
 
     def __add__(self, other: "ControlOutput") -> "ControlOutput":
         return ControlOutput(tuple(a + b for a, b in zip(self.down, other.down, strict=True)), self.mid + other.mid)
@@ -82,7 +86,11 @@ class MetaControlNet(ModelMixin, ConfigMixin):
             frames = control_latents.shape[1]
             control_latents = rearrange(control_latents, "b f c h w -> (b f) c h w")
             t, context = t.repeat_interleave(frames, 0), context.repeat_interleave(frames, 0)
-        down, mid = self.net(control_latents, t, context, controlnet_cond=control_latents, return_dict=False)
+        dtype = self.net.conv_in.weight.dtype
+        if dtype in HALF:
+            control_latents, context = control_latents.to(dtype), context.to(dtype)
+        with own_precision(dtype, control_latents.device):
+            down, mid = self.net(control_latents, t, context, controlnet_cond=control_latents, return_dict=False)
         return ControlOutput(tuple(down), mid)
 
     def base_state(self) -> dict[str, Tensor]:

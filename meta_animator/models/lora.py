@@ -36,9 +36,9 @@ class LoRALinear(nn.Module):
         self.up[task] = nn.Parameter(torch.zeros(self.base.out_features, rank, device=like.device, dtype=like.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.base(x)
+        y, kept = self.base(x), self.base.weight.dtype  # a trained LoRA on a frozen half: rounded where it is used
         for down, up, weight in self.active:
-            delta = F.linear(F.linear(x, down), up)
+            delta = F.linear(F.linear(x, down.to(kept)), up.to(kept))
             y = y + (delta if weight == 1.0 else weight * delta)
         return y
 

@@ -56,9 +56,12 @@ class Animator:
         )  # fmt: skip
 
     @torch.no_grad()
-    def animate(self, driving: Driving, reference: Layers | None, progress=None) -> Animation:
-        """Sample all frames; `open_inputs` gives both. `progress(step, x_t)` is called after each denoising step."""
-        latents = self._sample(driving, reference, progress=progress)
+    def animate(self, driving: Driving, reference: Layers | None, progress=None, last: bool = False) -> Animation:
+        """Sample all frames; `open_inputs` gives both. `progress(step, x_t)` is called after each denoising step.
+
+        last   nothing is sampled after it: what only encodes is freed before the first step
+        """
+        latents = self._sample(driving, reference, progress=progress, last=last)
         return Animation(
             frames=self.decode(latents), driving=driving, reference=reference, prompt=self.prompt,
             fps=driving.fps,
@@ -71,8 +74,9 @@ class Animator:
         return self._sample(driving, reference, latents=latents, share=share)
 
     def _sample(
-        self, driving: Driving, reference: Layers | None, progress=None, latents: Tensor | None = None, share: float = 1.0
-    ) -> Tensor:
+        self, driving: Driving, reference: Layers | None, progress=None, latents: Tensor | None = None, share: float = 1.0,
+        last: bool = False,
+    ) -> Tensor:  # fmt: skip
         """Latents (1 f c h w); from `latents` with noise where they are given."""
         sample, backbone = self.sample, self.models.backbone
         context, null = (backbone.embed_text([text]) for text in (self.prompt, sample.negative_prompt))
@@ -81,6 +85,8 @@ class Animator:
         if latents is not None:
             timesteps = timesteps[len(timesteps) - max(1, round(share * len(timesteps))) :]
             x_T = backbone.process.add_noise(latents, x_T, timesteps[:1])
+        if last:
+            backbone.release(text=True, encoder=True)
         return self._denoise(x_T, timesteps, context, null, control_latents, progress)
 
     # parts

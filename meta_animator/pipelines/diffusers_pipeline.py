@@ -27,7 +27,7 @@ from meta_animator.diffusion.clip_noise import clip_noise
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones.sd import predict_image, predict_video
 from meta_animator.models.control import ControlOutput, MetaControlNet
-from meta_animator.models.motion import join_motion, with_frame_norms
+from meta_animator.models.motion import join_motion, split_motion_unet
 from meta_animator.pipelines.animate import Animator
 from meta_animator.pipelines.finite import require_finite
 from meta_animator.pipelines.guidance import Guide
@@ -49,8 +49,8 @@ class MetaAnimatorPipeline(DiffusionPipeline):
     `from_pretrained`, `save_pretrained` (with `push_to_hub=True` too), `to`, `enable_model_cpu_offload` and
     `set_progress_bar_config` are diffusers'; `from_animator` takes what stage 3 loads, `from_assembly` bare networks.
 
-    unet             UNet2DConditionModel, or UNetMotionModel with the motion module inside
-    motion_adapter   joined into a UNet2DConditionModel; without one, every frame is made by itself
+    unet             UNet2DConditionModel, or UNetMotionModel with the motion module inside, which is taken apart
+    motion_adapter   the motion module; without one, every frame is made by itself
     condition_range  range of condition images for the VAE: "signed", [-1, 1], or "unit", [0, 1] (CtrLoRA)
     loras, prompt    what a call without them uses; saved with the pipeline
     shared_noise     share of the first noise's variance that all frames have in common, see `clip_noise`
@@ -59,6 +59,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->control->unet->vae"
+    _exclude_from_cpu_offload: ClassVar[list[str]] = ["motion_adapter"]  # it is never called by itself; the UNet calls its layers
     _optional_components: ClassVar[list[str]] = ["motion_adapter"]
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "prompt_embeds", "negative_prompt_embeds"]
 
@@ -83,14 +84,15 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         if isinstance(unet, UNetMotionModel):
             if motion_adapter is not None:
                 raise ValueError("motion_adapter: the unet holds a motion module already; expected none, or an image unet")
-            unet = with_frame_norms(unet)
-        elif motion_adapter is not None:
-            unet = join_motion(unet, motion_adapter)
-        for name, part in (("vae", vae), ("text_encoder", text_encoder), ("unet", unet), ("control", control)):
-            _check_whole(part, name)
+            unet, motion_adapter = split_motion_unet(unet)
+        parts = {"vae": vae, "text_encoder": text_encoder, "unet": unet, "control": control, "motion_adapter": motion_adapter}
+        for name, part in parts.items():
+            if part is not None:
+                _check_whole(part, name)
+        self._temporal = None if motion_adapter is None else join_motion(unet, motion_adapter)
         self.register_modules(
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, control=control, scheduler=scheduler,
-            motion_adapter=None,
+            motion_adapter=motion_adapter,
         )  # fmt: skip
         self.register_to_config(
             condition_range=condition_range, loras=dict(loras or {}), prompt=prompt, shared_noise=shared_noise
@@ -123,7 +125,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
             scheduler = DDIMScheduler(clip_sample=False, **base.scheduler)
         return cls(
             vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer,
-            unet=base.unet if models.motion is None else base.motion_unet, control=models.control, scheduler=scheduler,
+            unet=base.unet, motion_adapter=models.motion, control=models.control, scheduler=scheduler,
             condition_range=models.config.condition_range, **options,
         )  # fmt: skip
 
@@ -239,7 +241,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
             )
             part = {task: encoded[:, frames] for task, encoded in control_latents.items()}
             texts = state["prompt_embeds"], state["negative_prompt_embeds"]
-            if isinstance(self.unet, UNetMotionModel):
+            if self._temporal is not None:
                 return guide.predict(x, t[None], *texts, part)
             count = x.shape[1]
             texts = (text.expand(count, -1, -1) for text in texts)
@@ -260,7 +262,9 @@ class MetaAnimatorPipeline(DiffusionPipeline):
 
     def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None = None) -> Tensor:
         """The UNet's prediction for images (b c h w) or videos (b f c h w)."""
-        return (predict_image if x_t.ndim == 4 else predict_video)(self.unet, x_t, t, context, control_output)
+        if x_t.ndim == 4:
+            return predict_image(self.unet, x_t, t, context, control_output)
+        return predict_video(self._temporal, x_t, t, context, control_output)
 
     def _latent_shape(self, images: Mapping[str, Tensor]) -> tuple[int, ...]:
         """1 f c h w"""
@@ -278,11 +282,11 @@ class MetaAnimatorPipeline(DiffusionPipeline):
 
     def _windows(self, frames: int, window: int, overlap: int) -> tuple[list[tuple[int, int]], Tensor]:
         """Windows and their weights; one window for all frames where there is no motion module."""
-        if not isinstance(self.unet, UNetMotionModel):
+        if self._temporal is None:
             window, overlap = frames, 0
         if not 0 <= overlap < window:
             raise ValueError(f"overlap: expected at least 0 and less than window, {window}; got {overlap}")
-        places = self.unet.config.get("motion_max_seq_length")
+        places = None if self.motion_adapter is None else self.motion_adapter.config.motion_max_seq_length
         if places is not None and min(window, frames) > places:
             raise ValueError(f"window: expected at most {places} frames, what the motion module sees at once; got {window}")
         windows = temporal_windows(frames, window, overlap)

@@ -34,9 +34,13 @@ class Guide:
     def predict(
         self, x_t: Tensor, t: Tensor, context: Tensor, null_context: Tensor, control_latents: Mapping[str, Tensor]
     ) -> Tensor:
-        """The prediction at x_t; both branches go through the networks as one batch."""
+        """The prediction at x_t; both branches of images go through the networks as one batch, those of clips in turn: a clip
+        is a batch already, and two would take twice the memory."""
         if self.guidance_scale == 1.0:
             return self._branch(x_t, t, context, control_latents)
+        if x_t.ndim == 5:
+            unconditional = self._branch(x_t, t, null_context, control_latents)
+            return unconditional + self.guidance_scale * (self._branch(x_t, t, context, control_latents) - unconditional)
         both = {task: torch.cat([c, c]) for task, c in control_latents.items()}
         pair = self._branch(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([context, null_context]), both)
         conditional, unconditional = pair.chunk(2)

@@ -23,6 +23,7 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import ControlOutput
 from meta_animator.models.face import face_sizes
 from meta_animator.models.manifest import part_of
+from meta_animator.models.precision import HALF, PRECISIONS
 from meta_animator.pipelines.guidance import Guide
 from meta_animator.settings import RunConfig
 from meta_animator.training.stage import Mean, ParamGroup
@@ -48,6 +49,9 @@ class ControlStage(nn.Module):
         for group in self.param_groups():
             for parameter in group.parameters.values():
                 parameter.requires_grad_(True)
+        precision = PRECISIONS[config.train.mixed_precision]
+        if precision in HALF:
+            models.hold_frozen_in(precision)
         if config.train.gradient_checkpointing:
             models.enable_gradient_checkpointing()
 

@@ -1,40 +1,54 @@
-"""What a run would train, counted on the meta device: architecture files only, no weights, no memory."""
+"""What a run would train and need, counted on the meta device: architecture files only, no weights, no memory."""
 
-from pathlib import Path
+from collections import Counter
 
 import torch
-from diffusers import UNet2DConditionModel
 
 from meta_animator.errors import UserError
-from meta_animator.models.control import MetaControlNet
-from meta_animator.models.motion import new_motion_adapter
+from meta_animator.models.manifest import part_of
 from meta_animator.settings import RunConfig
-from meta_animator.stages.checks import trained_tasks
-from meta_animator.weights import read_json
+from meta_animator.stages.memory import GIB, advice, count, measure, stage_without_weights
 
 
-def describe(config: RunConfig) -> str:
-    """A table of trainable parameters by group, with their sum."""
-    rows = trainable_parameters(config)
-    lines = [f"{name:<24}{count:>15,}" for name, count in rows.items()]
-    return "\n".join(["trainable parameters", *lines, f"{'total':<24}{sum(rows.values()):>15,}"])
+def describe(config: RunConfig, free_gib: float | None = None, measured: bool = False) -> str:
+    """Trainable parameters by group, the memory that a run needs at its peak, and what would make it fit.
+
+    free_gib  what there is; None: what is free on this machine's GPU, if it has one
+    measured  also take a step on random weights and say by how much the count is off
+    """
+    if config.stage == "extract":
+        return "extract trains nothing and needs no GPU"
+    lines = []
+    if config.stage != "sample":
+        rows = trainable_parameters(config)
+        lines += ["trainable parameters", *(f"{name:<24}{number:>15,}" for name, number in rows.items())]
+        lines += [f"{'total':<24}{sum(rows.values()):>15,}", ""]
+    memory = count(config)
+    lines.append(memory.table())
+    if free_gib is None and torch.cuda.is_available():
+        free_gib = torch.cuda.mem_get_info()[0] / GIB
+    if free_gib is not None:
+        lines.append(f"free: {free_gib:.1f} GiB, " + ("it fits" if memory.total <= free_gib * GIB else "it does NOT fit"))
+        for line in advice(config, round(free_gib * GIB)):
+            lines.append(f"  {line}")
+    if measured:
+        found, counted = measure(config), memory.total - memory.parts.get("CUDA itself (allowance)", 0)
+        where = "GPU" if torch.cuda.is_available() else "CPU"
+        lines.append(
+            f"measured on this {where}, one step on random weights: {found / GIB:.2f} GiB; counted {counted / GIB:.2f}, "
+            f"{100 * (counted / found - 1):+.0f} %"
+        )
+    return "\n".join(lines)
 
 
 def trainable_parameters(config: RunConfig) -> dict[str, int]:
-    """{group: number of parameters} of a training stage. Raises UserError for stages that train nothing."""
+    """{part: number of parameters} of a training stage. Raises UserError for stages that train nothing of stages 0 to 2."""
     if config.stage in ("sample", "extract"):
         return {}
     if config.stage.startswith("base_"):
         raise UserError(f"--dry-run: counts stages 0 to 2, not '{config.stage}'")
-    folder = Path(config.model.architecture or config.model.base) / "unet"
-    read_json(folder / "config.json")
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
-    control = MetaControlNet.from_unet(unet, config.model.tasks, config.model.lora_rank)
-    shared = {"control": sum(p.numel() for p in control.base_state().values())}
-    loras = {f"lora {t}": sum(p.numel() for p in control.bank.parameters(t)) for t in trained_tasks(config)}
-    if config.stage == "motion":
-        adapter = new_motion_adapter(unet, config.model.motion_max_seq_length, config.model.motion_mid_block)
-        motion = sum(p.numel() for p in adapter.parameters())
-        return {"motion": motion, **(loras if config.train.train_lora_in_motion else {})}
-    return loras if config.train.trainable == "lora" else {**shared, **loras}
+    counts: Counter[str] = Counter()
+    for group in stage_without_weights(config).param_groups():
+        for name, parameter in group.parameters.items():
+            counts[part_of(name).replace(".", " ")] += parameter.numel()
+    return dict(counts)

@@ -18,6 +18,7 @@ from meta_animator.media.images import write_image
 from meta_animator.media.video import write_video
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
+from meta_animator.models.precision import HALF, PRECISIONS
 from meta_animator.pipelines.animate import Animator, shared_noise_of
 from meta_animator.pipelines.driving import Driving, open_inputs
 from meta_animator.settings import RunConfig, SampleConfig
@@ -37,14 +38,12 @@ def sample(config: RunConfig) -> Path:
     animator = load_animator(copy.deepcopy(config))
     if other := other_person(config, animator.person, animator.template):
         print(f"note: sample.reference shows '{other}', the prompt calls '{animator.person}', whom the checkpoint was tuned on")
-    precision = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[config.train.mixed_precision]
-    with torch.autocast(animator.device.type, precision, enabled=precision != torch.float32):
-        return _sample(config, animator, *inputs)
+    return _sample(config, animator, *inputs)
 
 
 def _sample(config: RunConfig, animator: Animator, driving: Driving, reference: Layers | None) -> Path:
     with tqdm(total=config.sample.num_inference_steps, desc="sampling", unit="step", dynamic_ncols=True) as bar:
-        animation = animator.animate(driving, reference, progress=lambda step, x_t: bar.update())
+        animation = animator.animate(driving, reference, progress=lambda step, x_t: bar.update(), last=True)
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     task = next(iter(config.sample.tasks))
@@ -77,6 +76,8 @@ def load_animator(config: RunConfig) -> Animator:
         _note_shared_noise(config.sample, models.shared_noise)
     if config.sample.loras:
         config.sample.loras = {load_extracted(models, Path(f)): w for f, w in config.sample.loras.items()}
+    if (precision := PRECISIONS[config.train.mixed_precision]) in HALF:
+        models.requires_grad_(False).hold_frozen_in(precision, keep_exact=False)
     models.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     told = {"template": "prompt", "person": "person", "description": "description"}
     return Animator(config, models, **{name: manifest.get(key, "") for name, key in told.items()})

@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
+from einops import rearrange
 
 from meta_animator.conversion.ctrlora import ControlNames, from_ctrlora, to_base_file, to_ctrlora, to_lora_file
 from meta_animator.conversion.motion import from_animatediff, positions, to_animatediff
 from meta_animator.diffusion.process import DDPM
 from meta_animator.diffusion.samplers import ddim
 from meta_animator.errors import UserError
+from meta_animator.models.backbones.sd import predict_video
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.motion import join_motion, new_motion_adapter
 from meta_animator.pipelines.guidance import Guide
@@ -169,11 +171,11 @@ def test_motion_unet_equals_animatediffs(version, mid_block, precision):
     back = to_animatediff(adapter)
     assert back.keys() == {n for n in layout if ".motion_modules." in n}
     assert all(torch.equal(back[n], motion[n]) for n in motion)
-    still = join_motion(unet, new_motion_adapter(unet, 32, mid_block).double())
-    tensors, joined, still = at(precision, answers, join_motion(unet, adapter), still)
-    context = tensors["context"].repeat_interleave(tensors["x"].shape[2], 0)
+    fresh = new_motion_adapter(unet, 32, mid_block)
+    tensors, unet, adapter, fresh = at(precision, answers, unet, adapter, fresh)
+    x, answer = rearrange(tensors["x"], "b c f h w -> b f c h w"), rearrange(answers["sample"], "b c f h w -> b f c h w")
     with torch.no_grad():
-        ours = joined(tensors["x"], tensors["t"], context).sample
-        unmoved = still(tensors["x"], tensors["t"], context).sample
-    assert relative(unmoved, answers["sample"]) > 0.01, "the motion module must count"
-    assert relative(ours, answers["sample"]) <= CLOSE[precision]
+        unmoved = predict_video(join_motion(unet, fresh), x, tensors["t"], tensors["context"], None)
+        ours = predict_video(join_motion(unet, adapter), x, tensors["t"], tensors["context"], None)
+    assert relative(unmoved, answer) > 0.01, "the motion module must count"
+    assert relative(ours, answer) <= CLOSE[precision]

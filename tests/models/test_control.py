@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import UNet2DConditionModel, UNetMotionModel
 
 from meta_animator.models.backbones import load_backbone
+from meta_animator.models.backbones.sd import predict_video
 from meta_animator.models.control import MetaControlNet
-from meta_animator.models.motion import join_motion, new_motion_adapter
+from meta_animator.models.motion import join_motion, new_motion_adapter, split_motion_unet
 from meta_animator.settings import TASKS
 from tests import tiny
 
@@ -85,18 +86,91 @@ def test_a_fresh_motion_module_leaves_every_frame_unchanged(backbone):
         assert not torch.allclose(clip, backbone.predict(x_t, t, context, control(conditions, t, context)), atol=1e-3)
 
 
-def test_image_and_motion_unet_share_their_storage(backbone):
-    adapter = backbone.with_motion(8)
-    joined = dict(backbone.motion_unet.named_parameters())
-    sources = {**dict(backbone.unet.named_parameters()), **dict(adapter.named_parameters())}
-    assert set(joined) == set(sources)
-    for name, parameter in sources.items():
-        assert joined[name].data_ptr() == parameter.data_ptr() and joined[name] is parameter
-    assert not any(b.is_meta for b in backbone.motion_unet.buffers())
+def test_a_motion_module_is_silent_for_images(backbone):
+    x_t, t, context = tiny.control_inputs()
+    with torch.no_grad():
+        before = backbone.predict(x_t, t, context)
+        tiny.randomise_zeros(backbone.with_motion(8), std=0.5)
+        backbone.predict(x_t[None], t[:1], context[:1])
+        assert torch.equal(backbone.predict(x_t, t, context), before)
+
+
+def test_joining_another_motion_module_takes_the_first_out(backbone):
+    tiny.randomise_zeros(backbone.with_motion(8), std=0.5)
+    x_t, t, context = tiny.control_inputs()
+    other = tiny.randomise_zeros(new_motion_adapter(backbone.unet, 8), std=0.5, seed=1)
+    with torch.no_grad():
+        wanted = predict_video(join_motion(fresh_unet(backbone.unet), other), x_t[None], t[:1], context[:1], None)
+        ours = predict_video(join_motion(backbone.unet, other), x_t[None], t[:1], context[:1], None)
+    assert torch.equal(ours, wanted)
+
+
+def fresh_unet(unet):
+    """The same UNet without anything hooked into it."""
+    bare = UNet2DConditionModel.from_config(unet.config).eval()
+    bare.load_state_dict(unet.state_dict())
+    return bare
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["", "an image between"])
+def test_checkpointing_keeps_gradients_and_fewer_activations(backbone, between):
+    """All temporal layers are computed again in the backward pass, on clips, whatever the UNet saw in the meantime."""
+    adapter = tiny.randomise_zeros(backbone.with_motion(8), std=0.5).requires_grad_(True)
+    x_t, t, context = tiny.control_inputs(batch=6)
+    x_t, t, context = x_t.unflatten(0, (2, 3)), t[:2], context[:2]
+
+    def gradients():
+        kept = 0
+
+        def pack(tensor):
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        adapter.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = backbone.predict(x_t, t, context).square().mean()
+        if between:
+            with torch.no_grad():
+                backbone.predict(x_t[:, 0], t, context)
+        loss.backward()
+        return kept, {n: p.grad.clone() for n, p in adapter.named_parameters()}
+
+    plain_kept, plain = gradients()
+    backbone.enable_gradient_checkpointing()
+    kept, checkpointed = gradients()
+    assert kept < plain_kept / 3
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-5, atol=1e-7)
+        assert gradient.abs().sum() > 0 or "to_" in name or "pos" in name, name
+
+
+def test_a_half_precision_base_trains_a_float32_motion_module(backbone):
+    """The frozen UNet computes in bf16, autocast or not; what is trained keeps float32 weights and gradients."""
+    adapter = tiny.randomise_zeros(backbone.with_motion(8), std=0.5).requires_grad_(True)
+    x_t, t, context = tiny.control_inputs()
+    with torch.no_grad():
+        exact = backbone.predict(x_t[None], t[:1], context[:1])
+    backbone.unet.to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = backbone.predict(x_t[None], t[:1], context[:1])
+    rounded.square().mean().backward()
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).abs().max() < 0.1 * exact.abs().max()
+    assert {p.grad.dtype for p in adapter.parameters()} == {torch.float32}
+
+
+def test_diffusers_motion_unet_is_taken_apart(backbone):
+    adapter = tiny.randomise_zeros(new_motion_adapter(backbone.unet, 8, mid_block=True), std=0.5)
+    joined = UNetMotionModel.from_unet2d(backbone.unet, adapter)
+    unet, motion = split_motion_unet(joined)
+    x_t, t, context = tiny.control_inputs()
+    with torch.no_grad():
+        wanted = predict_video(join_motion(fresh_unet(backbone.unet), adapter), x_t[None], t[:1], context[:1], None)
+        assert torch.equal(predict_video(join_motion(unet, motion), x_t[None], t[:1], context[:1], None), wanted)
 
 
 def test_no_mid_block_in_the_motion_module():
     adapter = new_motion_adapter(tiny.tiny_unet(), 8)
     assert not any("mid_block" in name for name, _ in adapter.named_parameters())
     assert any("attn2" in name for name, _ in adapter.named_parameters())
-    assert join_motion(tiny.tiny_unet(), adapter).config.use_motion_mid_block in (False, 0)

@@ -9,3 +9,10 @@ def load_backbone(config: ModelConfig) -> Backbone:
     from meta_animator.models.backbones.sd import StableDiffusion
 
     return {"sd": StableDiffusion.load}[config.backbone](config)
+
+
+def backbone_without_weights(config: ModelConfig) -> Backbone:
+    """The same on the meta device, from its config files alone: for counting."""
+    from meta_animator.models.backbones.sd import StableDiffusion
+
+    return {"sd": StableDiffusion.without_weights}[config.backbone](config)

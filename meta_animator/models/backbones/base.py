@@ -7,6 +7,7 @@ Only a backbone permutes axes, and only it knows what a control output is made o
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 
@@ -53,3 +54,7 @@ class Backbone(Protocol):
 
     def encoder_fingerprint(self) -> str:
         """Names all that `encode` depends on beside the pixels, for caches of latents."""
+
+    def hold_frozen_in(self, dtype: torch.dtype) -> None:
+        """Weights that are not trained in a half precision from now on, as far as the results of `decode` and `predict`
+        bear it. `encode` stays exact."""

@@ -1,12 +1,14 @@
 """The SD1.5 family: KL-VAE, CLIP text encoder, UNet2DConditionModel."""
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -17,12 +19,14 @@ from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.backbones.single_file import load_single_file, load_vae
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.identifiers import rare_words
-from meta_animator.models.motion import join_motion, new_motion_adapter
+from meta_animator.models.motion import TemporalLayers, join_motion, new_motion_adapter
+from meta_animator.models.precision import HALF, autocast, halve, own_precision
 from meta_animator.models.tokenizer import reserved_identifiers
 from meta_animator.settings import ModelConfig
 from meta_animator.torch_files import TORCH_SUFFIXES
 from meta_animator.weights import fingerprint, read_json
 
+PIXELS_AT_ONCE = 2**19  # in the VAE
 SD1_TOKENIZER = "openai/clip-vit-large-patch14"  # Stable Diffusion 1.x's, on the hub
 
 
@@ -33,17 +37,20 @@ class StableDiffusion(nn.Module):
 
     def __init__(self, config: ModelConfig, unet: UNet2DConditionModel, vae, text_encoder, tokenizer, scheduler: Mapping):
         super().__init__()
-        check_parts(config, unet, vae, text_encoder, tokenizer)
+        if tokenizer is not None:
+            check_parts(config, unet, vae, text_encoder, tokenizer)
         self.config, self.tokenizer = config, tokenizer
         self.scheduler, self.process = dict(scheduler), make_process(scheduler)
-        self.unet, self.vae, self.text_encoder, self.motion_unet = unet, vae, text_encoder, None
+        self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
+        self.temporal: TemporalLayers | None = None
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.divisor = self.factor * 2 ** (len(unet.config.block_out_channels) - 1)
         self.requires_grad_(False)
         self.eval()
         parts = {"unet": unet, "vae.encoder": vae.encoder, "text_encoder": text_encoder}
         self._encoder_fingerprint = ""  # once it is gone
-        self._fingerprint = fingerprint({f"{n}.{k}": w for n, part in parts.items() for k, w in part.state_dict().items()})
+        weights = {f"{n}.{k}": w for n, part in parts.items() for k, w in part.state_dict().items()}
+        self._fingerprint = "" if unet.device.type == "meta" else fingerprint(weights)
 
     @classmethod
     def load(cls, config: ModelConfig) -> "StableDiffusion":
@@ -55,6 +62,22 @@ class StableDiffusion(nn.Module):
         if path.is_file():
             return cls._from_file(config, path)
         return cls._from_folder(config, path if path.is_dir() else download(config.base))
+
+    @classmethod
+    def without_weights(cls, config: ModelConfig) -> "StableDiffusion":
+        """The networks of `config.architecture`, or of the base itself, on the meta device: shapes, and no tokenizer.
+
+        Raises UserError where a config file is missing."""
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        folder = Path(config.architecture or config.base)
+        for part in ("unet", "vae", "text_encoder"):
+            read_json(folder / part / "config.json")
+        with torch.device("meta"):
+            unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
+            vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder / "vae"))
+            text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
+        return cls(config, unet, vae, text_encoder, None, read_scheduler(folder, config.beta_schedule))
 
     @classmethod
     def _from_folder(cls, config: ModelConfig, folder: Path) -> "StableDiffusion":
@@ -94,16 +117,25 @@ class StableDiffusion(nn.Module):
     @torch.no_grad()
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         flat, frames = _fold(pixels)
-        with torch.autocast(flat.device.type, enabled=False):  # latents are data: not rounded to half precision
-            posterior = self.vae.encode(flat.to(self.vae.dtype)).latent_dist
+        flat = flat.to(self.vae.encoder.conv_in.weight.dtype)
+        with autocast(flat.device, enabled=False):  # latents are data: not rounded to half precision
+            moments = [self.vae.encode(part).latent_dist.parameters for part in flat.split(images_at_once(*flat.shape[-2:]))]
+        posterior = DiagonalGaussianDistribution(torch.cat(moments))
         latents = posterior.mode() if noise is None else posterior.mean + posterior.std * _fold(noise)[0].to(flat.device)
         return _unfold(latents * self.vae.config.scaling_factor, frames)
 
     def decode(self, latents: Tensor) -> Tensor:
         flat, frames = _fold(latents)
-        flat = flat.to(self.vae.dtype) / self.vae.config.scaling_factor
-        kept = not (self.checkpointing and torch.is_grad_enabled() and flat.requires_grad)
-        return _unfold(self.vae.decode(flat).sample if kept else decode_checkpointed(self.vae, flat), frames)
+        dtype = self.vae.decoder.conv_in.weight.dtype
+        flat = flat.to(dtype) / self.vae.config.scaling_factor
+        with own_precision(dtype, flat.device):
+            if torch.is_grad_enabled():
+                checkpointed = self.checkpointing and flat.requires_grad
+                pixels = decode_checkpointed(self.vae, flat) if checkpointed else self.vae.decode(flat).sample
+            else:
+                parts = flat.split(images_at_once(*(self.factor * side for side in flat.shape[-2:])))
+                pixels = torch.cat([self.vae.decode(part).sample for part in parts])
+        return _unfold(pixels.float() if dtype in HALF else pixels, frames)
 
     # text
 
@@ -117,7 +149,7 @@ class StableDiffusion(nn.Module):
             list(prompts), padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
             return_tensors="pt",
         )  # fmt: skip
-        with torch.autocast(self.text_encoder.device.type, enabled=False):
+        with autocast(self.text_encoder.device, enabled=False):
             return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
 
     def fits(self, prompt: str) -> bool:
@@ -132,23 +164,28 @@ class StableDiffusion(nn.Module):
     def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None = None) -> Tensor:
         if x_t.ndim == 4:
             return predict_image(self.unet, x_t, t, context, control_output)
-        if self.motion_unet is None:
+        if self.temporal is None:
             raise UserError("this run samples or trains a video but has no motion module")
-        return predict_video(self.motion_unet, x_t, t, context, control_output)
+        return predict_video(self.temporal, x_t, t, context, control_output)
 
     def make_control(self, tasks: list[str], rank: int) -> MetaControlNet:
         return MetaControlNet.from_unet(self.unet, tasks, rank)
 
     def with_motion(self, max_seq_length: int) -> MotionAdapter:
         adapter = new_motion_adapter(self.unet, max_seq_length, self.config.motion_mid_block)
-        self.motion_unet = join_motion(self.unet, adapter)
+        self.temporal = join_motion(self.unet, adapter)
         return adapter
+
+    def hold_frozen_in(self, dtype: torch.dtype) -> None:
+        halve(self.unet, dtype)
+        if dtype == torch.bfloat16:
+            halve(self.vae.decoder, dtype)
+            if self.vae.post_quant_conv is not None:
+                halve(self.vae.post_quant_conv, dtype)
 
     def enable_gradient_checkpointing(self) -> None:
         self.checkpointing = True
-        for network in (self.unet, self.motion_unet):
-            if network is not None:
-                network.enable_gradient_checkpointing()
+        (self.temporal or self.unet).enable_gradient_checkpointing()
 
     def release(self, text: bool, encoder: bool) -> None:
         if text:
@@ -167,22 +204,43 @@ class StableDiffusion(nn.Module):
         return f"{fingerprint(used)}*{self.vae.config.scaling_factor}"
 
 
+def images_at_once(height: int, width: int) -> int:
+    """How many images a VAE takes at once where nothing is learned from them: more need memory and are no faster."""
+    return max(1, PIXELS_AT_ONCE // (height * width))
+
+
 def predict_image(unet, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None) -> Tensor:
-    """The prediction (b c h w) of a UNet2DConditionModel."""
+    """The prediction (b c h w) of a UNet2DConditionModel, float32 where the UNet's weights are in half precision."""
+    return _predict(unet, unet.dtype, x_t, t, context, control_output)
+
+
+def predict_video(
+    temporal: TemporalLayers, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None
+) -> Tensor:
+    """The same (b f c h w) of clips, by a UNet with temporal layers inside."""
+    frames, dtype = x_t.shape[1], temporal.unet.dtype
+    t, context = t.repeat_interleave(frames, 0), context.repeat_interleave(frames, 0)
+    flat = rearrange(x_t, "b f c h w -> (b f) c h w")
+    prediction = _predict(functools.partial(temporal.run, frames), dtype, flat, t, context, control_output)
+    return rearrange(prediction, "(b f) c h w -> b f c h w", f=frames)
+
+
+def _predict(
+    network: Callable, dtype: torch.dtype, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None
+) -> Tensor:
+    if dtype in HALF:
+        x_t, context = x_t.to(dtype), context.to(dtype)
+        control_output = None if control_output is None else control_output.to(dtype)
+        with own_precision(dtype, x_t.device):
+            return _call(network, x_t, t, context, control_output).float()
+    return _call(network, x_t, t, context, control_output)
+
+
+def _call(network: Callable, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None) -> Tensor:
     down, mid = (None, None) if control_output is None else control_output
-    return unet(
+    return network(
         x_t, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False
     )[0]
-
-
-def predict_video(unet, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None) -> Tensor:
-    """The prediction (b f c h w) of a UNetMotionModel."""
-    down, mid = (None, None) if control_output is None else control_output
-    sample = unet(
-        rearrange(x_t, "b f c h w -> b c f h w"), t, context.repeat_interleave(x_t.shape[1], 0),
-        down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False,
-    )[0]  # fmt: skip
-    return rearrange(sample, "b c f h w -> b f c h w")
 
 
 def download(name: str) -> Path:

@@ -1,0 +1,103 @@
+"""Counting the memory of networks without computing: on the meta device, with the kernels and casts that a GPU has."""
+
+import functools
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import _engine_run_backward
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map_only
+
+# what autocast computes in half precision and in float32 on CUDA, of what these networks call (torch.amp's op reference)
+HALF_OPS = {F.linear, F.conv2d, torch.matmul, torch.bmm, torch.baddbmm, F.scaled_dot_product_attention, Tensor.matmul}
+FLOAT_OPS = {F.group_norm, F.layer_norm, F.mse_loss, torch.exp, torch.pow, Tensor.pow, Tensor.square, torch.softmax}
+
+
+class PeakMemory(TorchDispatchMode):
+    """Bytes of all tensors made inside that are still alive (`live`), and the most there were (`peak`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping | None = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(output):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        return output
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+class LikeCuda(TorchFunctionMode):
+    """Attention keeps no matrix of weights, as the fused kernels do; autocast casts as it does on CUDA, where the CPU's
+    is on (the meta device has none). Go backward with
+    `backward`."""
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping | None = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if torch.is_autocast_enabled("cpu"):
+            half = torch.get_autocast_dtype("cpu") if func in HALF_OPS else torch.float32 if func in FLOAT_OPS else None
+            if half is not None:
+                args, kwargs = tree_map_only(Tensor, functools.partial(_cast, dtype=half), (args, kwargs))
+        if func is F.scaled_dot_product_attention:
+            return _FusedAttention.apply(*args[:3])
+        return func(*args, **kwargs)
+
+    @staticmethod
+    def backward(loss: Tensor, inputs: Sequence[Tensor] = ()) -> None:
+        """torch.autograd.backward takes modes off before it starts, also for what is checkpointed and computed again; its
+        engine, asked directly, leaves them on."""
+        _engine_run_backward(
+            (loss,), (torch.ones_like(loss),), False, False, tuple(inputs), allow_unreachable=True, accumulate_grad=True
+        )
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+class _FusedAttention(torch.autograd.Function):
+    """The tensors that a fused attention kernel makes and keeps: output and a row statistic, three gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        output = torch.empty_like(query)
+        statistic = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
+        ctx.save_for_backward(query, key, value, output, statistic)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
+
+
+def peak_of(run: Callable[[], Any]) -> int:
+    """Bytes that `run`, on tensors of the meta device, would need at its peak beyond those that exist before it."""
+    with PeakMemory() as memory, LikeCuda():
+        run()
+    return memory.peak
+
+
+def bytes_of(tensors: Any) -> int:
+    """Of modules' or any tensors' values, each storage once."""
+    parameters = [*tensors.parameters(), *tensors.buffers()] if isinstance(tensors, nn.Module) else tensors
+    return sum({id(t): t.numel() * t.element_size() for t in parameters}.values())

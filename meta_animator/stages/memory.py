@@ -1,0 +1,244 @@
+"""What a run needs of a GPU's memory: counted on the meta device before it starts, or measured on random weights.
+
+Counting takes a step of the real stage through the real networks without computing (models/counting.py), and adds what is
+known by name: weights, the optimizer's states, averages. It does not know how a GPU's memory falls to pieces.
+"""
+
+import copy
+import dataclasses
+import os
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from meta_animator.errors import UserError
+from meta_animator.models.assembly import Assembly
+from meta_animator.models.backbones import backbone_without_weights
+from meta_animator.models.counting import LikeCuda, PeakMemory, bytes_of
+from meta_animator.models.precision import HALF, PRECISIONS, autocast
+from meta_animator.pipelines.guidance import Guide
+from meta_animator.settings import RunConfig
+from meta_animator.stages.build import STAGES, HybridLoss
+from meta_animator.training.optim import make_optimizer
+
+GIB = 2**30
+CUDA_ITSELF = round(0.7 * GIB)  # an allowance for context, libraries and workspaces, and not counted
+TOKENS = 77  # of a prompt
+STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.1}  # of the optimizer's states, per trained weight
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes by part, for one process at its peak."""
+
+    parts: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+    def table(self) -> str:
+        rows = {**self.parts, "peak": self.total}
+        return "\n".join(["memory of one process, counted (GiB)", *(f"{n:<32}{v / GIB:>7.2f}" for n, v in rows.items())])
+
+
+def count(config: RunConfig) -> Memory:
+    """The peak of stages 0 to 3 on a CUDA device. Raises UserError where the base's config files are missing."""
+    config = copy.deepcopy(config)
+    return _count_sampling(config) if config.stage == "sample" else _count_training(config)
+
+
+def advice(config: RunConfig, free: int) -> list[str]:
+    """What would make a run smaller that needs more than `free` bytes: settings with the peak that each would have alone, the
+    most effective first, then all together. Empty where the run fits."""
+    now = count(config).total
+    if now <= free:
+        return []
+    sizes = {text: count(_with(config, changes)).total for text, changes in knobs(config).items()}
+    ranked = sorted((text for text, size in sizes.items() if size < 0.98 * now), key=sizes.get)
+    together = count(_with(config, {k: v for text in ranked for k, v in knobs(config)[text].items()})).total
+    verdict = "fits" if together <= free else "does not fit either"
+    return [*(f"{text}: {sizes[text] / GIB:.1f} GiB" for text in ranked), f"all of these: {together / GIB:.1f} GiB, {verdict}"]
+
+
+def knobs(config: RunConfig) -> dict[str, dict[str, Any]]:
+    """{settings as one writes them: {key: value}} that cost time or a little quality and save memory, where not yet so."""
+    train, sample, data = config.train, config.sample, config.data
+    smaller = {"data.height": data.height // 2, "data.width": data.width // 2}
+    if config.stage == "sample":
+        found = [{"train.mixed_precision": "bf16"}, smaller]
+        found.insert(1, {"sample.window": sample.window // 2, "sample.overlap": sample.overlap // 2})
+    else:
+        samples = train.batch_size * train.gradient_accumulation_steps
+        found = [
+            {"train.gradient_checkpointing": True}, {"train.mixed_precision": "bf16"}, {"data.cache_latents": True},
+            {"train.batch_size": 1, "train.gradient_accumulation_steps": samples}, {"train.optimizer": "adamw8bit"},
+            {"train.ema_device": "cpu"} if train.ema_decay else {},
+            {"data.num_frames": data.num_frames // 2} if config.stage == "motion" else {"train.trainable": "lora"}, smaller,
+        ]  # fmt: skip
+    texts = (" ".join(f"{key}={str(value).lower()}" for key, value in changes.items()) for changes in found)
+    return {text: changes for text, changes in zip(texts, found, strict=True) if changes and _with(config, changes) != config}
+
+
+def _with(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    config = copy.deepcopy(config)
+    for key, value in changes.items():
+        section, name = key.split(".")
+        setattr(getattr(config, section), name, value)
+    return config
+
+
+def measure(config: RunConfig) -> int:
+    """Bytes that one step of a training stage takes at its peak on this machine, GPU or CPU, on random weights.
+
+    On a CPU that is what the process grows by, a little more than what is in use. Raises UserError for other stages.
+    """
+    if config.stage == "sample":
+        raise UserError("--measure: takes a step of a training; stage 3 shows what it needs in the first seconds of a run")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = copy.deepcopy(config)
+    stage = stage_without_weights(config)
+    before = _peak_so_far(device, anew=True)
+    gone = {module for part in _encoders(stage.models, config) for module in part.modules()}
+    for module in stage.modules():
+        for values in (module._parameters, module._buffers) if module not in gone else ():
+            values.update({name: _random(value, device) for name, value in values.items() if value is not None})
+    optimizer = make_optimizer(stage.param_groups(), config.train)
+    TrainingStep(stage, config).run(torch.autograd.backward)
+    optimizer.step()
+    return _peak_so_far(device) - before
+
+
+def _random(value: Tensor, device: torch.device) -> Tensor:
+    made = torch.empty_like(value, device=device)
+    made = made.normal_(std=0.02) if made.is_floating_point() else made.zero_()
+    return nn.Parameter(made, value.requires_grad) if isinstance(value, nn.Parameter) else made
+
+
+def _peak_so_far(device: torch.device, anew: bool = False) -> int:
+    """Bytes of the device that this process has used at most, or with `anew` uses now, from where the peak counts anew."""
+    if device.type == "cuda":
+        if anew:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024
+
+
+def _count_training(config: RunConfig) -> Memory:
+    stage = stage_without_weights(config)
+    trained = [p for group in stage.param_groups() for p in group.parameters.values()]
+    with PeakMemory() as memory, LikeCuda() as cuda:
+        for _ in range(min(2, config.train.gradient_accumulation_steps)):  # the second finds the gradients of the first
+            TrainingStep(stage, config).run(cuda.backward)
+    gradients = bytes_of([p.grad for p in trained if p.grad is not None])
+    peak = max(memory.peak, 2 * gradients)  # AdamW makes as much again for a moment
+    processes = int(os.environ.get("NUM_PROCESSES") or max(1, torch.cuda.device_count()))
+    kept_on = {"": 1, "cpu": 0}[config.train.ema_device] if config.train.ema_decay else 0
+    parts = {
+        "frozen weights": _frozen_bytes(stage.models, config),
+        "trained weights": bytes_of(trained),
+        "optimizer": round(STATE_BYTES[config.train.optimizer] * sum(p.numel() for p in trained)),
+        "moving average": kept_on * bytes_of(trained),
+        "gradients": gradients,
+        "gradients on their way (DDP)": gradients if processes > 1 else 0,
+        "activations": peak - gradients,
+        "CUDA itself (allowance)": CUDA_ITSELF,
+    }
+    return Memory({name: size for name, size in parts.items() if size})
+
+
+def _count_sampling(config: RunConfig) -> Memory:
+    sample = config.sample
+    config.model.tasks = list(sample.tasks)
+    models = Assembly(config.model, backbone_without_weights(config.model), with_motion=bool(config.model.motion_from))
+    if (precision := PRECISIONS[config.train.mixed_precision]) in HALF:
+        models.requires_grad_(False).hold_frozen_in(precision)
+    phases = {}
+    for name, run in _sampling_steps(config, models).items():
+        with torch.no_grad(), PeakMemory() as memory, LikeCuda():
+            run()
+        phases[name] = {"weights": bytes_of(models), f"activations ({name})": memory.peak}
+        if name == "encoding":
+            models.backbone.release(text=True, encoder=True)
+    most = max(phases.values(), key=lambda parts: sum(parts.values()))
+    return Memory({**most, "CUDA itself (allowance)": CUDA_ITSELF})
+
+
+def _sampling_steps(config: RunConfig, models: Assembly) -> dict[str, Callable[[], Any]]:
+    """What stage 3 does, by name."""
+    sample, backbone = config.sample, models.backbone
+    moving = models.motion is not None
+    latents = _empty(models, (1, sample.window) if moving else (sample.frame_batch_size,), config)
+    context = torch.empty(1 if moving else len(latents), TOKENS, backbone.unet.config.cross_attention_dim, device="meta")
+    t = torch.zeros(len(context), dtype=torch.int64, device="meta")
+    images = torch.empty(sample.frame_batch_size, 3, config.data.height, config.data.width, device="meta")
+    guide = Guide(
+        backbone=backbone, control=models.control, tasks=dict(sample.tasks), guidance_scale=sample.guidance_scale
+    )  # fmt: skip
+    return {
+        "encoding": lambda: backbone.encode(images),
+        "denoising": lambda: guide.predict(latents, t, context, context, dict.fromkeys(sample.tasks, latents)),
+        "decoding": lambda: backbone.decode(_empty(models, (sample.frame_batch_size,), config)),
+    }
+
+
+def stage_without_weights(config: RunConfig) -> nn.Module:
+    """Stage 0, 1 or 2 on the meta device."""
+    models = Assembly(config.model, backbone_without_weights(config.model), with_motion=config.stage == "motion")
+    return STAGES[config.stage](config, models, HybridLoss(), {})
+
+
+def _encoders(models: Assembly, config: RunConfig) -> list[nn.Module]:
+    """What has nothing to do any more once latents and texts are cached, and is gone by the time of the first step."""
+    return [models.backbone.text_encoder, models.backbone.vae.encoder] if config.data.cache_latents else []
+
+
+def _frozen_bytes(models: Assembly, config: RunConfig) -> int:
+    gone = {id(p) for part in _encoders(models, config) for p in part.parameters()}
+    return bytes_of([p for p in [*models.parameters(), *models.buffers()] if not p.requires_grad and id(p) not in gone])
+
+
+def _empty(models: Assembly, count: Sequence[int], config: RunConfig) -> Tensor:
+    """Latents of images or clips of the run's size, on the networks' device."""
+    backbone = models.backbone
+    sides = (config.data.height // backbone.factor, config.data.width // backbone.factor)
+    device = next(models.parameters()).device
+    return torch.zeros(*count, backbone.vae.config.latent_channels, *sides, device=device)
+
+
+class TrainingStep:
+    """Forward and backward of a stage on inputs that say nothing, with one gated image where the loss has image terms: more
+    are decoded one after another."""
+
+    def __init__(self, stage: nn.Module, config: RunConfig):
+        self.stage, self.config = stage, config
+
+    def run(self, backward: Callable[[Tensor], None]) -> None:
+        config, models = self.config, self.stage.models
+        clip = (config.data.num_frames,) if config.stage == "motion" else ()
+        latents = _empty(models, (config.train.batch_size, *clip), config)
+        width = models.backbone.unet.config.cross_attention_dim
+        context = torch.zeros(config.train.batch_size, TOKENS, width, device=latents.device)
+        t = torch.zeros(config.train.batch_size, dtype=torch.int64, device=latents.device)
+        precision = PRECISIONS[config.train.mixed_precision]
+        with autocast(latents.device, precision if precision in HALF else None, enabled=precision in HALF):
+            batch = types.SimpleNamespace(task=config.model.tasks[0])
+            output = self.stage.steer(batch, latents.clone(), t, context)
+            prediction = models.backbone.predict(latents, t, context, output)
+            del output
+            loss = (prediction.float() - latents).square().mean()
+            if config.loss.image_weight > 0:
+                self._decode(prediction.float().flatten(0, -4)[:1], backward)
+        backward(loss)
+
+    def _decode(self, latents: Tensor, backward: Callable[[Tensor], None]) -> None:
+        one = latents.detach().requires_grad_(True)
+        backward(self.stage.models.backbone.decode(one).float().square().mean())

@@ -1,0 +1,48 @@
+"""Frozen networks in half precision: what they hold, what they compute, what a checkpoint keeps of them."""
+
+import pytest
+import torch
+
+from tests import tiny
+
+
+def loss_of(stage, samples, task="dwpose"):
+    batch = tiny.first_batch(samples, task)
+    with torch.autocast("cpu", torch.bfloat16, enabled=stage.config.train.mixed_precision == "bf16"):
+        return stage(batch, step=0)[0]
+
+
+def kinds(module) -> set:
+    return {p.dtype for p in module.parameters()}
+
+
+@pytest.mark.parametrize("trainable", ["all", "lora"])
+def test_frozen_parts_are_halved_and_the_loss_stays(make_config, prepared, trainable):
+    settings = {"model__control_from": prepared, "train__trainable": trainable}
+    exact, samples, _ = tiny.make_stage(make_config("reference", "exact", **settings))
+    half = tiny.make_stage(make_config("reference", "half", train__mixed_precision="bf16", **settings))[0]
+    models = half.models
+    assert kinds(models.backbone.unet) == kinds(models.backbone.vae.decoder) == {torch.bfloat16}
+    assert kinds(models.backbone.vae.encoder) == {torch.float32}, "latents are data"
+    shared = {p.dtype for p in models.control.base_state().values()}
+    assert shared == {torch.float32 if trainable == "all" else torch.bfloat16}
+    assert {p.dtype for p in models.control.bank.parameters("dwpose")} == {torch.float32}
+    loss = loss_of(half, samples)
+    torch.testing.assert_close(loss, loss_of(exact, samples), rtol=0.05, atol=0)
+    loss.backward()
+    assert {p.grad.dtype for p in models.control.bank.parameters("dwpose") if p.grad is not None} == {torch.float32}
+
+
+def test_a_checkpoint_keeps_exact_weights_of_what_was_halved(make_config, prepared):
+    """Stage 2 of LoRAs alone passes the shared weights on as stage 0 left them, and takes them back when it resumes."""
+    settings = {"model__control_from": prepared, "train__trainable": "lora"}
+    exact = tiny.make_stage(make_config("reference", "exact", **settings))[0].trainable_state()
+    half = tiny.make_stage(make_config("reference", "half", train__mixed_precision="bf16", **settings))[0]
+    state = half.trainable_state()
+    assert all(torch.equal(state[name], weight) for name, weight in exact.items() if name.startswith("control."))
+    other = {name: weight + 1 for name, weight in state.items()}
+    half.load_trainable_state(other, "other")
+    kept = half.trainable_state()
+    assert all(torch.equal(kept[name], weight) for name, weight in other.items())
+    name = next(iter(half.models.control.base_state()))
+    assert torch.equal(half.models.control.base_state()[name], other[f"control.{name}"].bfloat16())

@@ -1,0 +1,71 @@
+"""What --dry-run says of memory: the sizes that the shipped configs are sold for, and that the count is what a step takes."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from meta_animator.config import load_config
+from meta_animator.models.counting import LikeCuda, PeakMemory
+from meta_animator.stages.memory import CUDA_ITSELF, GIB, advice, count
+
+STAGE_1 = "configs/sd15/step1.yaml"
+
+
+@pytest.mark.parametrize(
+    ("config", "gib"),
+    [
+        (STAGE_1, 46), ("configs/sd15/step1_24gb.yaml", 14), ("configs/sd15/step0.yaml", 15), ("configs/sd15/step2.yaml", 15),
+        ("configs/sd15/step2_8gb.yaml", 8), ("configs/sd15/step3.yaml", 8),
+    ],
+)  # fmt: skip
+def test_shipped_configs_fit_where_they_are_sold_for(config, gib):
+    """As counted: without the allowance for what CUDA takes for itself."""
+    peak = (count(load_config(config)).total - CUDA_ITSELF) / GIB
+    assert gib / 2 < peak <= gib
+
+
+def test_checkpointing_and_fused_attention_are_counted():
+    def settings(*more):
+        return load_config(STAGE_1, ["train.batch_size=1", "data.height=256", "data.width=256", *more])
+
+    with_it, without = (count(settings(f"train.gradient_checkpointing={on}")).parts["activations"] for on in ("true", "false"))
+    assert with_it < without / 4
+    query = torch.empty(2, 8, 4096, 40, device="meta", requires_grad=True)
+    with PeakMemory() as memory, LikeCuda() as cuda:
+        cuda.backward(torch.nn.functional.scaled_dot_product_attention(query, query, query).mean())
+    assert memory.peak < 20 * query.nbytes < 2 * 8 * 4096**2, "no matrix of attention weights"
+
+
+def test_autocast_is_counted_as_cuda_does_it():
+    """Convolutions in half precision, norms in float32, and a gradient in the precision of the weight."""
+    conv, norm = torch.nn.Conv2d(8, 8, 1, device="meta"), torch.nn.GroupNorm(2, 8, device="meta")
+    x = torch.empty(4, 8, 16, 16, device="meta")
+    with LikeCuda() as cuda:
+        with torch.autocast("cpu", torch.bfloat16):
+            halved = conv(x)
+            exact = norm(halved)
+        assert (halved.dtype, exact.dtype) == (torch.bfloat16, torch.float32)
+        cuda.backward(exact.mean())
+    assert conv.weight.grad.dtype == torch.float32
+
+
+def test_advice_names_what_helps_most_first():
+    config = load_config("configs/demo/step1.yaml", ["data.height=256", "data.width=256"])
+    assert advice(config, 100 * GIB) == []
+    lines = advice(config, 1 * GIB)
+    sizes = [float(re.search(r": (\d+\.\d) GiB", line)[1]) for line in lines]
+    assert sizes[:-1] == sorted(sizes[:-1]) and sizes[-1] <= min(sizes)
+    assert "train.gradient_checkpointing=true" in lines[0] + lines[1]
+    assert lines[-1].endswith("fits")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_a_measured_step_takes_what_was_counted():
+    settings = ["configs/demo/step1.yaml", "train.gradient_checkpointing=true", "data.height=192", "data.width=192"]
+    command = [sys.executable, "scripts/train.py", *settings, "--dry-run", "--measure"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    measured, counted = map(float, re.search(r"weights: (.+) GiB; counted (.+), ", said).groups())
+    assert measured > 0.2 and abs(counted / measured - 1) < 0.1

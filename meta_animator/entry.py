@@ -32,8 +32,7 @@ def config_from_arguments(description: str) -> RunConfig | None:
     from meta_animator.stages.dry_run import describe
 
     notes = [f"note: {note}" for note in check_run(config, dry=True)]
-    print(to_yaml(config), describe(config, args.free_memory, args.measure), *notes, sep="
-")
+    print(to_yaml(config), describe(config, args.free_memory, args.measure), *notes, sep="\n")
     return None
 
 

@@ -76,7 +76,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     person = only_person(clips) if config.stage == "reference" else ""
     extra = auxiliary_clips(config) if config.stage == "reference" else []
     backbone = growing_base(config, clips) if config.stage == "base_unet" else None
-    models = build_models(config, [clip.identity for clip in [*clips, *extra]], backbone, person).to(accelerator.device)
+    models = build_models(config, [clip.identity for clip in [*clips, *extra]], backbone, person)
     check_size(config.data, models.backbone.divisor)
     for note in fit_descriptions([*clips, *extra], config.data.prompt, models.identifiers, models.backbone.fits):
         accelerator.print(f"note: {note}")
@@ -104,11 +104,12 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
         owners=samples.owners(),
     )  # fmt: skip
     if config.data.cache_latents:
+        models.backbone.vae.to(accelerator.device)  # alone: the others follow in the precision that they train in
         samples.cache = make_cache(config, models, samples.kept_frames(plan.pools()), list(plan.samples), accelerator)
     loss = make_loss(config, plan, accelerator.print)
     samples.latents_only = not loss.image_active(config.train.max_steps)
     examples = preview_examples(samples, plan, config)
-    stage = STAGES[config.stage](config, models, loss, examples)
+    stage = STAGES[config.stage](config, models, loss, examples).to(accelerator.device)
     if isinstance(stage, MotionStage):
         shown = [clips[k] for k in sorted({sample.clip for sample in samples.samples})]
         stage.fps = training_rate(shown, config.data, accelerator.print)

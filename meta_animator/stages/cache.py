@@ -98,7 +98,7 @@ def fill(config: RunConfig, models: Assembly, cache: LatentCache, jobs: list[Job
 
 def encode(config: RunConfig, models: Assembly, view: View, pictures: Tensor, part: Part) -> Tensor:
     """Latents (n c h w), as they are stored, of uint8 pictures (n 3 h w)."""
-    pixels = pictures.to(next(models.parameters()).device).float() / 127.5 - 1
+    pixels = pictures.to(next(models.backbone.vae.parameters()).device).float() / 127.5 - 1
     backbone = models.backbone
     latents = backbone.encode(pixels) if view.name == FRAME else backbone.encode_condition(pixels)
     stored = latents.to(STORED[config.data.cache_precision]).cpu()

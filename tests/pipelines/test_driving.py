@@ -9,7 +9,7 @@ from meta_animator.data.retarget import drawn_box
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.video import write_video
-from meta_animator.pipelines.driving import fit_to_reference, open_driving, open_reference
+from meta_animator.pipelines.driving import crop_reference, fit_to_reference, open_driving, read_reference
 from tests.data.people import layers_of_person
 
 SIZE = (128, 96)
@@ -141,5 +141,5 @@ def test_the_reference_is_the_first_frame_that_shows_the_person(tmp_path, refere
     seen = Layers(frame=reference.frame, keypoints=reference.keypoints)
     with DatasetWriter(tmp_path / "data") as writer:
         writer.add(id="film", identity="anna", layers=[empty, empty, seen], fps=8)
-    np.testing.assert_array_equal(open_reference(str(tmp_path / "data"), SIZE).frame, reference.frame)
+    np.testing.assert_array_equal(crop_reference(*read_reference(str(tmp_path / "data")), SIZE).frame, reference.frame)
     assert "first seen in frame 2 of clip 'film', which is taken" in capsys.readouterr().out

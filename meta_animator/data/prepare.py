@@ -43,7 +43,8 @@ class PrepareConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What was made; `skipped` names the photos without a person, `empty` counts such frames of the `of` of a video."""
+    """What was made; `skipped` names the photos without a person, `empty` counts such frames of the `of` of a video; `notes`
+    say what else is to be known of points and crops."""
 
     frames: int
     heldout: int

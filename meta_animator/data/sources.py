@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from meta_animator.data.annotations import Entry, check_points, natural_key, outside_note, read_film, read_photos
-from meta_animator.data.crops import figure_crop
+from meta_animator.data.crops import Shown, crop_notes, figure_crop
 from meta_animator.data.figures import Figure, figure_of_frame, figure_of_points
 from meta_animator.data.keypoints import sees_person
 from meta_animator.data.layers import Layers
@@ -29,6 +29,7 @@ class Source(abc.ABC):
     def __init__(self) -> None:
         self.skipped: list[str] = []
         self.empty = 0
+        self.shown: dict[str, Shown] = {}
         self.points = (0, 0)  # that lie outside, that are seen; of the frames that were read
 
     @abc.abstractmethod
@@ -49,15 +50,21 @@ class Source(abc.ABC):
 
     def box(self, index: int, layers: Layers, size: tuple[int, int]) -> Box:
         """The box of the shape of `size` (height, width) in this frame, around the person; one for a whole film."""
-        return figure_crop(self._figure(index, layers), layers.size, size)
+        name, figure = self._whole(index), self._figure(index, layers)
+        self.shown[name] = Shown(name, figure, layers.size, size)
+        return figure_crop(figure, layers.size, size)
+
+    def _whole(self, index: int) -> str:
+        """The name of what is cut to one box together with this frame."""
+        return self.title(index)
 
     def _figure(self, index: int, layers: Layers) -> Figure | None:
         """Where the person is in this frame, or in all that are cut like it."""
         return figure_of_frame(layers)
 
     def notes(self) -> list[str]:
-        """What there is to say of the points of the frames that were read."""
-        return outside_note(*self.points)
+        """What there is to say of the points and the crops of the frames that were read."""
+        return [*outside_note(*self.points), *crop_notes(list(self.shown.values()), 0.0)]
 
     def _layers(self, frame: np.ndarray, index: int, mask: np.ndarray | None = None) -> Layers:
         if self.entries is None:
@@ -104,6 +111,9 @@ class Film(Source):
 
     def _figure(self, index: int, layers: Layers) -> Figure | None:
         return None if self.entries is None else figure_of_points(self._all_keypoints(), layers.size)
+
+    def _whole(self, index: int) -> str:
+        return self.video.path.name
 
     def _all_keypoints(self) -> np.ndarray:
         return np.stack([entry.keypoints for entry in self.entries])

@@ -86,6 +86,13 @@ def test_cropping_follows_the_person_and_keeps_the_camera_still(film):
         prepare(config(film, fps=60, overwrite=True))
 
 
+def test_faces_that_a_crop_cuts_off_are_said(film):
+    """The person walks 22 pixels; a box of 24 x 96 holds a face of 11 pixels in some of the frames."""
+    assert not prepare(config(film, size=(96, 96))).notes
+    (note,) = prepare(config(film, size=(96, 24), overwrite=True)).notes
+    assert "faces are cut off in film.mp4 at 24x96 (" in note
+
+
 def test_annotations_of_another_film_are_refused(film):
     good = dict(np.load(film.with_suffix(".npz")))
     other = film.parent / "other.npz"

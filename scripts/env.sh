@@ -75,11 +75,12 @@ install() {
 }
 
 pip_install() {
-    local log=$1 reason
+    local log=$1 reason advice
     shift
     if ! "$PYTHON" -m pip install --disable-pip-version-check ${constraints:+-c "$constraints"} "$@" >>"$log" 2>&1; then
         reason=$(grep -i 'error' "$log" | tail -n 1 || true)
-        fail "pip install $* failed: ${reason:-no reason given}; all of it in $log${constraints:+; META_ANIMATOR_CONSTRAINTS= takes the newest versions instead of those in $constraints}"
+        advice=${constraints:+"; META_ANIMATOR_CONSTRAINTS= takes the newest versions instead of those in $constraints"}
+        fail "pip install $* failed: ${reason:-no reason given}; all of it in $log$advice"
     fi
 }
 

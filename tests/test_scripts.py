@@ -170,6 +170,7 @@ def test_a_failing_pip_is_one_line_and_tried_again(environment):
     assert answer.returncode == 2
     error = answer.stderr.splitlines()[-1]
     assert error.startswith("error: pip install -r requirements.txt failed: ERROR: no such package")
+    assert "META_ANIMATOR_CONSTRAINTS= takes the newest versions" in error
     assert len(use(environment)[1]) == 1
 
 

@@ -31,7 +31,7 @@ from meta_animator.models.backbones import load_backbone
 from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages.build_base import build_base_stage, growing_base
 from meta_animator.stages.cache import make_cache
-from meta_animator.stages.checks import check_run, check_size, only_person, trained_tasks, without_missing_face
+from meta_animator.stages.checks import check_others, check_run, check_size, only_person, trained_tasks, without_missing_face
 from meta_animator.stages.control import ControlStage
 from meta_animator.stages.motion import MotionStage
 from meta_animator.stages.reference import ReferenceStage
@@ -173,11 +173,7 @@ def auxiliary_clips(config: RunConfig) -> list[Clip]:
         return []
     people = {clip.identity for clip in read_clips(config.data.train, config.data.split)}
     clips = [c for c in read_clips(config.data.auxiliary, config.data.split) if c.identity not in people]
-    if not clips:
-        raise UserError(
-            f"data.auxiliary {', '.join(config.data.auxiliary)}: shows nobody but {', '.join(sorted(people))}; name data of "
-            "other people (another --identity), or set data.auxiliary=[] to train without"
-        )
+    check_others(clips, people, config.data)
     order = rng(config.seed, "auxiliary clips").permutation(len(clips))
     by_person: dict[str, list[Clip]] = {}
     for k in order:

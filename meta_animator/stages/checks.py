@@ -161,7 +161,10 @@ def check_data(config: RunConfig) -> None:
     if not train:
         raise UserError(f"data {', '.join(data.train) or '(data.train is empty)'}: no clip of the split '{data.split}'")
     if config.stage == "reference":
-        only_person(train)
+        person = only_person(train)
+        shown = [clip for folder in auxiliary for clip in clips[folder] if clip.split == data.split]
+        if auxiliary:
+            check_others([clip for clip in shown if clip.identity != person], {person}, data)
     if config.stage in TRAINED:
         num_frames = data.num_frames if config.stage == "motion" else None
         SampleSet(train, data, seed=0, identifiers={}, num_frames=num_frames).by_task(trained_tasks(config))
@@ -193,6 +196,15 @@ def only_person(clips: list[Clip]) -> str:
     if len(people) != 1:
         raise UserError(f"stage 2 learns one person; data.train holds {len(people)}: {', '.join(people[:4])}")
     return people[0]
+
+
+def check_others(clips: list[Clip], people: set[str], data: DataConfig) -> None:
+    """Raises UserError where the auxiliary data sets show only the `people` who are learned: no clip of others."""
+    if not clips:
+        raise UserError(
+            f"data.auxiliary {', '.join(data.auxiliary)}: shows nobody but {', '.join(sorted(people))}; name data of "
+            "other people (another --identity), or set data.auxiliary=[] to train without"
+        )
 
 
 def check_face(config: RunConfig) -> list[str]:

@@ -23,6 +23,7 @@ WRONG = {  # message: stage and settings
     "has no LoRA for canny (it has dwpose, seg, blurred); set model.tasks to a subset": ("motion", {"model.tasks": "[canny]"}),
     "LoRA rank 4, this run's model.lora_rank is 2": ("reference", {"model.lora_rank": 2}),
     "stage 2 learns one person; data.train holds 4": ("reference", {"data.train": "[{data}/train]"}),
+    "shows nobody but held-out; name data of other people": ("reference", {"data.auxiliary": "[{data}/person]"}),
     "no frame can show the task 'depth'": ("control", {"model.tasks": "[depth]", "data.train": "[{flat}]"}),
     "has no LoRA for canny (it has dwpose, seg, blurred); set sample.tasks to a subset": (
         "sample", {"sample.tasks": "{canny: 1}"},

@@ -210,8 +210,8 @@ class SampleConfig:
     max_frames: int = setting(0, "stop after so many frames; 0: all", low=0)
     fit_pose: bool = setting(False, "scale and move the driving skeleton onto the reference person")
     fps: float = setting(
-        0.0, "frames per second that are generated and shown, the driving resampled by time to them, so that the animation lasts "
-        "as long as it; 0: what the motion module was trained at, where it says so, else the driving's", low=0.0,
+        0.0, "frames per second generated and shown, the driving resampled by time to them; 0: generated at the rate that the "
+        "motion module was trained at, if it says so, and shown at the driving's. It lasts as long as the driving", low=0.0,
     )  # fmt: skip
     shuffle_driving: bool = setting(False, "control experiment: the poses in a wrong order")
     output: str = setting("animation.mp4", "file name inside output_dir")

@@ -1,7 +1,9 @@
 """Stage 3 from a config: load the checkpoints of stages 2 and 1, animate, write the video and its frames."""
 
 import copy
+import itertools
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from meta_animator.conversion.motion import load_motion
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import MANIFEST, read_manifest
 from meta_animator.media.images import write_image
+from meta_animator.media.timeline import even
 from meta_animator.media.video import write_video
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
@@ -50,7 +53,9 @@ def _sample(config: RunConfig, animator: Animator, driving: Driving, reference: 
     conditions = (animation.driving.condition(task, k) for k in range(len(animation.driving)))
     for _ in _write_frames(folder / "driving", conditions):
         pass
-    video = write_video(folder / config.sample.output, _write_frames(folder / "frames", animation.frames), animation.fps)
+    frames = _write_frames(folder / "frames", animation.frames)
+    rate = config.sample.fps or max(animation.fps, driving.clip.timeline.rate)
+    video = write_video(folder / config.sample.output, held(frames, len(driving), animation.fps, rate), rate)
     write_json(folder / TIMES, {"fps": animation.fps, "driving_frames": driving.shown})
     save_config(config, folder / "config.yaml")
     return video
@@ -102,6 +107,13 @@ def _load_control(models: Assembly, config: RunConfig) -> dict:
     manifest, weights = read_weights(source)
     models.load_control(manifest, weights, source)
     return manifest
+
+
+def held(frames: Iterable[np.ndarray], count: int, fps: float, rate: float) -> Iterator[np.ndarray]:
+    """`count` frames of `fps` frames per second, each as often as it takes to last as long at `rate` frames per second."""
+    times = Counter(even(count, fps).at(rate))
+    for index, frame in enumerate(frames):
+        yield from itertools.repeat(frame, times[index])
 
 
 def _write_frames(folder: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -203,7 +203,10 @@ class Trainer:
             advice += ["train.ema_device=cpu"] if train.ema_decay and not train.ema_device else []
         advice += ["loss.image_weight=0"] if self.config.loss.image_weight else []
         advice.append(f"smaller data.height and data.width (now {data.height} x {data.width})")
-        return f"{self.run_folder}: out of memory at step {self.step + 1}; in the order of effect: {', then '.join(advice)}"
+        return (
+            f"{self.run_folder}: out of memory at step {self.step + 1}; what helps: {', then '.join(advice)}; "
+            "--dry-run counts what each would save"
+        )
 
     def _save_and_show(self, save_now: bool) -> None:
         """What is due at this step: checkpoint, preview, and after either, or every minute, the page that shows the run."""

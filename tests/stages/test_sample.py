@@ -11,6 +11,7 @@ from meta_animator.data.puppets.dataset import HELDOUT, describe
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.probe import probe_video
+from meta_animator.media.video import VideoSource
 from meta_animator.pipelines.driving import open_inputs
 from meta_animator.stages.build import train
 from meta_animator.stages.sample import load_animator, sample
@@ -62,7 +63,10 @@ def test_stage_3_shows_what_stage_1_was_trained_at(sampled, make_config, prepare
         return len(frames), shown.num_frames, shown.fps, read_json(video.parent / "times.json")["driving_frames"]
 
     assert facts("a", own) == (4, 4, 12, [0, 1, 2, 3])
-    assert facts("b", slow) == (2, 2, 6, [0, 2])
+    assert facts("b", slow) == (2, 4, 12, [0, 2]), "generated at the trained rate, shown at the driving's"
+    twice = VideoSource(Path(slow.output_dir).parent / "b" / "animation.mp4").read([0, 1, 2, 3]).astype(int)
+    assert np.abs(twice[[0, 2]] - twice[[1, 3]]).max() < np.abs(twice[1] - twice[2]).max()
+    assert facts("e", slow, sample__fps=6) == (2, 2, 6, [0, 2])
     assert "has 12 frames per second; it is resampled by time to 6" in capsys.readouterr().out
     assert facts("c", slow, sample__fps=12) == (4, 4, 12, [0, 1, 2, 3])
     assert "note: sample.fps is 12; the motion module" in (said := capsys.readouterr().out) and "was trained at 6" in said

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from meta_animator.data.clips import Clip
 from meta_animator.data.transforms import Box
+from meta_animator.errors import UserError, check_handles
 from meta_animator.files import locked
 from meta_animator.weights import save_tensors
 
@@ -101,7 +102,7 @@ class LatentCache:
             save_tensors({**tensors, **{view.key: tensor for view, tensor in latents.items()}}, part.path)
 
     def read(self, clip: Clip, name: str, frames: Sequence[int], crop: int = 0) -> Tensor:
-        """Latents (len(frames), c, h, w) in float32 of frames that are kept."""
+        """Latents (len(frames), c, h, w) in float32 of frames that are kept. Raises UserError where their file has gone."""
         parts, key = self._by_clip[_name(clip)], self.view(clip, name, crop).key
         firsts = [part.frames[0] for part in parts]
         chosen: dict[int, list[int]] = {}
@@ -110,9 +111,13 @@ class LatentCache:
         found = {}
         for number, some in chosen.items():
             part = parts[number]
-            with safe_open(part.path, "pt") as file:
-                stored = file.get_slice(key)
-                found |= {frame: stored[bisect.bisect_left(part.frames, frame)] for frame in some}
+            try:
+                with safe_open(part.path, "pt") as file:
+                    stored = file.get_slice(key)
+                    found |= {frame: stored[bisect.bisect_left(part.frames, frame)] for frame in some}
+            except (OSError, SafetensorError) as error:
+                check_handles(error, part.path)
+                raise UserError(f"{part.path}: no cached latents any more ({error}); the same command makes them") from error
         return torch.stack([found[frame] for frame in frames]).float()
 
 

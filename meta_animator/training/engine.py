@@ -318,7 +318,7 @@ def _mean_logs(all_logs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
-    """find_unused_parameters: inactive LoRAs take no part in a step. The long timeout: one process may encode latents."""
+    """find_unused_parameters: inactive LoRAs take no part in a step. The long timeout: some encode for longer than others."""
     from accelerate import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     return Accelerator(

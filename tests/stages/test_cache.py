@@ -177,6 +177,13 @@ def test_a_damaged_file_is_encoded_anew_and_said(fill, encoded, capsys):
     assert f"note: {path}: is damaged; its latents are encoded anew" in capsys.readouterr().out
 
 
+def test_a_file_that_goes_away_is_said(fill):
+    cache = fill()
+    cache.parts[0].path.unlink()
+    with pytest.raises(UserError, match=f"{cache.parts[0].path}: no cached latents any more .*; the same command makes them"):
+        latents(cache)
+
+
 @pytest.mark.parametrize(("precision", "off"), [("fp32", 0), ("fp16", 2**-11), ("bf16", 2**-8)])
 def test_latents_are_stored_as_precisely_as_asked(fill, precision, off):
     exact = latents(fill(name="exact", data__cache_precision="fp32"))

@@ -99,14 +99,17 @@ once() {
 
 # place_config DEFAULT ARGUMENTS...: `placed` gets the config first, the default where no argument is one
 place_config() {
-    local config=$1 argument found=no rest=()
+    local config=$1 argument before= found=no rest=()
     shift
     for argument in "$@"; do
-        if [ $found = no ] && [[ $argument != *=* && $argument != -* ]]; then
+        if [ "$before" = --free-memory ]; then  # its value
+            rest+=("$argument")
+        elif [ $found = no ] && [[ $argument != *=* && $argument != -* ]]; then
             config=$argument found=yes
         else
             rest+=("$argument")
         fi
+        before=$argument
     done
     if [[ $config != /* && -f $started_in/$config ]]; then
         config=$started_in/$config

@@ -881,7 +881,7 @@ def held_out_frames_beyond_the_end(room):
     return preparing(room, "--heldout-frames", "4:9")
 
 
-@case("--fps 60: the video has 10 frames per second; give at most that")
+@case("--fps 60: expected more than 0 and at most 10, what the video has")
 def more_frames_than_there_are(room):
     return preparing(room, "--fps", "60")
 

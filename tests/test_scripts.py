@@ -62,6 +62,7 @@ def test_a_reader_that_has_left_is_no_bug():
         ("train.max_steps=3 --dry-run", "default.yaml train.max_steps=3 --dry-run"),
         ("mine.yaml a=1 b=2", "mine.yaml a=1 b=2"),
         ("--dry-run mine.yaml a=1", "mine.yaml --dry-run a=1"),
+        ("a=1 --dry-run --free-memory 24", "default.yaml a=1 --dry-run --free-memory 24"),
         ("--help", "default.yaml --help"),
     ],
 )

@@ -20,6 +20,8 @@ SMALL = 1 / 3  # of the crop's side: below, a person is called small
 LOST = 0.1  # share of a picture outside of its crop, from which on it is worth a word
 NOTES = {
     "cut": "faces are cut off in {}: the person moves further than a crop of this shape reaches",
+    "part": "part of the person is outside of the crop in {}; data.height and data.width of another shape, or "
+    "data.aspect_buckets, show more",
     "unknown": "without keypoints or mask, the middle of {} is shown (heads may be cut off); scripts/prepare_data.py adds them",
     "small": "the person is smaller than a third of the crop in {}; data.person_margin=0.2 zooms in",
 }
@@ -79,7 +81,7 @@ def random_crop(clip: Clip, size: tuple[int, int], config: DataConfig, generator
 
 
 def crop_notes(shown: Sequence[Shown], margin: float) -> list[str]:
-    """What there is to say of crops: faces that are cut, people who are small, or nowhere to be known of."""
+    """What there is to say of crops: faces or people that are cut, people who are small, or nowhere to be known of."""
     names: dict[str, list[str]] = {kind: [] for kind in NOTES}
     for one in shown:
         box = figure_crop(one.figure, one.have, one.size, margin)
@@ -91,6 +93,8 @@ def crop_notes(shown: Sequence[Shown], margin: float) -> list[str]:
         kept, faces = int(_shown(one.figure.faces, box).sum()), len(one.figure.faces)
         if kept < faces:
             names["cut"].append(f"{one.name} at {one.size[1]}x{one.size[0]} ({kept} of {faces} stay whole)")
+        elif (lost := 1 - _overlap(one.figure.body, box)) > LOST:
+            names["part"].append(f"{one.name} at {one.size[1]}x{one.size[0]} ({100 * lost:.0f} %)")
         if not margin and max(_sides(one.figure.body) / _sides(np.array(box))) < SMALL:
             names["small"].append(one.name)
     return [text.format(_such_as(names[kind], len(shown))) for kind, text in NOTES.items() if names[kind]]
@@ -175,6 +179,12 @@ def _within(stretches: np.ndarray, start: float, length: float) -> np.ndarray:
 
 def _shown(boxes: np.ndarray, box: Box) -> np.ndarray:
     return _within(boxes[:, ::2], box[0], box[2] - box[0]) & _within(boxes[:, 1::2], box[1], box[3] - box[1])
+
+
+def _overlap(body: np.ndarray, box: Box) -> float:
+    """The share of a body's box that lies inside the crop."""
+    sides = np.minimum(body[2:], box[2:]) - np.maximum(body[:2], box[:2])
+    return float(np.prod(np.maximum(sides, 0)) / max(np.prod(body[2:] - body[:2]), 1e-6))
 
 
 def _middle(stretch: np.ndarray, length: float) -> float:

@@ -61,8 +61,9 @@ class Assembly(nn.Module):
     def hold_frozen_in(self, dtype: torch.dtype, keep_exact: bool = True) -> None:
         """What is not trained holds and computes in `dtype`, a half, from now on.
 
-        The VAE's encoder stays in float32, since latents are data, and so does its decoder beside float16, which it can
-        overflow. keep_exact: what `state` gives of such weights keeps their float32 values, in main memory.
+        The VAE's encoder stays in float32, since latents are data, and so do its decoder's weights beside float16, which it
+        can overflow (training decodes under autocast even so). keep_exact: what `state` gives of such weights keeps their
+        float32 values, in main memory.
         """
         frozen = {name: weight for name, weight in self._live_state().items() if not weight.requires_grad}
         if keep_exact:

@@ -1,8 +1,9 @@
 """Counting the memory of networks without computing: on the meta device, with the kernels and casts that a GPU has."""
 
+import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
+
+from meta_animator.models.precision import HALF
 
 # what autocast computes in half precision and in float32 on CUDA, of what these networks call (torch.amp's op reference)
 HALF_OPS = {F.linear, F.conv2d, torch.matmul, torch.bmm, torch.baddbmm, F.scaled_dot_product_attention, Tensor.matmul}
@@ -52,12 +55,35 @@ class LikeCuda(TorchFunctionMode):
     is on (the meta device has none). Go backward with
     `backward`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._casts: dict[int, Tensor] | None = None
+
+    @contextlib.contextmanager
+    def remembering_casts(self) -> Iterator[None]:
+        """For the outermost autocast region of a step: autocast keeps the half copies of trained weights until it ends."""
+        self._casts = {}
+        try:
+            yield
+        finally:
+            self._casts = None
+
+    def _cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        kept = self._casts is not None and dtype in HALF and tensor.is_leaf and tensor.requires_grad
+        if not kept or tensor.dtype != torch.float32:
+            return tensor.to(dtype)
+        if id(tensor) not in self._casts:
+            self._casts[id(tensor)] = tensor.to(dtype)
+        return self._casts[id(tensor)]
+
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping | None = None) -> Any:
         kwargs = dict(kwargs or {})
         if torch.is_autocast_enabled("cpu"):
             half = torch.get_autocast_dtype("cpu") if func in HALF_OPS else torch.float32 if func in FLOAT_OPS else None
             if half is not None:
-                args, kwargs = tree_map_only(Tensor, functools.partial(_cast, dtype=half), (args, kwargs))
+                args, kwargs = tree_map_only(Tensor, functools.partial(self._cast, dtype=half), (args, kwargs))
         if func is F.scaled_dot_product_attention:
             return _FusedAttention.apply(*args[:3])
         return func(*args, **kwargs)
@@ -69,10 +95,6 @@ class LikeCuda(TorchFunctionMode):
         _engine_run_backward(
             (loss,), (torch.ones_like(loss),), False, False, tuple(inputs), allow_unreachable=True, accumulate_grad=True
         )
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 class _FusedAttention(torch.autograd.Function):

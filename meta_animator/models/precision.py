@@ -20,10 +20,13 @@ def own_precision(dtype: torch.dtype, device: torch.device) -> contextlib.Abstra
 
 
 def halve(module: nn.Module, dtype: torch.dtype) -> None:
-    """Weights and buffers in `dtype`, except those that are trained. In place: each parameter stays the same object."""
+    """Weights and buffers in `dtype`, except those that are trained, and the buffers of a network of which any weight is.
+    In place: each parameter stays the same object."""
     for parameter in module.parameters():
         if parameter.is_floating_point() and not parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
+    if any(parameter.requires_grad for parameter in module.parameters()):
+        return
     for child in module.modules():
         for name, buffer in child.named_buffers(recurse=False):
             if buffer.is_floating_point():

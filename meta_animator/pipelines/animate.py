@@ -204,7 +204,8 @@ def prompt_for(
     name = sample.identity or person
     prompt = sample.prompt or template
     if "{identifier}" in prompt and name not in identifiers:
-        known = ", ".join(list(identifiers)[:6]) + (" ..." if len(identifiers) > 6 else "")
+        names = sorted(identifiers, key=lambda one: one != person)  # the person that it was tuned on first
+        known = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
         raise UserError(f"sample.identity: '{name}' is not in the checkpoint; it knows: {known or 'nobody'}")
     identifier, described = identifiers.get(name, ""), description if name == person else ""
     cut = fit_description(prompt, identifier, described, fits)

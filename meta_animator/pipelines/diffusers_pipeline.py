@@ -306,8 +306,8 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         return self.text_encoder(tokens.input_ids.to(device)).last_hidden_state
 
     def _decode(self, latents: Tensor, chunk: int, output_type: str) -> Any:
-        parts = latents[0].split(chunk)
-        pixels = torch.cat([self.vae.decode(p.to(self.vae.dtype) / self.vae.config.scaling_factor).sample for p in parts])
+        parts = latents[0].to(self.vae.decoder.conv_in.weight.dtype).split(chunk)  # the encoder may be kept more exact
+        pixels = torch.cat([self.vae.decode(p / self.vae.config.scaling_factor).sample for p in parts])
         return self.video_processor.postprocess_video(rearrange(pixels, "f c h w -> 1 c f h w").float(), output_type=output_type)
 
 

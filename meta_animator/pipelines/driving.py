@@ -110,7 +110,7 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
     if reference is None and sample.init_noise == "inversion":
         raise UserError("sample.reference is empty: init_noise 'inversion' starts from a photo of the person")
     if sample.fit_pose:
-        fit_to_reference(driving, reference, list(sample.tasks))
+        fit_to_reference(driving, reference, list(sample.tasks), whole_pose_box(*photo, size, margin))
     return driving, reference
 
 
@@ -236,9 +236,20 @@ def _first_seen(clip: Clip, path: str) -> int:
     return seen[0]
 
 
-def fit_to_reference(driving: Driving, reference: Layers, tasks: Sequence[str]) -> None:
-    """Scale and move the driving skeleton onto the reference person. Raises UserError without keypoints of that person,
-    and for tasks that show more than a skeleton."""
+def whole_pose_box(layers: Layers, figure: Figure | None, size: tuple[int, int], margin: float) -> Box | None:
+    """Where the reference's drawn pose lies in the output (x0, y0, x1, y1), also beyond its edges, which cut the photo and not
+    the person; None where the photo has no keypoints."""
+    found = None if layers.keypoints is None else retarget.drawn_box(draw_condition("dwpose", layers))
+    if found is None:
+        return None
+    left, top, right, bottom = figure_crop(figure, layers.size, size, margin)
+    x, y = size[1] / (right - left), size[0] / (bottom - top)
+    return (found[0] - left) * x, (found[1] - top) * y, (found[2] - left) * x, (found[3] - top) * y
+
+
+def fit_to_reference(driving: Driving, reference: Layers, tasks: Sequence[str], whole: Box | None = None) -> None:
+    """Scale and move the driving skeleton onto the reference person; whole: `whole_pose_box`, for drawn poses. Raises UserError
+    without keypoints of that person, and for tasks that show more than a skeleton."""
     if other := [task for task in tasks if find_condition(task).needs != ("keypoints",)]:
         raise UserError(f"sample.fit_pose: moves skeletons, not '{other[0]}'; set sample.fit_pose=false or other sample.tasks")
     if reference.keypoints is None:
@@ -248,7 +259,7 @@ def fit_to_reference(driving: Driving, reference: Layers, tasks: Sequence[str]) 
         own = np.stack([clip.load_keypoints(k) for k in range(clip.num_frames)])
         driving.keypoints = retarget.fit_keypoints(own, reference.keypoints)
         return
-    box = retarget.drawn_box(draw_condition("dwpose", reference)) or person_box(reference.keypoints)
+    box = whole or retarget.drawn_box(draw_condition("dwpose", reference)) or person_box(reference.keypoints)
     if box is None:
         raise UserError("sample.fit_pose: the reference photo shows no person to fit the poses to")
     task = next(task for task in tasks if task in clip.conditions)

@@ -49,9 +49,15 @@ def make_cache(
     return cache
 
 
+def cacheable(config: RunConfig) -> bool:
+    """Whether a picture is the same whenever it is drawn."""
+    new_crops = config.data.random_crop and not config.data.crops
+    return not (new_crops or config.data.flip or config.model.condition_posterior == "sample")
+
+
 def check_cacheable(config: RunConfig) -> None:
     """Raises UserError where pictures differ from draw to draw."""
-    if (config.data.random_crop and not config.data.crops) or config.data.flip or config.model.condition_posterior == "sample":
+    if not cacheable(config):
         raise UserError(
             "data.cache_latents: cannot hold random crops, flips or sampled posteriors; set it to false, "
             "or data.random_crop to 0 (or data.crops to a number of crops), data.flip to 0 and model.condition_posterior to mode"

@@ -1,7 +1,8 @@
 """What a run needs of a GPU's memory: counted on the meta device before it starts, or measured on random weights.
 
 Counting takes a step of the real stage through the real networks without computing (models/counting.py), and adds what is
-known by name: weights, the optimizer's states, averages. It does not know how a GPU's memory falls to pieces.
+known by name: weights, the optimizer's states, averages. It does not count the face embedder, nor know how a GPU's memory
+falls to pieces.
 """
 
 import copy
@@ -10,6 +11,7 @@ import os
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from meta_animator.models.precision import HALF, PRECISIONS, autocast
 from meta_animator.pipelines.guidance import Guide
 from meta_animator.settings import RunConfig
 from meta_animator.stages.build import STAGES, HybridLoss
+from meta_animator.stages.cache import cacheable
+from meta_animator.stages.checks import trained_tasks
 from meta_animator.training.optim import make_optimizer
 
 GIB = 2**30
@@ -61,25 +65,35 @@ def advice(config: RunConfig, free: int) -> list[str]:
         return []
     sizes = {text: count(_with(config, changes)).total for text, changes in knobs(config).items()}
     ranked = sorted((text for text, size in sizes.items() if size < 0.98 * now), key=sizes.get)
-    together = count(_with(config, {k: v for text in ranked for k, v in knobs(config)[text].items()})).total
+    chosen, together = {}, now
+    for text in [*ranked, *(text for text in sizes if text not in ranked)]:  # some help only once others are done
+        with_it = count(_with(config, chosen | knobs(config)[text])).total
+        if with_it < 0.98 * together or text in ranked:
+            chosen, together, ranked = chosen | knobs(config)[text], with_it, list(dict.fromkeys([*ranked, text]))
     verdict = "fits" if together <= free else "does not fit either"
-    return [*(f"{text}: {sizes[text] / GIB:.1f} GiB" for text in ranked), f"all of these: {together / GIB:.1f} GiB, {verdict}"]
+    alone = ((text, sizes[text]) for text in sorted(ranked, key=sizes.get))
+    lines = [f"{text}: {size / GIB:.1f} GiB{', fits' if size <= free else ''}" for text, size in alone]
+    return [*lines, f"all of these: {together / GIB:.1f} GiB, {verdict}"]
 
 
 def knobs(config: RunConfig) -> dict[str, dict[str, Any]]:
     """{settings as one writes them: {key: value}} that cost time or a little quality and save memory, where not yet so."""
     train, sample, data = config.train, config.sample, config.data
-    smaller = {"data.height": data.height // 2, "data.width": data.width // 2}
+    step = backbone_without_weights(config.model).divisor
+    smaller = {f"data.{name}": max(step, getattr(data, name) // 2 // step * step) for name in ("height", "width")}
     if config.stage == "sample":
         found = [{"train.mixed_precision": "bf16"}, smaller]
-        found.insert(1, {"sample.window": sample.window // 2, "sample.overlap": sample.overlap // 2})
+        shorter = {"sample.window": max(1, sample.window // 2), "sample.overlap": sample.overlap // 2}
+        found.insert(1, shorter if config.model.motion_from else {"sample.frame_batch_size": 1})
     else:
         samples = train.batch_size * train.gradient_accumulation_steps
         found = [
-            {"train.gradient_checkpointing": True}, {"train.mixed_precision": "bf16"}, {"data.cache_latents": True},
+            {"train.gradient_checkpointing": True}, {"train.mixed_precision": "bf16"},
+            {"data.cache_latents": True} if cacheable(config) else {},
             {"train.batch_size": 1, "train.gradient_accumulation_steps": samples}, {"train.optimizer": "adamw8bit"},
             {"train.ema_device": "cpu"} if train.ema_decay else {},
-            {"data.num_frames": data.num_frames // 2} if config.stage == "motion" else {"train.trainable": "lora"}, smaller,
+            {"data.num_frames": max(1, data.num_frames // 2)} if config.stage == "motion" else {"train.trainable": "lora"},
+            smaller,
         ]  # fmt: skip
     texts = (" ".join(f"{key}={str(value).lower()}" for key, value in changes.items()) for changes in found)
     return {text: changes for text, changes in zip(texts, found, strict=True) if changes and _with(config, changes) != config}
@@ -137,7 +151,7 @@ def _count_training(config: RunConfig) -> Memory:
     trained = [p for group in stage.param_groups() for p in group.parameters.values()]
     with PeakMemory() as memory, LikeCuda() as cuda:
         for _ in range(min(2, config.train.gradient_accumulation_steps)):  # the second finds the gradients of the first
-            TrainingStep(stage, config).run(cuda.backward)
+            TrainingStep(stage, config).run(cuda.backward, cuda.remembering_casts())
     gradients = bytes_of([p.grad for p in trained if p.grad is not None])
     peak = max(memory.peak, 2 * gradients)  # AdamW makes as much again for a moment
     processes = int(os.environ.get("NUM_PROCESSES") or max(1, torch.cuda.device_count()))
@@ -197,7 +211,8 @@ def stage_without_weights(config: RunConfig) -> nn.Module:
 
 
 def _encoders(models: Assembly, config: RunConfig) -> list[nn.Module]:
-    """What has nothing to do any more once latents and texts are cached, and is gone by the time of the first step."""
+    """What has nothing to do any more once latents and texts (those of up to MAX_PROMPTS) are cached, and is gone by the time of
+    the first step."""
     return [models.backbone.text_encoder, models.backbone.vae.encoder] if config.data.cache_latents else []
 
 
@@ -221,7 +236,8 @@ class TrainingStep:
     def __init__(self, stage: nn.Module, config: RunConfig):
         self.stage, self.config = stage, config
 
-    def run(self, backward: Callable[[Tensor], None]) -> None:
+    def run(self, backward: Callable[[Tensor], None], region: AbstractContextManager | None = None) -> None:
+        """region: what is entered along with autocast."""
         config, models = self.config, self.stage.models
         clip = (config.data.num_frames,) if config.stage == "motion" else ()
         latents = _empty(models, (config.train.batch_size, *clip), config)
@@ -229,8 +245,9 @@ class TrainingStep:
         context = torch.zeros(config.train.batch_size, TOKENS, width, device=latents.device)
         t = torch.zeros(config.train.batch_size, dtype=torch.int64, device=latents.device)
         precision = PRECISIONS[config.train.mixed_precision]
-        with autocast(latents.device, precision if precision in HALF else None, enabled=precision in HALF):
-            batch = types.SimpleNamespace(task=config.model.tasks[0])
+        half = precision in HALF
+        with region or nullcontext(), autocast(latents.device, precision if half else None, enabled=half):
+            batch = types.SimpleNamespace(task=trained_tasks(config)[0])
             output = self.stage.steer(batch, latents.clone(), t, context)
             prediction = models.backbone.predict(latents, t, context, output)
             del output

@@ -55,7 +55,9 @@ def _sample(config: RunConfig, animator: Animator, driving: Driving, reference: 
         pass
     frames = _write_frames(folder / "frames", animation.frames)
     rate = config.sample.fps or max(animation.fps, driving.clip.timeline.rate)
-    video = write_video(folder / config.sample.output, held(frames, len(driving), animation.fps, rate), rate)
+    timeline = driving.clip.timeline
+    shown = round(timeline.duration * rate) if not (config.sample.fps or config.sample.max_frames) else 0
+    video = write_video(folder / config.sample.output, held(frames, len(driving), animation.fps, rate, shown), rate)
     write_json(folder / TIMES, {"fps": animation.fps, "driving_frames": driving.shown})
     save_config(config, folder / "config.yaml")
     return video
@@ -109,9 +111,11 @@ def _load_control(models: Assembly, config: RunConfig) -> dict:
     return manifest
 
 
-def held(frames: Iterable[np.ndarray], count: int, fps: float, rate: float) -> Iterator[np.ndarray]:
-    """`count` frames of `fps` frames per second, each as often as it takes to last as long at `rate` frames per second."""
+def held(frames: Iterable[np.ndarray], count: int, fps: float, rate: float, shown: int = 0) -> Iterator[np.ndarray]:
+    """`count` frames of `fps` frames per second, each as often as it takes to last as long at `rate` frames per second; the
+    last one until there are `shown`."""
     times = Counter(even(count, fps).at(rate))
+    times[count - 1] += max(0, shown - times.total())
     for index, frame in enumerate(frames):
         yield from itertools.repeat(frame, times[index])
 

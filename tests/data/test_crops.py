@@ -147,11 +147,14 @@ def test_training_driving_reference_and_evaluation_show_the_same_part(squats):
 
 def test_what_one_box_cannot_show_is_said(tmp_path, squats):
     runs = film(tmp_path / "runs", [person_at(x, 0, 110) for x in (30, 150, 270)], size=(120, 300))
-    (note,) = crop_notes(some_shown([squats, squats, runs], SQUARE), 0)
+    note, parts = crop_notes(some_shown([squats, squats, runs], SQUARE), 0)
+    assert "part of the person is outside of the crop in 2 of 3 clips, such as 'walk' at 64x64 (" in parts
     assert "faces are cut off in 1 of 3 clips, such as 'walk' at 64x64 (1 of 3 stay whole)" in note
     small = film(tmp_path / "small", [person_at(60, 30, 40)], size=(200, 200))
     assert "smaller than a third of the crop in 'walk'; data.person_margin" in crop_notes(some_shown([small], SQUARE), 0)[0]
     assert not crop_notes(some_shown([small], SQUARE), 0.2)
+    tall = film(tmp_path / "tall", [person_at(30, 5, 150)], size=(200, 60))
+    assert "part of the person is outside of the crop in 'walk' at 64x64 (" in crop_notes(some_shown([tall], SQUARE), 0)[0]
     unknown = film(tmp_path / "unknown", [None], size=(90, 60))
     assert "the middle of 'walk' is shown" in crop_notes(some_shown([unknown], SQUARE), 0)[0]
 

@@ -46,3 +46,10 @@ def test_a_checkpoint_keeps_exact_weights_of_what_was_halved(make_config, prepar
     assert all(torch.equal(kept[name], weight) for name, weight in other.items())
     name = next(iter(half.models.control.base_state()))
     assert torch.equal(half.models.control.base_state()[name], other[f"control.{name}"].bfloat16())
+
+
+def test_what_is_trained_keeps_exact_positions(make_config, prepared):
+    """Beside a halved UNet, the motion module's weights and its tables of positions stay float32."""
+    models = tiny.make_stage(make_config("motion", model__control_from=prepared, train__mixed_precision="bf16"))[0].models
+    assert kinds(models.backbone.unet) == {torch.bfloat16}
+    assert kinds(models.motion) == {torch.float32} == {buffer.dtype for buffer in models.motion.buffers()}

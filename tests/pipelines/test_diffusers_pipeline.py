@@ -315,6 +315,19 @@ def test_half_precision(pipeline, tmp_path, dtype):
     torch.testing.assert_close(make(loaded), frames)
 
 
+def test_a_pipeline_of_halved_networks_decodes(make_config, prepared):
+    """`load_animator` with mixed_precision=bf16 keeps the VAE's encoder in float32."""
+    config = make_config("sample", model__control_from=prepared, sample__identity="p0", train__mixed_precision="bf16")
+    animator = load_animator(config)
+    animator.models.to("cpu")
+    frames = make(quiet(MetaAnimatorPipeline.from_animator(animator)), output_type="np", prompt=None)
+    config.train.mixed_precision = "no"
+    exact = load_animator(config)
+    exact.models.to("cpu")
+    wanted = make(quiet(MetaAnimatorPipeline.from_animator(exact)), output_type="np", prompt=None)
+    assert 0 < abs(frames - wanted).mean() < 0.05
+
+
 def test_offloading_knows_every_part_with_weights(pipeline):
     networks = {name for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
     known = {*pipeline.model_cpu_offload_seq.split("->"), *pipeline._exclude_from_cpu_offload}

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from meta_animator.data.conditions import draw_condition
+from meta_animator.data.figures import Figure
 from meta_animator.data.layers import Layers
 from meta_animator.data.retarget import drawn_box
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.video import write_video
-from meta_animator.pipelines.driving import crop_reference, fit_to_reference, open_driving, read_reference
+from meta_animator.pipelines.driving import crop_reference, fit_to_reference, open_driving, read_reference, whole_pose_box
 from tests.data.people import layers_of_person
 
 SIZE = (128, 96)
@@ -47,6 +48,19 @@ def test_a_drawn_pose_video_is_fitted_to_the_reference(tmp_path, reference, some
     assert np.abs(middle_box() - target).max() < 4
     first, last = (drawn_box(driving.condition("dwpose", k)) for k in (0, 5))
     assert last[0] - first[0] > 10, "the motion itself must stay"
+
+
+def test_a_cropped_reference_does_not_shrink_drawn_poses(tmp_path, reference, somebody):
+    """The photo's upper half at the output's size: the skeleton gets the person's height, its legs lie below the picture."""
+    video = drawn_video(tmp_path / "pose.mp4", somebody)
+    head, body = np.array([[0.0, 0, SIZE[1], 40]]), np.array([0.0, 0, SIZE[1], SIZE[0]])
+    upper = Figure(faces=head, heads=head, body=body)
+    wide = (SIZE[0] // 2, SIZE[1])
+    driving = open_driving(str(video), "", ["dwpose"], wide)
+    fit_to_reference(driving, crop_reference(reference, upper, wide), ["dwpose"], whole_pose_box(reference, upper, wide, 0.0))
+    whole = open_driving(str(video), "", ["dwpose"], SIZE)
+    fit_to_reference(whole, reference, ["dwpose"])
+    assert driving.drawn_fit[0] == pytest.approx(whole.drawn_fit[0], rel=0.02)
 
 
 def test_a_keypoint_file_is_fitted_to_the_reference(tmp_path, reference, somebody):

@@ -1,5 +1,6 @@
 """What --dry-run says of memory: the sizes that the shipped configs are sold for, and that the count is what a step takes."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import torch
 
 from meta_animator.config import load_config
 from meta_animator.models.counting import LikeCuda, PeakMemory
-from meta_animator.stages.memory import CUDA_ITSELF, GIB, advice, count
+from meta_animator.stages.memory import CUDA_ITSELF, GIB, advice, count, knobs
 
 STAGE_1 = "configs/sd15/step1.yaml"
 
@@ -18,7 +19,7 @@ STAGE_1 = "configs/sd15/step1.yaml"
     ("config", "gib"),
     [
         (STAGE_1, 46), ("configs/sd15/step1_24gb.yaml", 14), ("configs/sd15/step0.yaml", 15), ("configs/sd15/step2.yaml", 15),
-        ("configs/sd15/step2_8gb.yaml", 8), ("configs/sd15/step3.yaml", 8),
+        ("configs/sd15/step0_12gb.yaml", 10), ("configs/sd15/step2_8gb.yaml", 8), ("configs/sd15/step3.yaml", 8),
     ],
 )  # fmt: skip
 def test_shipped_configs_fit_where_they_are_sold_for(config, gib):
@@ -50,6 +51,33 @@ def test_autocast_is_counted_as_cuda_does_it():
         assert (halved.dtype, exact.dtype) == (torch.bfloat16, torch.float32)
         cuda.backward(exact.mean())
     assert conv.weight.grad.dtype == torch.float32
+
+
+def test_autocast_keeps_half_copies_of_trained_weights_until_it_ends():
+    layer, x = torch.nn.Linear(64, 64, bias=False, device="meta"), torch.empty(1, 64, device="meta")
+
+    def peak(region):
+        with PeakMemory() as memory, LikeCuda() as cuda, torch.no_grad(), region(cuda), torch.autocast("cpu", torch.bfloat16):
+            layer(x), layer(x)
+            return memory.live
+
+    assert peak(lambda cuda: contextlib.nullcontext()) < 2 * 64 * 64 <= peak(lambda cuda: cuda.remembering_casts())
+
+
+def test_a_lora_that_is_trained_is_counted_and_not_the_first():
+    """One step of a task whose LoRA is frozen would have no gradient."""
+    one = load_config("configs/demo/step0.yaml", ["train.trainable=lora", "train.lora_tasks=[canny]"])
+    every = load_config("configs/demo/step0.yaml", ["train.trainable=lora"])
+    assert count(one).parts["trained weights"] * 9 == count(every).parts["trained weights"]
+
+
+def test_advice_is_what_a_run_takes():
+    smallest = load_config("configs/demo/step1.yaml", ["data.num_frames=1", "data.height=160", "data.width=96"])
+    sizes = [knob for knob in knobs(smallest).values() if "data.height" in knob]
+    assert sizes == [{"data.height": 64, "data.width": 32}], "half, in steps of the base's divisor"
+    assert not any("data.num_frames" in knob for knob in knobs(smallest).values())
+    uncached = load_config("configs/demo/step0.yaml", ["data.cache_latents=false", "data.flip=0.5"])
+    assert not any("data.cache_latents" in knob for knob in knobs(uncached).values()), "flipped pictures cannot be cached"
 
 
 def test_advice_names_what_helps_most_first():

@@ -14,7 +14,7 @@ from meta_animator.media.probe import probe_video
 from meta_animator.media.video import VideoSource
 from meta_animator.pipelines.driving import open_inputs
 from meta_animator.stages.build import train
-from meta_animator.stages.sample import load_animator, sample
+from meta_animator.stages.sample import held, load_animator, sample
 from meta_animator.training.checkpoint import find_checkpoint
 from meta_animator.weights import read_json, write_json
 
@@ -149,3 +149,9 @@ def test_the_first_latents_can_be_scaled(make_config, prepared, puppet_data, sta
     whole = first(1.0)
     assert whole.shape[:2] == (1, 4) and whole.std() > 0.3
     assert torch.allclose(first(0.5), 0.5 * whole, atol=1e-6)
+
+
+def test_frames_are_held_until_the_driving_ends():
+    shown = list(held(iter("abcde"), 5, 12, 30, shown=14))
+    assert "".join(shown) == "aaabbcccddeeee", "at 30 frames per second, the last one longer"
+    assert "".join(held(iter("abc"), 3, 12, 12)) == "abc"

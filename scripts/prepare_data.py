@@ -18,7 +18,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--identity", default="", help="the person's name; by default the name of the input")
     parser.add_argument("--prompt", default="", help="a description of the scene, for {description} in prompts")
     parser.add_argument(
-        "--size", type=side, nargs=2, metavar=("H", "W"), help="crop around the person and scale to this"
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="crop around the person and scale to this"
     )
     parser.add_argument("--fps", type=float, help="frames per second to keep of a video")
     parser.add_argument(
@@ -26,12 +26,6 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the data set that is there")
     return parser.parse_args()
-
-
-def side(text: str) -> int:
-    if not text.isdecimal() or not 16 <= int(text) <= 8192:
-        raise argparse.ArgumentTypeError(f"expected pixels, 16 to 8192, got {text!r}")
-    return int(text)
 
 
 def frame_range(text: str) -> tuple[int, int]:

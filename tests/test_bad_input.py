@@ -881,9 +881,14 @@ def held_out_frames_beyond_the_end(room):
     return preparing(room, "--heldout-frames", "4:9")
 
 
-@case("--fps 60: expected more than 0 and at most 10, what the video has")
+@case("--fps 60: the video has 10 frames per second; expected more than 0 and at most that")
 def more_frames_than_there_are(room):
     return preparing(room, "--fps", "60")
+
+
+@case("--size 0 12: expected height and width, 16 to 8192 pixels")
+def a_size_of_nothing(room):
+    return preparing(room, "--size", "0", "12")
 
 
 @case("2 inputs, 1 of them photos; give one video, or photos only")

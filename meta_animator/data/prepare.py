@@ -17,6 +17,7 @@ from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 
 SHEET_FRAMES = 8
+SMALLEST, LARGEST = 16, 8192  # pixels of a side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,8 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
 
     Raises UserError for inputs that cannot be read, or keypoints and masks that do not belong to them.
     """
+    if config.size and not all(SMALLEST <= side <= LARGEST for side in config.size):
+        raise UserError(f"--size {config.size[0]} {config.size[1]}: expected height and width, {SMALLEST} to {LARGEST} pixels")
     photos = find_photos(config.inputs)
     source = Photos(photos, config.keypoints) if photos else Film(config.inputs[0], config.keypoints)
     name = _name(config.inputs)

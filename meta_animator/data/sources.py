@@ -93,7 +93,7 @@ class Film(Source):
         """Those shown at 0, 1 / fps, 2 / fps, ... seconds; without fps all of a steady film, and of another what is shown at
         its usual rate."""
         if fps is not None and not 0 < fps <= self.fps * 1.01:
-            raise UserError(f"--fps {fps:g}: expected more than 0 and at most {self.fps:g}, what the video has")
+            raise UserError(f"--fps {fps:g}: the video has {self.fps:g} frames per second; expected more than 0 and at most that")
         timeline = self.video.timeline
         if fps is None and not timeline.steady:
             gaps = np.diff(timeline.times)

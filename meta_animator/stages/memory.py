@@ -65,11 +65,11 @@ def advice(config: RunConfig, free: int) -> list[str]:
         return []
     sizes = {text: count(_with(config, changes)).total for text, changes in knobs(config).items()}
     ranked = sorted((text for text, size in sizes.items() if size < 0.98 * now), key=sizes.get)
-    chosen, together = {}, now
-    for text in [*ranked, *(text for text in sizes if text not in ranked)]:  # some help only once others are done
-        with_it = count(_with(config, chosen | knobs(config)[text])).total
-        if with_it < 0.98 * together or text in ranked:
-            chosen, together, ranked = chosen | knobs(config)[text], with_it, list(dict.fromkeys([*ranked, text]))
+    chosen = {key: value for text in ranked for key, value in knobs(config)[text].items()}
+    together = count(_with(config, chosen)).total if ranked else now
+    for text in (text for text in sizes if text not in ranked):  # some help only once others are done
+        if together > free and (with_it := count(_with(config, chosen | knobs(config)[text])).total) < 0.98 * together:
+            chosen, together, ranked = chosen | knobs(config)[text], with_it, [*ranked, text]
     verdict = "fits" if together <= free else "does not fit either"
     alone = ((text, sizes[text]) for text in sorted(ranked, key=sizes.get))
     lines = [f"{text}: {size / GIB:.1f} GiB{', fits' if size <= free else ''}" for text, size in alone]
@@ -140,6 +140,8 @@ def _peak_so_far(device: torch.device, anew: bool = False) -> int:
         if anew:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated()
+    if not Path("/proc/self/clear_refs").exists():
+        raise UserError("--measure: reads a CPU's memory as Linux tells it; expected Linux, or a GPU")
     if anew:
         Path("/proc/self/clear_refs").write_text("5")
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())

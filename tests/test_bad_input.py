@@ -191,7 +191,7 @@ def picture_that_was_cut_off(room):
 
 @case("clips/p1/frame/000002.png: cannot be read as a picture")
 def picture_that_was_cut_off_in_a_worker(room):
-    return [*broken_picture(room), "data.cache_latents=false", "data.num_workers=2", "train.max_steps=8"]
+    return [*broken_picture(room), "data.cache_latents=false", "data.num_workers=2", "train.max_steps=40"]
 
 
 @case("stage 2 learns one person; data.train holds 4")

@@ -56,7 +56,8 @@ class ByPerson(Shuffled):
         person, clips = self.people[which]
         number = epoch * count + turn  # of this person's draws
         cycle, step = divmod(number, len(clips))
-        clip, frames = clips[walk(step, len(clips), f"{self.seed} {self.name} {person} {cycle}")]
+        clip = walk(step, len(clips), f"{self.seed} {self.name} {person} {cycle}")  # by number: folders move
+        frames = clips[clip][1]
         return frames[walk(cycle % len(frames), len(frames), f"{self.seed} {self.name} {person} {clip} {cycle // len(frames)}")]
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from meta_animator.data.orders import ByPerson
 from meta_animator.data.tasks import TaskPlan
 from meta_animator.settings import TASKS
 
@@ -195,3 +196,14 @@ def test_auxiliary_draws_balance_people_too():
     )  # fmt: skip
     counts = Counter(OWNERS[draw.sample][0] for step in range(100) for draw in people.lane_draws(step))
     assert counts == {"photo": 100, "long": 50, "three": 50}
+
+
+def test_draws_do_not_depend_on_where_the_data_lie():
+    """The same data set in another folder, or on another machine, is drawn in the same order."""
+
+    def drawn(folder):
+        owners = {k: (f"person {k % 3}", f"{folder}/clip {k // 4}") for k in range(24)}
+        order = ByPerson(range(24), range(24), 0, "order", owners)
+        return [order.sample(k) for k in range(60)]
+
+    assert drawn("/here/data") == drawn("elsewhere") and len(set(drawn("x"))) == 24

@@ -40,7 +40,7 @@ def main() -> None:
     options = parse()
     from tqdm import tqdm
 
-    from meta_animator.data.prepare import PrepareConfig, prepare
+    from meta_animator.preparation.prepare import PrepareConfig, prepare
 
     config = PrepareConfig(
         inputs=options.input,

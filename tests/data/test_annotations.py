@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from meta_animator.data.manifest import read_manifest
-from meta_animator.data.prepare import PrepareConfig, prepare
 from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.media.video import write_video
+from meta_animator.preparation.prepare import PrepareConfig, prepare
 from tests.data.people import layers_of_person
 
 SIZES = {"1.png": (96, 64), "2.png": (64, 100), "10.png": (80, 70)}  # in counting order; the widths need padding bits

@@ -9,11 +9,11 @@ import pytest
 
 from meta_animator.data.clips import Clip
 from meta_animator.data.manifest import driving_clip, read_manifest
-from meta_animator.data.prepare import PrepareConfig, prepare
 from meta_animator.data.samples import training_rate
 from meta_animator.errors import UserError
 from meta_animator.media.timeline import Timeline, check_fps, even
 from meta_animator.media.video import VideoSource
+from meta_animator.preparation.prepare import PrepareConfig, prepare
 from meta_animator.settings import DataConfig
 from tests.media.test_video import number_of, numbered
 

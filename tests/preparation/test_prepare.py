@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from meta_animator.data.manifest import read_manifest
-from meta_animator.data.prepare import PrepareConfig, prepare
-from meta_animator.data.sources import find_photos
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image, write_image
 from meta_animator.media.video import write_video
+from meta_animator.preparation.prepare import PrepareConfig, prepare
+from meta_animator.preparation.sources import find_photos
 from tests.data.people import layers_of_person
 
 COUNT, HEIGHT, WIDTH = 12, 96, 128
@@ -137,7 +137,7 @@ def test_photos_without_a_person_are_named_and_skipped(tmp_path):
 
 
 def test_files_beside_the_photos_are_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("meta_animator.data.sources.can_read_heic", lambda: False)
+    monkeypatch.setattr("meta_animator.preparation.sources.can_read_heic", lambda: False)
     for name in ("2.png", "1.JPG"):
         write_image(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
     for name in ("IMG_3.HEIC", "IMG_4.heif", "._1.JPG", ".DS_Store", "notes.txt"):
@@ -147,7 +147,7 @@ def test_files_beside_the_photos_are_said(tmp_path, monkeypatch, capsys):
     assert len(said) == 2 and "note: " in said[0] and "2 HEIC photos cannot be read (IMG_3.HEIC, IMG_4.heif)" in said[0]
     assert "left out 1 that are no photos (notes.txt)" in said[1]
     monkeypatch.undo()
-    monkeypatch.setattr("meta_animator.data.sources.can_read_heic", lambda: True)
+    monkeypatch.setattr("meta_animator.preparation.sources.can_read_heic", lambda: True)
     assert [path.name for path in find_photos([tmp_path])] == ["1.JPG", "2.png", "IMG_3.HEIC", "IMG_4.heif"]
 
 

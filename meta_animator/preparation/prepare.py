@@ -9,12 +9,12 @@ import numpy as np
 
 from meta_animator.data.conditions import CONDITIONS, draw_condition
 from meta_animator.data.layers import Layers
-from meta_animator.data.sources import Film, Photos, Source, find_photos
 from meta_animator.data.transforms import crop_and_resize
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
+from meta_animator.preparation.sources import Film, Photos, Source, find_photos
 
 SHEET_FRAMES = 8
 SMALLEST, LARGEST = 16, 8192  # pixels of a side

@@ -1,7 +1,7 @@
 """Reading frames of a video by number, and writing videos that every player shows."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,13 @@ def open_film(path: Path, reader: str = "pyav", *, drawn: bool = False) -> Video
     return _films.get((path, reader, drawn), lambda: VideoSource(path, reader=reader, drawn=drawn, facts=known()))
 
 
-def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, *, crf: int = 17, gop: int = 24) -> Path:
+def write_video(
+    path: str | Path, frames: Iterable[np.ndarray], fps: float, *, crf: int = 17, gop: int = 24,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:  # fmt: skip
     """Writes uint8 (h, w, 3) RGB frames as MP4: H.264, yuv420p, BT.709, no B-frames, playable while it loads.
 
+    metadata   texts kept in the file under these names (`ffprobe -show_format` and players' file info show them)
     Odd sizes are made even by repeating the last row or column. The file appears under its name only when complete.
     Raises ValueError for no frames, or frames of other shape or type; UserError where the file cannot be written.
     """
@@ -127,14 +131,18 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, *, c
     if not fps > 0:
         raise ValueError(f"fps must be positive, got {fps}")
     with whole_file(path) as part:
-        _encode(part, frames, Fraction(fps).limit_denominator(1001), crf, gop)
+        _encode(part, frames, Fraction(fps).limit_denominator(1001), crf, gop, metadata or {})
     return path
 
 
-def _encode(part: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: int, gop: int) -> None:
+def _encode(
+    part: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: int, gop: int, metadata: Mapping[str, str]
+) -> None:
     import av
 
-    with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    flags = "+faststart+use_metadata_tags"  # the latter keeps names that the format does not know
+    with av.open(str(part), "w", format="mp4", options={"movflags": flags}) as container:
+        container.metadata.update(metadata)
         stream, shape = None, None
         for frame in frames:
             if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or shape not in (None, frame.shape):

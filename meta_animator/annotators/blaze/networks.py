@@ -1,0 +1,34 @@
+"""TFLite files as functions."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from meta_animator.errors import UserError
+
+Network = Callable[[np.ndarray], list[np.ndarray]]  # float32 (1, size, size, 3) -> its outputs
+
+
+def load_network(path: Path) -> Network:
+    """The network of a .tflite file, on one thread of the CPU. Raises UserError where it cannot be read."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=1)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be read as a TFLite network ({error})") from error
+    entry = interpreter.get_input_details()[0]["index"]
+    outputs = [output["index"] for output in interpreter.get_output_details()]
+
+    def run(pixels: np.ndarray) -> list[np.ndarray]:
+        interpreter.set_tensor(entry, pixels)
+        interpreter.invoke()
+        return [interpreter.get_tensor(output) for output in outputs]
+
+    return run
+
+
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(values, -80, 80)))

@@ -1,0 +1,73 @@
+"""BlazePose: 33 points of a body and the person's mask, from a square around the person."""
+
+import dataclasses
+
+import numpy as np
+
+from meta_animator.annotators.base import Detection
+from meta_animator.annotators.blaze.networks import Network, sigmoid
+from meta_animator.annotators.blaze.regions import Region, upright
+
+SIZE, POINTS, ALL_POINTS = 256, 33, 39  # after the body's points, two that tell the next region: the hips' middle, above
+MARGIN = 1.25  # of the region around the circle that holds the person
+HEATMAP_KERNEL, HEATMAP_LEAST = 7, 0.5
+
+NOSE, LEFT_EYE, RIGHT_EYE, LEFT_EAR, RIGHT_EAR = 0, 2, 5, 7, 8
+HEAD = slice(0, 11)
+LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP = 11, 12, 23, 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Pose:
+    """points    float (33, 4): x, y in pixels, depth in the same unit (from the hips, less is nearer), visibility in [0, 1]
+    presence  how certainly somebody is there, in [0, 1]
+    mask      float32 (256, 256) in [0, 1], of the region
+    region    where it was looked for
+    better    where the answer says that the person is
+    """
+
+    points: np.ndarray
+    presence: float
+    mask: np.ndarray
+    region: Region
+    better: Region
+
+
+def region_of(person: Detection) -> Region:
+    """Where to look for the pose of a detected person."""
+    if person.axis is not None:
+        return upright(person.axis[0], person.axis[1], MARGIN)
+    x0, y0, x1, y1 = (float(value) for value in person.box)
+    side = MARGIN * max(x1 - x0, y1 - y0)
+    return Region((x0 + x1) / 2, (y0 + y1) / 2, side, side)
+
+
+def find_pose(network: Network, image: np.ndarray, region: Region) -> Pose:
+    """The pose of the person in a region of uint8 (h, w, 3)."""
+    outputs = network(region.crop(image, SIZE))
+    raw, presence, mask, heatmaps = outputs[:4]
+    points = raw.reshape(ALL_POINTS, 5)[:, :4].astype(np.float64)
+    points[:, :3] /= SIZE
+    points[:, 3] = sigmoid(points[:, 3])
+    points[:, :2] = refine(points[:, :2], sigmoid(heatmaps[0]))
+    placed = region.place(points)
+    better = upright(placed[POINTS, :2], placed[POINTS + 1, :2], MARGIN)
+    return Pose(placed[:POINTS], float(presence.reshape(-1)[0]), sigmoid(mask[0, ..., 0]), region, better)
+
+
+def refine(points: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
+    """Points (n, 2) as shares, moved to the mean of their heatmap (h, w, n) in [0, 1] around them, where that is sure."""
+    height, width, count = heatmaps.shape
+    reach = (HEATMAP_KERNEL - 1) // 2
+    refined = points.copy()
+    columns, rows = (points * [width, height]).astype(int).T
+    for k in range(count):
+        column, row = columns[k], rows[k]
+        if not (0 <= column < width and 0 <= row < height):
+            continue
+        top, left = max(0, row - reach), max(0, column - reach)
+        patch = heatmaps[top : row + reach + 1, left : column + reach + 1, k]
+        if patch.max() >= HEATMAP_LEAST:
+            y, x = np.mgrid[top : top + patch.shape[0], left : left + patch.shape[1]]
+            refined[k] = (patch * x).sum() / patch.sum() / width, (patch * y).sum() / patch.sum() / height
+    return refined

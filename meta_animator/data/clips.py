@@ -129,7 +129,7 @@ class Clip:
         if name == "frame":
             return self._fitting(self._picture(relative, index), name, index)
         stored = self._fitting(read_map(picture_path(self.folder / relative, index)), name, index)
-        return _decode_map(name, stored, f"clip {self.id!r}, {name} of frame {index}")
+        return decode_map(name, stored, f"clip {self.id!r}, {name} of frame {index}")
 
     def _picture(self, relative: str, index: int, *, drawn: bool = False) -> np.ndarray:
         path = self.folder / relative
@@ -216,7 +216,7 @@ def picture_path(folder: Path, index: int) -> Path:
     raise UserError(f"{folder / f'{index:06d}.png'}: no such file; the manifest counts on it")
 
 
-def _decode_map(name: str, stored: np.ndarray, where: str) -> np.ndarray:
+def decode_map(name: str, stored: np.ndarray, where: str) -> np.ndarray:
     if name == "normal":
         if stored.ndim != 3 or stored.dtype != np.uint8:
             raise UserError(f"{where}: expected an 8-bit RGB PNG")

@@ -118,7 +118,7 @@ class DatasetWriter:
             for name in present:
                 if name != "keypoints":
                     suffix = self.frame_suffix if name == "frame" else ".png"
-                    write_image(home / name / f"{count:06d}{suffix}", _encode_map(name, getattr(frame, name)))
+                    write_image(home / name / f"{count:06d}{suffix}", encode_map(name, getattr(frame, name)))
             keypoints += [] if frame.keypoints is None else [frame.keypoints]
             count += 1
         if shape is None:
@@ -152,7 +152,7 @@ class DatasetWriter:
         return {task: f"clips/{id}/conditions/{task}" for task in conditions}
 
 
-def _encode_map(name: str, array: np.ndarray) -> np.ndarray:
+def encode_map(name: str, array: np.ndarray) -> np.ndarray:
     if name == "depth":
         return np.rint(np.clip(array, 0, 1) * 65535).astype(np.uint16)
     if name == "normal":

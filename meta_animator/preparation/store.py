@@ -1,0 +1,234 @@
+"""What is known of each frame of a source, in files that a person can look at, delete or replace.
+
+NAME/annotated/SOURCE/source.json            which file it is of
+                     /keypoints/000012.json  {"keypoints": [[x, y, score], ... 133 of them]}, in pixels of the source
+                     /mask/000012.png        0 or 255, of the source's size; depth, normal and parts likewise (see `data.clips`)
+                     /frames/000000.json     what was seen and measured in a run of frames, who made which file, and from what
+
+A file that was deleted is made anew. One that is not as it was made is the user's, and stays.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meta_animator.annotators.base import Detection
+from meta_animator.data.clips import decode_map
+from meta_animator.data.keypoints import NUM_KEYPOINTS
+from meta_animator.data.writer import encode_map
+from meta_animator.errors import UserError
+from meta_animator.files import whole_file
+from meta_animator.media.images import read_map, write_image
+from meta_animator.media.probe import check_file
+from meta_animator.preparation.footage import Footage, content_hash
+
+RUN = 64  # frames whose facts share a file
+USER = "user"
+DIGITS = 3  # behind the point, of coordinates that are stored
+
+
+@dataclasses.dataclass
+class Made:
+    """One layer of a frame. by: annotator or "user"; key: what it was made from; sha: of its file, "" where the annotator
+    could not tell; stat: size and time of the file when it was last looked at."""
+
+    by: str
+    key: str = ""
+    sha: str = ""
+    stat: tuple[int, int] = (0, 0)
+
+
+@dataclasses.dataclass
+class Seen:
+    """What is known of a frame.
+
+    people   everybody that the detector saw; `detector` says which and how
+    cut      whether a scene begins with it; `cutter` says among which frames and how that was told
+    facts    what was measured; `measured` says from what
+    layers   {name: how it was made}
+    """
+
+    people: list[Detection] = dataclasses.field(default_factory=list)
+    detector: str = ""
+    cut: bool = False
+    cutter: str = ""
+    facts: dict[str, float] = dataclasses.field(default_factory=dict)
+    measured: str = ""
+    layers: dict[str, Made] = dataclasses.field(default_factory=dict)
+
+
+class Store:
+    """The files of one source."""
+
+    def __init__(self, folder: Path, size: tuple[int, int] | None = None) -> None:
+        self.folder, self.size = folder, size
+
+    def open_for(self, footage: Footage) -> str:
+        """The content hash of the source. What the store holds of another file of that name is moved aside."""
+        about, path = self.folder / "source.json", footage.source.path
+        known = _read_known(about)
+        check_file(path)
+        stat = list(_stat(path))
+        if known.get("stat") == stat:
+            self.size = known["height"], known["width"]
+            return known["sha256"]
+        self.size, sha = footage.size, content_hash(path)
+        if known and known["sha256"] != sha:
+            aside = self.folder.with_name(f"{self.folder.name}.{known['sha256']}")
+            shutil.rmtree(aside, ignore_errors=True)
+            self.folder.rename(aside)
+            print(f"note: {path}: is another file than before; what was known of the old one is kept in {aside}")
+        height, width = footage.size
+        _write_json(about, {"file": path.name, "sha256": sha, "stat": stat, "width": width, "height": height})
+        return sha
+
+    def read_run(self, start: int) -> dict[int, Seen]:
+        """What is known of the frames start ... start + RUN - 1; a file that was cut off counts as none."""
+        path = self._run(start)
+        if not path.is_file():
+            return {}
+        try:
+            return {int(index): _seen(entry) for index, entry in _read_json(path).items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    def write_run(self, start: int, frames: Mapping[int, Seen]) -> None:
+        _write_json(self._run(start), {str(index): _entry(frames[index]) for index in sorted(frames)})
+
+    def look(self, index: int, seen: Seen) -> bool:
+        """Looks whether the files of a frame are as they were made: what is gone is forgotten, what is another is the user's.
+        Returns whether anything changed."""
+        changed = False
+        for layer, made in list(seen.layers.items()):
+            path = self.path(layer, index)
+            if not path.is_file():
+                if made.sha:
+                    del seen.layers[layer]
+                    changed = True
+                continue
+            stat = _stat(path)
+            if stat == tuple(made.stat):
+                continue
+            sha = content_hash(path)
+            seen.layers[layer] = Made(USER, "", sha, stat) if sha != made.sha else dataclasses.replace(made, stat=stat)
+            changed = True
+        return changed
+
+    def save(self, index: int, layers: Mapping[str, np.ndarray], by: Mapping[str, str], key: Mapping[str, str]) -> dict[str, Made]:
+        """Writes layers of a frame; returns how each was made."""
+        made = {}
+        for layer, array in layers.items():
+            path = self.path(layer, index)
+            if layer == "keypoints":
+                rows = [[round(float(value), DIGITS) for value in row] for row in array]
+                with whole_file(path) as part:
+                    part.write_text(json.dumps({"keypoints": rows}).replace("], [", "],\n["), encoding="utf-8")
+            else:
+                write_image(path, encode_map(layer, array))
+            made[layer] = Made(by[layer], key[layer], content_hash(path), _stat(path))
+        return made
+
+    def load(self, index: int, seen: Seen) -> dict[str, np.ndarray]:
+        """The layers of a frame. Raises UserError for a file that does not fit, which is the user's."""
+        return {layer: self._load(layer, index) for layer, made in seen.layers.items() if made.sha}
+
+    def path(self, layer: str, index: int) -> Path:
+        return self.folder / layer / f"{index:06d}{'.json' if layer == 'keypoints' else '.png'}"
+
+    def _run(self, start: int) -> Path:
+        return self.folder / "frames" / f"{start:06d}.json"
+
+    def _load(self, layer: str, index: int) -> np.ndarray:
+        path = self.path(layer, index)
+        if layer == "keypoints":
+            return read_points(path)
+        stored = read_map(path)
+        if stored.shape[:2] != self.size:
+            have, want = f"{stored.shape[1]}x{stored.shape[0]}", f"{self.size[1]}x{self.size[0]}"
+            raise UserError(f"{path}: is {have}, the source {want}; give one of its size, or delete it to have it made anew")
+        if layer == "mask" and stored.ndim == 3:  # as many programs save black and white
+            stored = stored.max(-1)
+        return decode_map(layer, stored, str(path))
+
+
+def read_points(path: Path) -> np.ndarray:
+    """float32 (133, 3) of a file as `Store` writes it. Raises UserError for anything else."""
+    try:
+        points = np.asarray(_read_json(path)["keypoints"], np.float32)
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise UserError(f'{path}: cannot be read; expected {{"keypoints": [[x, y, score], ...]}}, or no file') from error
+    if points.shape != (NUM_KEYPOINTS, 3):
+        raise UserError(f"{path}: keypoints have shape {points.shape}; expected ({NUM_KEYPOINTS}, 3), or no file")
+    return np.nan_to_num(points, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def person_key(person: Detection | None) -> str:
+    """The same text for the same person in the same place."""
+    if person is None:
+        return ""
+    axis = [] if person.axis is None else np.asarray(person.axis).ravel().tolist()
+    return digest([round(float(value), DIGITS) for value in [*person.box, *axis]])
+
+
+def digest(value: Any) -> str:
+    """12 hex digits of anything that JSON can say."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _entry(seen: Seen) -> dict[str, Any]:
+    people = [
+        {
+            "box": np.round(np.asarray(one.box, float), DIGITS).tolist(),
+            "score": round(float(one.score), DIGITS),
+            "axis": None if one.axis is None else np.round(np.asarray(one.axis, float), DIGITS).tolist(),
+        }
+        for one in seen.people
+    ]
+    layers = {name: [made.by, made.key, made.sha, list(made.stat)] for name, made in seen.layers.items()}
+    facts = {name: round(float(value), 5) for name, value in seen.facts.items()}
+    return {
+        "people": people, "detector": seen.detector, "cut": seen.cut, "cutter": seen.cutter,
+        "facts": facts, "measured": seen.measured, "layers": layers,
+    }  # fmt: skip
+
+
+def _seen(entry: dict[str, Any]) -> Seen:
+    people = [
+        Detection(
+            box=np.array(one["box"], float),
+            score=one["score"],
+            axis=None if one["axis"] is None else np.array(one["axis"], float),
+        )
+        for one in entry["people"]
+    ]
+    layers = {name: Made(by, key, sha, tuple(stat)) for name, (by, key, sha, stat) in entry["layers"].items()}
+    facts = entry["facts"], entry["measured"], layers
+    return Seen(people, entry["detector"], entry["cut"], entry["cutter"], *facts)
+
+
+def _read_known(path: Path) -> dict[str, Any]:
+    try:
+        known = _read_json(path)
+        return known if {"sha256", "stat", "width", "height"} <= known.keys() else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with whole_file(path) as part:
+        part.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")

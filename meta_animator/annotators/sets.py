@@ -9,14 +9,17 @@ To add an annotator, write its class in a file of its own and add a line to ANNO
 
 import dataclasses
 import difflib
+import functools
+import hashlib
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from meta_animator import published
 from meta_animator.annotators.base import Annotator, Detection, Detector
+from meta_animator.data.versions import code_version
 from meta_animator.errors import UserError
 
 PEOPLE = "people"  # what a detector gives
@@ -136,31 +139,52 @@ class AnnotatorSet:
         """All people in each of the frames, uint8 (h, w, 3) RGB, the most certain first."""
         return self.load()._ready[self._chosen[PEOPLE]].detect(frames)
 
-    def annotate(self, frames: Sequence[np.ndarray], people: Sequence[Detection | None]) -> list[dict[str, np.ndarray]]:
+    def annotate(
+        self, frames: Sequence[np.ndarray], people: Sequence[Detection | None],
+        known: Sequence[Mapping[str, np.ndarray]] | None = None, only: Collection[str] | None = None,
+    ) -> list[dict[str, np.ndarray]]:
         """What can be told of `people[i]` in `frames[i]`, consecutive frames of one clip: {layer: array as in `data.layers`}.
+
+        known   layers that each frame has already, and keeps; those that are told later may depend on them
+        only    the layers that are asked for; all
 
         Empty where people[i] is None. A layer that cannot be told in a frame is left out of its answer.
         """
         self.load()
-        answers: list[dict[str, np.ndarray]] = [{} for _ in frames]
-        for name in dict.fromkeys(self.made_by.values()):
+        answers: list[dict[str, np.ndarray]] = [dict(layers) for layers in known] if known else [{} for _ in frames]
+        for name in dict.fromkeys(by for layer, by in self.made_by.items() if only is None or layer in only):
             layers = [layer for layer in self.layers if self.made_by[layer] == name]
             given = self._ready[name].annotate(frames, people, answers)
             for answer, new in zip(answers, given, strict=True):
-                answer |= {layer: new[layer] for layer in layers if layer in new}
+                answer |= {layer: new[layer] for layer in layers if layer in new and layer not in answer}
         return answers
+
+    @functools.cached_property
+    def versions(self) -> dict[str, str]:
+        """{"people" or a layer: its annotator with the names of its code and weights}: others, as soon as it may say another
+        thing of a frame."""
+        return {role: self._version(name) for role, name in ((PEOPLE, self._chosen[PEOPLE]), *self.made_by.items())}
+
+    def _version(self, name: str) -> str:
+        known = published.published()
+        weights = [[file.sha256 or known[one].revision for file in known[one].files] for one in ANNOTATORS[name].weights]
+        digest = hashlib.sha256(repr(weights).encode()).hexdigest()[:8]
+        return f"{name} {code_version(self._class(name))} {digest}"
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_ready": {}}
 
     def _make(self, name: str) -> Detector | Annotator:
         entry = ANNOTATORS[name]
-        module, _, kind = entry.place.partition(":")
         files = {weights: published.find(weights, self.weights, self.fetch) for weights in entry.weights}
         try:
-            return getattr(importlib.import_module(module), kind)(files, self.device)
+            return self._class(name)(files, self.device)
         except ImportError as error:
             raise UserError(f"annotator {name!r} needs a package that is not installed: {entry.install} ({error})") from error
+
+    def _class(self, name: str) -> type:
+        module, _, kind = ANNOTATORS[name].place.partition(":")
+        return getattr(importlib.import_module(module), kind)
 
     def _reason(self, layer: str) -> str:
         known = [f"{layer}={name}" for name, entry in ANNOTATORS.items() if layer in entry.gives]

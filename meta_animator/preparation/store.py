@@ -120,19 +120,16 @@ class Store:
             changed = True
         return changed
 
-    def save(self, index: int, layers: Mapping[str, np.ndarray], by: Mapping[str, str], key: Mapping[str, str]) -> dict[str, Made]:
-        """Writes layers of a frame; returns how each was made."""
-        made = {}
-        for layer, array in layers.items():
-            path = self.path(layer, index)
-            if layer == "keypoints":
-                rows = [[round(float(value), DIGITS) for value in row] for row in array]
-                with whole_file(path) as part:
-                    part.write_text(json.dumps({"keypoints": rows}).replace("], [", "],\n["), encoding="utf-8")
-            else:
-                write_image(path, encode_map(layer, array))
-            made[layer] = Made(by[layer], key[layer], content_hash(path), _stat(path))
-        return made
+    def save(self, layer: str, index: int, array: np.ndarray, by: str, key: str) -> Made:
+        """Writes a layer of a frame; returns how it was made."""
+        path = self.path(layer, index)
+        if layer == "keypoints":
+            rows = [[round(float(value), DIGITS) for value in row] for row in array]
+            with whole_file(path) as part:
+                part.write_text(json.dumps({"keypoints": rows}).replace("], [", "],\n["), encoding="utf-8")
+        else:
+            write_image(path, encode_map(layer, array))
+        return Made(by, key, content_hash(path), _stat(path))
 
     def load(self, index: int, seen: Seen) -> dict[str, np.ndarray]:
         """The layers of a frame. Raises UserError for a file that does not fit, which is the user's."""

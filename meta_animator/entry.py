@@ -22,7 +22,7 @@ def config_from_arguments(description: str) -> RunConfig | None:
     parser.add_argument("--measure", action="store_true", help="with --dry-run: also take a step on random weights, and compare")
     args = parser.parse_intermixed_args()
 
-    config = load_config(args.config, args.overrides, _users_folder())
+    config = load_config(args.config, args.overrides, users_folder())
     if not args.dry_run:
         return config
     if args.measure and "MALLOC_MMAP_THRESHOLD_" not in os.environ:  # glibc's: freed memory is given back and not counted on
@@ -36,7 +36,7 @@ def config_from_arguments(description: str) -> RunConfig | None:
     return None
 
 
-def _users_folder() -> str | None:
+def users_folder() -> str | None:
     """Where paths on the command line start, if not here."""
     folder = os.environ.get(STARTED_IN, "")
     return folder if os.path.isdir(folder) and not os.path.samefile(folder, os.curdir) else None

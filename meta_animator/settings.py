@@ -182,6 +182,7 @@ class TrainConfig:
 @dataclasses.dataclass(kw_only=True)
 class SampleConfig:
     reference: str = setting("", "photo file, or data set with the reference photos", path=True)
+    reference_clip: str = setting("", "which clip or photo of the reference data set; empty: its first")
     driving: str = setting("", "data set, drawn pose video or keypoint .npz that gives the motion", path=True)
     driving_clip: str = setting("", "which clip of the driving data set; empty: its first")
     identity: str = setting("", "whose identifier is used; empty: the person the checkpoint was fine-tuned on")

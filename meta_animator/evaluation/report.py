@@ -14,8 +14,10 @@ def overview(
     truth: Sequence[np.ndarray] | None = None,
     columns: int = 8,
     cell: int | None = None,
+    motion: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """A sheet uint8 (h, w, 3): reference photos above; below, at the same moments, driving, generated and true frames.
+    """A sheet uint8 (h, w, 3): reference photos above; below, at the same moments, the film that the driving
+    was seen in (motion), driving, generated and true frames.
 
     All pictures are uint8 (h, w, 3), RGB. Frames are spread evenly over the clip, first and last included.
 
@@ -23,7 +25,7 @@ def overview(
     """
     if len(generated) == 0:
         raise ValueError("generated: expected at least one frame")
-    clips = {"driving": driving, "generated": generated, "truth": truth}
+    clips = {"motion": motion, "driving": driving, "generated": generated, "truth": truth}
     clips = {name: frames for name, frames in clips.items() if frames is not None and len(frames) > 0}
     length = min(len(frames) for frames in clips.values())
     chosen = sorted({round(i) for i in np.linspace(0, length - 1, min(columns, length))})

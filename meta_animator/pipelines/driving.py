@@ -17,7 +17,7 @@ from meta_animator.data.drawn_pose import TASKS, check_drawn_pose
 from meta_animator.data.figures import Figure, figure_of_clip, figure_of_frame
 from meta_animator.data.keypoints import person_box, sees_person
 from meta_animator.data.layers import Layers
-from meta_animator.data.manifest import MANIFEST, find_clip, read_manifest
+from meta_animator.data.manifest import MANIFEST, find_clip
 from meta_animator.data.transforms import Box, crop_and_resize
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
@@ -90,7 +90,7 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
     """The driving motion and the reference photo that a config names, put together. Raises UserError where one of them is
     missing or does not do."""
     sample, size, margin = config.sample, (config.data.height, config.data.width), config.data.person_margin
-    photo = read_reference(sample.reference) if sample.reference else None
+    photo = read_reference(sample.reference, sample.reference_clip) if sample.reference else None
     if photo is not None and config.data.aspect_buckets:
         size = figure_size(photo[1], photo[0].size, config.data)
         print(f"note: frames are {size[1]}x{size[0]}, the bucket of {sample.reference} ({photo[0].size[1]}x{photo[0].size[0]})")
@@ -212,11 +212,12 @@ def crop_reference(layers: Layers, figure: Figure | None, size: tuple[int, int],
     return crop_and_resize(layers, figure_crop(figure, layers.size, size, margin), size)
 
 
-def read_reference(path: str) -> tuple[Layers, Figure | None]:
-    """The first reference photo as it is, and where it shows the person. Raises UserError where there is none."""
+def read_reference(path: str, clip_id: str = "") -> tuple[Layers, Figure | None]:
+    """The reference photo as it is, of a data set that of this id or the first, and where it shows the person. Raises UserError
+    where there is none."""
     place = Path(path)
     if (place / MANIFEST).is_file():
-        clip = read_manifest(place)[0]
+        clip = find_clip(place, clip_id)
         return clip.load(_first_seen(clip, path)), figure_of_clip(clip)
     if place.suffix.lower() not in PHOTO_SUFFIXES or not place.is_file():
         raise UserError(f"reference '{path}': expected a photo ({', '.join(IMAGE_SUFFIXES)}) or a data-set folder")

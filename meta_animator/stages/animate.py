@@ -1,0 +1,263 @@
+"""The whole way in one go: photos and a film are prepared, the person is learned (stage 2), the motion sampled (stage 3).
+
+<root>/<person>/photos            the photos as a data set
+<root>/<person>/tuned-<digest>    the fine-tuned run; the digest is of the photos and of the settings
+<root>/<person>/videos/<motion>   what stage 3 writes, per motion
+<root>/motions/<motion>-<digest>  a motion's film as a data set, for everybody
+"""
+
+import dataclasses
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from meta_animator.config import load_config
+from meta_animator.data.clips import Clip
+from meta_animator.data.drawn_pose import find_fault
+from meta_animator.data.keypoints import BODY, VISIBLE, five_points
+from meta_animator.data.manifest import MANIFEST, read_manifest
+from meta_animator.errors import UserError
+from meta_animator.media.images import PHOTO_SUFFIXES
+from meta_animator.media.video import VideoSource
+from meta_animator.settings import RunConfig
+from meta_animator.stages.animate_sheet import animation_sheet
+from meta_animator.stages.clock import Clock
+from meta_animator.training.checkpoint import list_checkpoints
+
+PHOTOS_OF_A_FILM = 16  # frames that are taken of a film of the person, evenly
+FEWEST = 5  # photos from which a person is learned well
+FACE_WORTH = 0.5  # of a usable face beside the body, where a reference photo is chosen
+LOOKS = 6  # frames of a film that are looked at, to tell whether it shows drawn poses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to make from what, as `scripts/animate.sh --help` says it."""
+
+    photos: Path
+    motion: Path
+    output: Path | None
+    overrides: Sequence[str]
+    configs: Path
+    root: Path
+    person: str = ""
+    annotators: str = "light"
+    weights: Path | None = None
+    same_person: bool = False
+    started_in: str | None = None  # where relative paths of the overrides start, see `load_config`
+
+    @property
+    def name(self) -> str:
+        """The person's name, fit for a folder."""
+        return _plain(self.person or self.photos.resolve().stem)
+
+    @property
+    def home(self) -> Path:
+        return (self.root / self.name).resolve()
+
+    def config(self, step: str) -> Path:
+        """The YAML of stage 2 or 3. Raises UserError where the folder has none."""
+        for folder in (self.configs / "quickstart", self.configs):
+            if (folder / f"{step}.yaml").is_file():
+                return folder / f"{step}.yaml"
+        raise UserError(f"CONFIG={self.configs}: holds no {step}.yaml; give configs/demo, configs/sd15 or a folder with both")
+
+
+def animate(job: Job) -> Path:
+    """Do what is not done yet, and return the video's path. Raises UserError for what the user can mend, SystemExit with the
+    code of a step that failed, which has said why."""
+    tune = load_config(job.config("step2"), job.overrides, job.started_in)
+    sample = load_config(job.config("step3"), job.overrides, job.started_in)
+    kind = kind_of(job.motion)
+    clock = Clock(job.root / "times.json", str(job.configs))
+    clock.expect("photos", _count(job.photos))
+    clock.expect("motion", _count(job.motion) if kind == "film" else 0)
+    clock.expect("learning", tune.train.max_steps * tune.train.batch_size * tune.train.gradient_accumulation_steps)
+
+    clock.start("photos", f"who is it: {job.photos}")
+    photos = prepare_photos(job)
+    clock.start("motion", f"how do they move: {job.motion}")
+    driving, clip = prepare_motion(job, kind)
+    clock.start("learning", f"learning {job.name} (stage 2)")
+    run = learn(job, tune, photos, clock)
+    clock.start("sampling", f"{job.name} in that motion (stage 3)")
+    video = perform(job, sample, photos, run, driving, clip)
+    clock.stop()
+    print(f"\nthe animation:                 {video}")
+    print(f"photos, motion and result:     {video.with_suffix('.png')}")
+    print(f"took {clock.words()}; another motion of {job.name} starts from what is learned now")
+    return video
+
+
+def kind_of(motion: Path) -> str:
+    """What gives the motion: "data set", "keypoints", "drawn" (a film of drawn poses) or "film". UserError for none of these."""
+    if (motion / MANIFEST).is_file():
+        return "data set"
+    if motion.suffix == ".npz" and motion.is_file():
+        return "keypoints"
+    if not motion.is_file():
+        raise UserError(f"{motion}: expected a film, a keypoint .npz or a data set that shows the motion")
+    film = VideoSource(motion)
+    some = film.read(sorted({round(k) for k in np.linspace(0, film.num_frames - 1, min(LOOKS, film.num_frames))}))
+    film.close()
+    return "drawn" if find_fault(list(some)) is None else "film"
+
+
+def prepare_photos(job: Job) -> Path:
+    """The person's data set; what is given if that is one."""
+    if (job.photos / MANIFEST).is_file():
+        return job.photos.resolve()
+    if not job.photos.exists():
+        raise UserError(f"{job.photos}: no such file or folder; give a folder of photos of one person, or a film")
+    target, more = job.home / "photos", []
+    if job.photos.is_file() and job.photos.suffix.lower() not in PHOTO_SUFFIXES:
+        film = VideoSource(job.photos)
+        more = ["--fps", f"{min(film.timeline.rate, PHOTOS_OF_A_FILM / max(film.timeline.duration, 1e-3)):.4f}"]
+        film.close()
+    _prepare(job, job.photos, target, ["--identity", job.name, *more])
+    count = sum(clip.num_frames for clip in read_manifest(target) if clip.split == "train")
+    if count < FEWEST:
+        print(f"note: {count} photos of {job.name}; with fewer than {FEWEST}, what they do not show is made up")
+    return target
+
+
+def prepare_motion(job: Job, kind: str) -> tuple[Path, str]:
+    """(data set or file that drives, its clip): the longest clip of a film."""
+    if kind in ("keypoints", "drawn"):
+        return job.motion.resolve(), ""
+    folder = job.motion.resolve()
+    if kind == "film":
+        folder = (job.root / "motions" / f"{_plain(job.motion.stem)}-{_digest([job.motion])[:6]}").resolve()
+        _prepare(job, job.motion, folder, ["--identity", _plain(job.motion.stem), "--keep-all"])
+    clips = [clip for clip in read_manifest(folder) if "keypoints" in clip.layers or clip.conditions]
+    if not clips:
+        raise UserError(f"{job.motion}: no clip with keypoints or drawn poses to drive from")
+    longest = max(clips, key=lambda clip: clip.num_frames / clip.fps)
+    if len(clips) > 1:
+        print(f"note: {job.motion}: of {len(clips)} scenes the longest drives ({longest.id}, {longest.num_frames} frames)")
+    return folder, longest.id
+
+
+def learn(job: Job, config: RunConfig, photos: Path, clock: Clock) -> Path:
+    """The fine-tuned run on these photos with these settings, trained unless it is there."""
+    clips = [clip for clip in read_manifest(photos) if clip.split == config.data.split]
+    if not clips:
+        raise UserError(f"{photos}: holds no photo to learn from")
+    told = [text for text in job.overrides if not text.startswith("sample.")]
+    settings = f"{job.config('step2').read_text(encoding='utf-8')} {told} {job.configs}"
+    digest = _digest(sorted(path for path in (photos / "clips").rglob("*") if path.is_file()), settings)
+    run = job.home / f"tuned-{digest[:8]}"
+    done = list_checkpoints(run)
+    if done and done[-1].name == f"step-{config.train.max_steps:06d}":
+        print("learned already")
+        clock.skip()
+        return run
+    if others := [path.name for path in job.home.glob("tuned-*") if path != run]:
+        print(f"note: photos or settings differ from those of {', '.join(others)}, which {'are' if others[1:] else 'is'} kept")
+    able = set.intersection(*(set(clip.available_tasks()) for clip in clips))
+    tasks = [task for task in config.model.tasks if task in able]
+    if left := [task for task in config.model.tasks if task not in able]:
+        print(f"note: left off: {', '.join(left)}, which nothing in {photos} shows")
+    own = [f"output_dir={run}", f"data.train=[{photos}]", f"data.cache_dir={job.home / 'cache'}"]
+    own.append(f"model.tasks=[{','.join(tasks)}]")
+    _run("launch.py", "scripts/train.py", str(job.config("step2")), *own, *told)
+    return run
+
+
+def perform(job: Job, config: RunConfig, photos: Path, run: Path, driving: Path, clip: str) -> Path:
+    """Sample, and put the video and a sheet of photos, motion and result where they are wanted."""
+    name = _plain(job.motion.resolve().stem)
+    folder, target = job.home / "videos" / name, (job.output or job.home / f"{name}.mp4").resolve()
+    if target.suffix.lower() != ".mp4":
+        raise UserError(f"{target}: videos are written as MP4; give a name that ends in .mp4")
+    reference = best_reference(read_manifest(photos), _seen(driving, clip))
+    own = [
+        f"output_dir={folder}", f"model.control_from={run}", f"sample.reference={photos}", f"sample.reference_clip={reference}",
+        f"sample.driving={driving}", f"sample.driving_clip={clip}", f"sample.fit_pose={str(not job.same_person).lower()}",
+    ]  # fmt: skip
+    _run("sample.py", str(job.config("step3")), *own, *job.overrides)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / config.sample.output, target)
+    animation_sheet(photos, folder, driving, clip, target.with_suffix(".png"))
+    if job.same_person:
+        _run(
+            "evaluate.py", str(folder), "--truth", str(driving), "--clip", clip, "--reference", str(photos),
+            "--lpips", "off", "--output", str(folder),
+        )  # fmt: skip
+    return target
+
+
+def best_reference(clips: Sequence[Clip], driven: np.ndarray) -> str:
+    """The clip or photo whose first frame shows most of what the motion moves, and a face.
+
+    driven   (17,) how often, in [0, 1], each body point is seen in the motion
+    """
+
+    def worth(clip: Clip) -> float:
+        points = clip.load_keypoints(0)
+        if points is None:
+            return 0.0
+        seen = points[BODY, 2] >= VISIBLE
+        return float((driven * seen).sum() / max(driven.sum(), 1e-6)) + FACE_WORTH * (five_points(points) is not None)
+
+    return max((clip for clip in clips if clip.split == "train"), key=worth).id
+
+
+def _seen(driving: Path, clip: str) -> np.ndarray:
+    """(17,) how often each body point is seen; ones for a drawn film."""
+    if driving.suffix == ".npz":
+        points = np.load(driving)["keypoints"]
+    elif (driving / MANIFEST).is_file():
+        found = next(one for one in read_manifest(driving) if one.id == clip)
+        if "keypoints" not in found.layers:
+            return np.ones(BODY.stop)
+        points = np.stack([found.load_keypoints(k) for k in range(found.num_frames)])
+    else:
+        return np.ones(BODY.stop)
+    return (points[:, BODY, 2] >= VISIBLE).mean(0)
+
+
+def _prepare(job: Job, source: Path, target: Path, more: list[str]) -> None:
+    weights = ["--weights", str(job.weights)] if job.weights else []
+    _run(
+        "prepare_data.py", "--input", str(source.resolve()), "--output", str(target), "--annotators", job.annotators,
+        *weights, *more,
+    )  # fmt: skip
+
+
+def _run(script: str, *arguments: str) -> None:
+    """Run a script of this repository; its failure, which it has explained, ends this program too."""
+    code = subprocess.run([sys.executable, f"scripts/{script}", *arguments], check=False).returncode
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+def _count(path: Path) -> int:
+    """Pictures in a folder, or frames of a film; 0 where it cannot be told."""
+    if path.is_dir():
+        return sum(file.suffix.lower() in PHOTO_SUFFIXES for file in path.rglob("*"))
+    try:
+        film = VideoSource(path, verify=False)
+    except UserError:
+        return 0
+    film.close()
+    return film.num_frames
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).strip("._-") or "person"
+
+
+def _digest(paths: Sequence[Path], text: str = "") -> str:
+    digest = hashlib.sha256(text.encode())
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,25 @@
+"""The picture that an animation ends with: photos, motion and result."""
+
+from pathlib import Path
+
+import numpy as np
+
+from meta_animator.data.manifest import MANIFEST, find_clip, read_manifest
+from meta_animator.evaluation.animation import driving_frames, read_frames
+from meta_animator.evaluation.report import overview
+from meta_animator.media.images import write_image
+
+CELL = 224  # longer side of a picture
+
+
+def animation_sheet(photos: Path, sampled: Path, driving: Path, clip: str, target: Path) -> None:
+    """Writes the photos of a data set above the frames of a motion's film, the poses that drove, and what stage 3 made of them
+    in the folder `sampled`, at the same moments."""
+    frames = read_frames(sampled / "frames")
+    numbers = driving_frames(sampled, len(frames))
+    motion = None
+    if (driving / MANIFEST).is_file() and (found := find_clip(driving, clip)).has_frames:
+        some = {round(k) for k in np.linspace(0, len(numbers) - 1, min(8, len(numbers)))}
+        motion = [found.load(number, ("frame",)).frame if k in some else frames[k] for k, number in enumerate(numbers)]
+    shown = [one.load(0, ("frame",)).frame for one in read_manifest(photos)[:8]]
+    write_image(target, overview(shown, list(read_frames(sampled / "driving")), list(frames), motion=motion, cell=CELL))

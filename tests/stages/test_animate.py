@@ -1,0 +1,115 @@
+"""animate.sh: what is recognised, what is chosen, what is skipped, and how much time is left."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meta_animator.config import save_config
+from meta_animator.data.conditions import draw_condition
+from meta_animator.data.keypoints import five_points
+from meta_animator.data.manifest import find_clip, read_manifest
+from meta_animator.errors import UserError
+from meta_animator.media.images import read_image
+from meta_animator.media.video import VideoSource, write_video
+from meta_animator.stages.animate import best_reference, kind_of
+from meta_animator.stages.clock import Clock, words
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_what_gives_the_motion_is_recognised(tmp_path, puppet_data):
+    clip = read_manifest(puppet_data / "train")[0]
+    frames = [clip.load(k) for k in range(clip.num_frames)]
+    film = write_video(tmp_path / "film.mp4", [one.frame for one in frames], 12)
+    drawn = write_video(tmp_path / "drawn.mp4", [draw_condition("dwpose", one) for one in frames], 12)
+    np.savez(tmp_path / "points.npz", keypoints=np.stack([one.keypoints for one in frames]))
+    places = [puppet_data / "train", tmp_path / "points.npz", drawn, film]
+    assert [kind_of(place) for place in places] == ["data set", "keypoints", "drawn", "film"]
+    with pytest.raises(UserError, match="expected a film, a keypoint"):
+        kind_of(tmp_path / "nothing.mp4")
+
+
+class Photo:
+    """A photo that shows some body points, and a face or none."""
+
+    split = "train"
+
+    def __init__(self, id, seen, face, like):
+        self.id, self.points = id, like.copy()
+        self.points[[k for k in range(17) if k not in seen], 2] = 0
+        if not face:
+            self.points[23:91, 2] = 0
+
+    def load_keypoints(self, index):
+        return self.points
+
+
+def test_the_reference_photo_shows_what_moves(puppet_data):
+    all_points = [clip.load_keypoints(0) for folder in ("train", "person") for clip in read_manifest(puppet_data / folder)]
+    whole = next(points for points in all_points if five_points(points) is not None)
+    whole[:91, 2] = 1
+    half = Photo("half", range(13), True, whole)
+    back, full = Photo("back", range(17), False, whole), Photo("full", range(17), True, whole)
+    everything, upper = np.ones(17), (np.arange(17) < 11).astype(float)
+    assert best_reference([half, back, full], everything) == "full"
+    assert best_reference([back, half, full], upper) == "half", "the legs do not count, and it comes first"
+    assert best_reference([back, half], everything) == "half", "a face is worth more than two legs"
+
+
+def test_the_time_left_is_what_the_last_job_took(tmp_path, capsys):
+    now = [0.0]
+
+    def job(photos, skipped=False):
+        clock = Clock(tmp_path / "times.json", "demo", lambda: now[0])
+        clock.expect("photos", photos)
+        clock.expect("motion", 0)
+        clock.expect("learning", 100)
+        clock.start("photos", "who")
+        now[0] += 2 * photos
+        clock.start("motion", "how")
+        now[0] += 1
+        clock.start("learning", "learning")
+        if skipped:
+            clock.skip()
+        now[0] += 0 if skipped else 50
+        clock.stop()
+        return capsys.readouterr().out
+
+    assert "left" not in job(5)
+    assert "who (about 1 min 10 s left)" in job(10)  # 10 x 2 + 100 x 0.5
+    assert "learning (about 50 s left)" in job(1, skipped=True)
+    assert "who (about 52 s left)" in job(1), "what was skipped tells nothing of what learning takes"
+    other = Clock(tmp_path / "times.json", "another", lambda: now[0])
+    other.expect("photos", 3)
+    assert other.left() == 0 and words(7384) == "2 h 3 min" and words(59.7) == "1 min 0 s"
+
+
+@pytest.mark.timeout(600)
+def test_a_second_motion_starts_from_what_was_learned(tmp_path, make_config, prepared, puppet_data):
+    """Photos and motion as data sets, tiny networks: all steps, once with learning and once without."""
+    (configs := tmp_path / "configs").mkdir()
+    few = {"model__control_from": prepared}
+    save_config(make_config("reference", "two", train__max_steps=2, **few), configs / "step2.yaml")
+    save_config(make_config("sample", "three", sample__num_inference_steps=2, **few), configs / "step3.yaml")
+    clip = find_clip(puppet_data / "train", "")
+    facts = {"width": clip.width, "height": clip.height, "fps": 12.0}
+    np.savez(tmp_path / "wave.npz", keypoints=np.stack([clip.load_keypoints(k) for k in range(3)]), **facts)
+
+    def animate(motion, *more):
+        env = os.environ | {"CONFIG": str(configs), "ANIMATE_DIR": str(tmp_path / "all"), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "scripts/animate.py", str(puppet_data / "person"), str(motion), *more]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    said = animate(puppet_data / "train", str(tmp_path / "out" / "mine.mp4"), "--same-person")
+    assert VideoSource(tmp_path / "out" / "mine.mp4").num_frames == clip.num_frames
+    assert read_image(tmp_path / "out" / "mine.png").shape[1] > 4 * 224 and "psnr" in said
+    assert "learned already" not in said
+    again = animate(tmp_path / "wave.npz")
+    assert "learned already" in again and VideoSource(tmp_path / "all" / "person" / "wave.mp4").num_frames == 3
+    assert len(list((tmp_path / "all" / "person").glob("tuned-*"))) == 1

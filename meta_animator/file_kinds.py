@@ -58,7 +58,7 @@ def _zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # a damaged name is no UTF-8, a ValueError
         return "zip"
     if any(name.endswith("data.pkl") for name in names):
         return "torch"

@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     for module in ("decord", "av", "torch", "meta_animator.data.manifest", "meta_animator.weights"):
         importlib.import_module(module)  # once, before forking
-    print(f"{'kind':<12} {'files':>6} {'read':>6} {'refused':>8} {'harm':>6} {'slowest':>8}  first harm")
+    print(f"{'kind':<14} {'files':>6} {'read':>6} {'refused':>8} {'harm':>6} {'slowest':>8}  first harm")
     harm = [damage(kind, options.count, options.seed, options.folder) for kind in options.kinds]
     sys.exit(any(harm))
 
@@ -71,7 +71,7 @@ def damage(kind: str, count: int, seed: int, keep: Path | None) -> int:
             source.write_bytes(whole)
         reader.end()
     counts = " ".join(f"{outcomes[key]:>{width}}" for key, width in (("read", 6), ("refused", 8), ("harm", 6)))
-    print(f"{kind:<12} {count:>6} {counts} {slowest:>7.2f}s  {first or '-'}", flush=True)
+    print(f"{kind:<14} {count:>6} {counts} {slowest:>7.2f}s  {first or '-'}", flush=True)
     return outcomes["harm"]
 
 
@@ -203,6 +203,25 @@ def keypoints(folder: Path):
     return [folder / "a.npz", folder / "b.npz"], read_keypoints
 
 
+def keypoint_json(folder: Path):
+    from meta_animator.data.clips import read_keypoints
+
+    points = np.random.default_rng(0).uniform(1, 64, (133, 3)).round(2)
+    body, flat = points[:25], [float(value) for value in points[:25].reshape(-1)]
+    mmpose = {"keypoints": points[:, :2].tolist(), "keypoint_scores": [0.9] * 133}
+    hands = {"hand_left_keypoints_2d": [1.5] * 63, "hand_right_keypoints_2d": None}
+    image = {"id": 1, "file_name": "1.jpg", "width": 64, "height": 64}
+    values = {
+        "openpose": {"people": [{"pose_keypoints_2d": flat, **hands}], "canvas_width": 64, "canvas_height": 64},
+        "mmpose": {"instance_info": [{"frame_id": k, "instances": [mmpose]} for k in (1, 2)]},
+        "rtmlib": [{"keypoints": [points[:, :2].tolist()], "scores": [[0.9] * 133]}],
+        "coco": {"images": [image], "annotations": [{"image_id": 1, "keypoints": body[:17].reshape(-1).tolist()}]},
+    }
+    for name, value in values.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    return sorted(folder.glob("*.json")), read_keypoints
+
+
 def manifests(folder: Path):
     from meta_animator.data.layers import Layers
     from meta_animator.data.manifest import read_manifest
@@ -247,8 +266,8 @@ def checkpoints(folder: Path):
 
 
 KINDS = {
-    "video": videos, "picture": pictures, "map": maps, "keypoints": keypoints, "manifest": manifests, "config": configs,
-    "weights": weights, "checkpoint": checkpoints,
+    "video": videos, "picture": pictures, "map": maps, "keypoints": keypoints, "keypoint_json": keypoint_json,
+    "manifest": manifests, "config": configs, "weights": weights, "checkpoint": checkpoints,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -5,19 +5,25 @@ Photos            the same with an entry per photo, in the order of their names 
                   Photos of several sizes: masks in the upper left of one size, zeros around, and maybe `sizes` (photos, 2)
                   = height, width.
 Photos, a folder  NAME.npz for each NAME.jpg: `keypoints` (133, 3), maybe `mask` (height, width / 8), `width`, `height`
+Either            JSON of others (OpenPose, MMPose, rtmlib, COCO, DisCo), as `formats.keypoint_json` describes: a file, or a
+                  folder with a file for each frame or photo. Of several people, the largest is followed.
 
 Masks are bits packed by row, np.packbits(mask, axis=-1).
 """
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from meta_animator.data.clips import read_keypoints
+from meta_animator.data.formats.following import followed, main_person
+from meta_animator.data.formats.keypoint_json import Poses, holds_json, read_poses
+from meta_animator.data.formats.names import natural_key as natural_key
+from meta_animator.data.formats.names import picture_name
 from meta_animator.data.keypoints import VISIBLE
 from meta_animator.errors import UserError
 
@@ -70,8 +76,12 @@ class Entry:
 
 def read_film(path: Path, count: int, video: Path, size: tuple[int, int]) -> list[Entry]:
     """An entry for each of a film's frames. Raises UserError where the file belongs to another film."""
+    if holds_json(path):
+        return _film_of_poses(path, read_poses(path), count, video, size)
     if path.is_dir():
-        raise UserError(f"{path}: is a folder, which is for photos; a video takes one .npz with an entry per frame")
+        raise UserError(
+            f"{path}: is a folder without .json, which is for photos; a video takes one .npz with an entry per frame, or JSON"
+        )
     stored = _read(path)
     if len(stored["keypoints"]) != count:
         raise UserError(f"{path}: keypoints for {len(stored['keypoints'])} frames, but {video} has {count}; they must be as many")
@@ -86,6 +96,8 @@ def read_film(path: Path, count: int, video: Path, size: tuple[int, int]) -> lis
 
 def read_photos(path: Path, photos: Sequence[Path]) -> list[Entry]:
     """An entry for each photo. Raises UserError where one has none."""
+    if holds_json(path):
+        return _photos_of_poses(path, read_poses(path), photos)
     if path.is_dir():
         return _read_folder(path, photos)
     stored = _read(path)
@@ -101,11 +113,6 @@ def read_photos(path: Path, photos: Sequence[Path]) -> list[Entry]:
             f"{sorted(names)[first]}, which is not that of the alphabet"
         )
     return _entries(path, stored)
-
-
-def natural_key(name: str) -> tuple:
-    """Sorts names as people count: 2.jpg before 10.jpg."""
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", name.lower())), name
 
 
 def check_points(path: Path, keypoints: np.ndarray, size: tuple[int, int], title: str) -> tuple[int, int]:
@@ -134,6 +141,25 @@ def outside_note(outside: int, seen: int) -> list[str]:
     return [f"{outside / seen:.0%} of the points that count as seen lie outside of the picture, and are not drawn there"]
 
 
+def _film_of_poses(path: Path, poses: Poses, count: int, video: Path, size: tuple[int, int]) -> list[Entry]:
+    if len(poses.people) != count:
+        raise UserError(f"{path}: keypoints for {len(poses.people)} frames, but {video} has {count}; they must be as many")
+    if other := next((made_for for made_for in poses.sizes if made_for not in (None, size)), None):
+        raise UserError(f"{path}: was made for {other[1]}x{other[0]}, but the video is {size[1]}x{size[0]}")
+    return [Entry(path=path, keypoints=points, size=size) for points in followed(path, poses.people)]
+
+
+def _photos_of_poses(path: Path, poses: Poses, photos: Sequence[Path]) -> list[Entry]:
+    """The largest person of each photo."""
+    points = np.stack([main_person([people])[0] for people in poses.people]) if poses.people else []
+    entries = [Entry(path=path, keypoints=one, size=size) for one, size in zip(points, poses.sizes, strict=True)]
+    if poses.names:
+        return _by_name(path, entries, poses.names, photos, picture_name)
+    if len(entries) != len(photos):
+        raise UserError(f"{path}: keypoints of {len(entries)} pictures, but there are {len(photos)} photos; they must be as many")
+    return entries
+
+
 def _read_folder(folder: Path, photos: Sequence[Path]) -> list[Entry]:
     if twins := [photo for photo in photos if sum(other.stem == photo.stem for other in photos) > 1]:
         names = " and ".join(photo.name for photo in twins[:2])
@@ -151,17 +177,23 @@ def _read_folder(folder: Path, photos: Sequence[Path]) -> list[Entry]:
     return entries
 
 
-def _by_name(path: Path, entries: list[Entry], names: list[str], photos: Sequence[Path]) -> list[Entry]:
+def _by_name(
+    path: Path, entries: list[Entry], names: list[str], photos: Sequence[Path], of: Callable[[str], str] = lambda name: name
+) -> list[Entry]:
+    """The entries of these photos; `of` makes of a photo's name that by which the file calls it."""
     if len(names) != len(entries):
         raise UserError(f"{path}: {len(names)} names for {len(entries)} entries; they must be as many")
     names = [re.split(r"[\\/]", name)[-1] for name in names]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{path}: '{twice[0]}' is named twice")
     places = {name: k for k, name in enumerate(names)}
-    found = [places.get(photo.name, places.get(photo.stem)) for photo in photos]
+    found = [places.get(of(photo.name), places.get(of(photo.stem))) for photo in photos]
     if missing := [photo.name for photo, place in zip(photos, found, strict=True) if place is None]:
         more = f" ({len(missing)} of {len(photos)} photos have none)" if len(missing) > 1 else ""
         raise UserError(f"{path}: names no entry for {missing[0]}{more}; its names: {', '.join(names[:4])}")
+    if len(set(found)) < len(found):
+        twins = [photo.name for photo, place in zip(photos, found, strict=True) if found.count(place) > 1]
+        raise UserError(f"{path}: {' and '.join(twins[:2])} would share one entry; rename one of them")
     if unused := [name for k, name in enumerate(names) if k not in found]:
         print(f"note: {path}: {len(unused)} entries are of photos that are not there ({', '.join(unused[:4])})")
     return [entries[place] for place in found]

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from meta_animator.data.conditions import CONDITIONS, draw_condition, find_condition
+from meta_animator.data.formats.following import followed
+from meta_animator.data.formats.keypoint_json import holds_json, read_poses
 from meta_animator.data.keypoints import NUM_KEYPOINTS
 from meta_animator.data.layers import LAYER_NAMES, PARTS, Layers
 from meta_animator.errors import UserError, check_handles
@@ -165,11 +167,14 @@ def driving_clip(path: str | Path, task: str = "dwpose") -> Clip:
 
 
 def read_keypoints(path: Path, single: bool = False) -> np.ndarray:
-    """float32 (frames, 133, 3) from an .npz; UserError where it is not one or has another shape.
+    """float32 (frames, 133, 3) from an .npz, or of the main person in JSON of others (`formats.keypoint_json`). UserError where
+    it is neither or has another shape.
 
     With `single`, one frame may come as (133, 3).
     """
     refuse_impostor(path)
+    if holds_json(path):
+        return followed(path, read_poses(path).people)
     try:
         with np.load(path, allow_pickle=False) as stored:
             keypoints = np.asarray(stored["keypoints"], np.float32)

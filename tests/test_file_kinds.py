@@ -73,6 +73,11 @@ def test_the_first_bytes_tell_the_kind(tmp_path):
     for content in (torch_bytes(_use_new_zipfile_serialization=False), pickle.dumps(1)):
         (tmp_path / "file").write_bytes(content)
         assert kind_of(tmp_path / "file") == "torch"
+    damaged = bytearray(npz_bytes())  # a name in the archive's list that says it is UTF-8, and is not
+    entry = damaged.rindex(b"PK\x01\x02")
+    damaged[entry + 9], damaged[entry + 46] = 8, 0xB8
+    (tmp_path / "file").write_bytes(damaged)
+    assert kind_of(tmp_path / "file") == "zip"
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.ckpt"])

@@ -92,6 +92,14 @@ class DataConfig:
         0, "random crops of each clip, the first is the one without zoom; 0: a new one per draw, not with cached latents", low=0
     )
     flip: float = setting(0.0, "probability of a mirror image, left and right swapped in all layers", low=0.0, high=1.0)
+    pose_drop: float = setting(
+        0.0, "probability that a pose drawn from keypoints lacks parts (face, hands, limbs), so that a model learns to fill in "
+        "what a pose does not show", low=0.0, high=1.0,
+    )  # fmt: skip
+    pose_variants: int = setting(
+        1, "drawings of each frame that lack parts (in stage 1 the same parts in a whole clip), to choose from with pose_drop; "
+        "0: a new one per draw, not with cached latents", low=0,
+    )  # fmt: skip
     num_frames: int = setting(16, "frames per clip in stage 1", low=1)
     fps: float = setting(
         0.0, "frames per second of stage-1 clips, as nearly as leaving out frames makes them; 0: the clip's own", low=0.0

@@ -1,5 +1,6 @@
 """The pictures that latents are made of: each frame is read once for all its tasks and crops."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -54,8 +55,16 @@ def draw_views(clip: Clip, index: int, views: Sequence[View]) -> list[np.ndarray
             continue
         if where not in cropped:
             cropped[where] = crop_and_resize(layers, *where)
-        pictures.append(cropped[where].frame if view.name == FRAME else draw_condition(view.name, cropped[where]))
+        pictures.append(_draw(view, cropped[where], index))
     return pictures
+
+
+def _draw(view: View, layers: Layers, index: int) -> np.ndarray:
+    if view.name == FRAME:
+        return layers.frame
+    if view.drop is not None:
+        layers = dataclasses.replace(layers, keypoints=view.drop.apply(layers.keypoints, index))
+    return draw_condition(view.name, layers)
 
 
 def _needs(view: View) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import bisect
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from meta_animator.data.clips import Clip
+from meta_animator.data.pose_drop import PoseDrop
 from meta_animator.data.transforms import Box
 from meta_animator.errors import UserError, check_handles
 from meta_animator.files import locked
@@ -27,18 +29,21 @@ class View:
     """What of a clip is encoded: the frames or a task's condition images, cut to a box and scaled to size (height, width).
 
     version   of the code that draws it
+    drop      what a pose lacks
     """
 
     name: str
     box: Box
     size: tuple[int, int]
     version: str = ""
+    drop: PoseDrop | None = None
 
     @property
     def key(self) -> str:
         """Its tensor's name in a file; another as soon as anything about the view is."""
-        facts = json.dumps([[round(float(edge), 3) for edge in self.box], self.size, self.version])
-        return f"{self.name} {hashlib.sha256(facts.encode()).hexdigest()[:8]}"
+        facts = [[round(float(edge), 3) for edge in self.box], self.size, self.version]
+        facts += [] if self.drop is None else [dataclasses.astuple(self.drop)]
+        return f"{self.name} {hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,11 +64,13 @@ class LatentCache:
 
     def __init__(
         self, folder: Path, depends_on: Mapping[str, Any], kept: Sequence[tuple[Clip, list[int]]], tasks: Sequence[str],
-        view: Callable[[Clip, str, int], View], crops: int = 1,
+        view: Callable[[Clip, str, int, int], View], crops: int = 1, drops: int = 0,
     ):  # fmt: skip
-        """kept: the frames of each clip that are worth encoding, in order; view(clip, name, crop): what a crop of it shows."""
+        """kept: the frames of each clip that are worth encoding, in order; view(clip, name, crop, drop): what a crop of it shows,
+        of a pose without what the variant `drop` leaves out, 1 to `drops`, 0: the whole."""
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
-        self.folder, self.kept, self.tasks, self.view, self.crops = folder / key, list(kept), list(tasks), view, crops
+        self.folder, self.kept, self.tasks, self.view = folder / key, list(kept), list(tasks), view
+        self.crops, self.drops = crops, drops
         self.parts = [part for clip, frames in self.kept for part in self._parts(clip, frames)]
         self._by_clip: dict[tuple[str, str], list[Part]] = {}
         for part in self.parts:
@@ -92,7 +99,8 @@ class LatentCache:
         """The views of a part that are not there yet. A file that is damaged counts as none, and is said."""
         have = _names(part.path)
         names = [FRAME, *(task for task in self.tasks if task in part.clip.available_tasks())]
-        wanted = [self.view(part.clip, name, crop) for crop in range(self.crops) for name in names]
+        variants = itertools.product(range(self.crops), range(1 + self.drops), names)
+        wanted = [self.view(part.clip, name, crop, drop) for crop, drop, name in variants]
         return [view for view in dict.fromkeys(wanted) if view.key not in have]
 
     def add(self, part: Part, latents: Mapping[View, Tensor]) -> None:
@@ -101,9 +109,9 @@ class LatentCache:
             tensors = {name: _tensor(part.path, name) for name in _names(part.path)}
             save_tensors({**tensors, **{view.key: tensor for view, tensor in latents.items()}}, part.path)
 
-    def read(self, clip: Clip, name: str, frames: Sequence[int], crop: int = 0) -> Tensor:
+    def read(self, clip: Clip, name: str, frames: Sequence[int], crop: int = 0, drop: int = 0) -> Tensor:
         """Latents (len(frames), c, h, w) in float32 of frames that are kept. Raises UserError where their file has gone."""
-        parts, key = self._by_clip[_name(clip)], self.view(clip, name, crop).key
+        parts, key = self._by_clip[_name(clip)], self.view(clip, name, crop, drop).key
         firsts = [part.frames[0] for part in parts]
         chosen: dict[int, list[int]] = {}
         for frame in frames:

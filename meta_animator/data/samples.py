@@ -21,6 +21,7 @@ from meta_animator.data.keypoints import five_points, flip_keypoints
 from meta_animator.data.latents import FRAME, LatentCache
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import Clip, read_manifest
+from meta_animator.data.pose_drop import PoseDrop, drop_of, loses_parts
 from meta_animator.data.prompts import fill_prompt
 from meta_animator.data.tasks import Draw
 from meta_animator.data.transforms import Box, crop_and_resize, flip_layers, move_keypoints
@@ -130,13 +131,14 @@ class SampleSet(Dataset):
             crop = self._crop_number(draw)
             item["latents"] = self.cache.read(clip, FRAME, frames, crop)
             if draw.task != FRAME:
-                item["control_latents"] = self.cache.read(clip, draw.task, frames, crop)
+                item["control_latents"] = self.cache.read(clip, draw.task, frames, crop, self._drop_number(draw))
         if self.cache is not None and self.latents_only:
             faces = [load_face(clip, k, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
             item["landmarks"], item["face_visible"] = map(torch.stack, zip(*faces, strict=True))
         else:
             task = draw.task if self.cache is None else FRAME  # a cached condition need not be drawn
-            shown = [load_shown(clip, k, task, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
+            how = {"box": self._crop(clip, draw), "flip": self._flips(draw), "drop": self._drop(clip, draw)}
+            shown = [load_shown(clip, k, task, self.config, **how) for k in frames]
             for name in ("pixels", "landmarks", "face_visible", *(["control_pixels"] if task != FRAME else [])):
                 item[name] = torch.stack([getattr(one, name) for one in shown])
         if self.num_frames is None:
@@ -166,6 +168,19 @@ class SampleSet(Dataset):
 
     def _flips(self, draw: Draw) -> bool:
         return bool(self.config.flip) and rng(self.seed, "flip", draw.number).random() < self.config.flip
+
+    def _drop(self, clip: Clip, draw: Draw) -> PoseDrop | None:
+        if not (number := self._drop_number(draw)):
+            return None
+        if not self.config.pose_variants:
+            return PoseDrop(self.seed, f"of draw {draw.number}", per_frame=False)
+        return drop_of(clip, number, self._crop_number(draw), self.seed, per_frame=self.num_frames is None)
+
+    def _drop_number(self, draw: Draw) -> int:
+        """Which of a frame's drawings without some parts is taken; 0: the whole one."""
+        random = rng(self.seed, "pose drop", draw.number)
+        lost = bool(self.config.pose_drop) and random.random() < self.config.pose_drop
+        return 1 + int(random.integers(max(1, self.config.pose_variants))) if lost else 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,8 +214,11 @@ def crop_of(clip: Clip, number: int, config: DataConfig, seed: int) -> Box:
     return random_crop(clip, size_of(clip, config), config, rng(seed, f"crop of {clip.id}", number))
 
 
-def load_shown(clip: Clip, index: int, task: str, config: DataConfig, box: Box, flip: bool = False) -> Shown:
-    """Frame `index` of a clip with its condition image, both cropped to `box` and resized to the clip's `size_of`."""
+def load_shown(
+    clip: Clip, index: int, task: str, config: DataConfig, box: Box, flip: bool = False, drop: PoseDrop | None = None
+) -> Shown:  # fmt: skip
+    """Frame `index` of a clip with its condition image, both cropped to `box` and resized to the clip's `size_of`; a pose that
+    is drawn from keypoints loses what `drop` says."""
     size = size_of(clip, config)
     drawn = task in clip.conditions
     needs = () if task == FRAME or drawn else CONDITIONS[task].needs
@@ -212,7 +230,9 @@ def load_shown(clip: Clip, index: int, task: str, config: DataConfig, box: Box, 
         image = crop_and_resize(Layers(frame=clip.load_condition(task, index)), box, size).frame
         control = to_pixels(image[:, ::-1].copy() if flip else image)
     elif task != FRAME:
-        control = to_pixels(draw_condition(task, layers))
+        lost = drop is not None and loses_parts(task)
+        posed = dataclasses.replace(layers, keypoints=drop.apply(layers.keypoints, index)) if lost else layers
+        control = to_pixels(draw_condition(task, posed))
     landmarks, face_visible = _five_points(layers.keypoints)
     return Shown(
         pixels=to_pixels(layers.frame),

@@ -226,7 +226,7 @@ def preview_examples(samples: SampleSet, plan: TaskPlan, config: RunConfig, coun
     if not config.train.preview_every:
         return {}
     bare = SampleSet(
-        samples.clips, dataclasses.replace(config.data, prompt_drop=0.0), seed=config.seed,
+        samples.clips, dataclasses.replace(config.data, prompt_drop=0.0, pose_drop=0.0), seed=config.seed,
         identifiers=samples.identifiers, num_frames=samples.num_frames,
     )  # fmt: skip
     count = 1 if samples.num_frames else count

@@ -16,6 +16,7 @@ from meta_animator.data.conditions import CONDITIONS
 from meta_animator.data.crops import size_of
 from meta_animator.data.drawings import FRAMES_AT_ONCE, Drawings
 from meta_animator.data.latents import FRAME, LatentCache, Part, View
+from meta_animator.data.pose_drop import PoseDrop, drop_of, loses_parts, number_of_drops
 from meta_animator.data.samples import crop_of, number_of_crops
 from meta_animator.data.transforms import crop_and_resize
 from meta_animator.data.versions import code_version
@@ -28,6 +29,7 @@ from meta_animator.stages.workers import closing_workers
 from meta_animator.training.signals import leave_signals_to_the_loop, stopping_at_once
 
 Job = tuple[Part, list[View]]
+LOSING = "losing parts"
 STORED = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -36,10 +38,11 @@ def make_cache(
 ) -> LatentCache:
     """The cache of the frames in `kept` and their images of `tasks`, filled: every process encodes its share."""
     check_cacheable(config)
-    versions = {task: code_version(CONDITIONS[task].draw) for task in tasks if task != FRAME}
+    drawn = [task for task in tasks if task != FRAME]
+    versions = {**{task: code_version(CONDITIONS[task].draw) for task in drawn}, LOSING: code_version(PoseDrop.apply)}
     cache = LatentCache(
-        Path(config.data.cache_dir or Path(config.output_dir) / "cache"), cache_key(config, models), kept, list(versions),
-        functools.partial(view_of, config, versions), number_of_crops(config.data),
+        Path(config.data.cache_dir or Path(config.output_dir) / "cache"), cache_key(config, models), kept, drawn,
+        functools.partial(view_of, config, versions), number_of_crops(config.data), number_of_drops(config.data),
     )  # fmt: skip
     with stopping_at_once("while latents were encoded; those of whole files are kept"):
         share = cache.share(accelerator.process_index, accelerator.num_processes)
@@ -52,11 +55,17 @@ def make_cache(
 def cacheable(config: RunConfig) -> bool:
     """Whether a picture is the same whenever it is drawn."""
     new_crops = config.data.random_crop and not config.data.crops
-    return not (new_crops or config.data.flip or config.model.condition_posterior == "sample")
+    new_poses = config.data.pose_drop and not config.data.pose_variants
+    return not (new_crops or new_poses or config.data.flip or config.model.condition_posterior == "sample")
 
 
 def check_cacheable(config: RunConfig) -> None:
     """Raises UserError where pictures differ from draw to draw."""
+    if config.data.pose_drop and not config.data.pose_variants:
+        raise UserError(
+            "data.cache_latents: cannot hold poses that lack other parts at every draw; set data.pose_variants to a number of "
+            "drawings, or data.cache_latents to false"
+        )
     if not cacheable(config):
         raise UserError(
             "data.cache_latents: cannot hold random crops, flips or sampled posteriors; set it to false, "
@@ -74,12 +83,17 @@ def cache_key(config: RunConfig, models: Assembly) -> dict[str, Any]:
     }
 
 
-def view_of(config: RunConfig, versions: Mapping[str, str], clip: Clip, name: str, crop: int) -> View:
-    """What is encoded of a clip under `name` in one of its crops; versions: {task: of the code that draws it}."""
+def view_of(config: RunConfig, versions: Mapping[str, str], clip: Clip, name: str, crop: int, drop: int) -> View:
+    """What is encoded of a clip under `name` in one of its crops, with or without parts of its poses; versions: {task: of the
+    code that draws it}, and under LOSING that of the code that leaves parts out."""
     data, size = config.data, size_of(clip, config.data)
     what = f"box {[crop, size, data.person_margin, data.random_crop, config.seed]}"
     box = clip.remember(what, lambda: crop_of(clip, crop, data, config.seed))
-    return View(name, box, size, "" if name in clip.conditions else versions.get(name, ""))
+    version = "" if name in clip.conditions else versions.get(name, "")
+    if not drop or name in clip.conditions or not loses_parts(name):
+        return View(name, box, size, version)
+    lost = drop_of(clip, drop, crop, config.seed, per_frame=config.stage != "motion")
+    return View(name, box, size, f"{version} {versions[LOSING]}", lost)
 
 
 def fill(config: RunConfig, models: Assembly, cache: LatentCache, jobs: list[Job], show: bool = True) -> None:

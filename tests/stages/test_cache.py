@@ -136,10 +136,10 @@ def test_processes_share_the_frames_out(make_config):
 
 def _add(cache: LatentCache, names: list[str]) -> None:
     for name in names:
-        cache.add(cache.parts[0], {cache.view(None, name, 0): torch.full((4, 1, 2, 2), float(name))})
+        cache.add(cache.parts[0], {cache.view(None, name, 0, 0): torch.full((4, 1, 2, 2), float(name))})
 
 
-def _view(clip, name: str, crop: int) -> View:
+def _view(clip, name: str, crop: int, drop: int) -> View:
     return View(name, (0, 0, 1, 1), (8, 8))
 
 
@@ -159,7 +159,7 @@ def test_no_file_stays_open(make_config, tmp_path):
     clip = read_manifest(make_config().data.train[0])[0]
     cache = LatentCache(tmp_path, {}, [(clip, list(range(64 * 30)))], [], _view)
     for part in cache.parts:
-        cache.add(part, {_view(clip, FRAME, 0): torch.tensor(part.frames, dtype=torch.float16).view(-1, 1, 1, 1)})
+        cache.add(part, {_view(clip, FRAME, 0, 0): torch.tensor(part.frames, dtype=torch.float16).view(-1, 1, 1, 1)})
     before = len(os.listdir("/proc/self/fd"))
     read = cache.read(clip, FRAME, [1900, 3, 70, 71, 3])
     kept = [cache.read(clip, FRAME, [first]) for first in range(0, 64 * 30, 64)]

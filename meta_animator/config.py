@@ -183,7 +183,7 @@ def _from_there(value: Any, folder: Path, may_be_a_name: bool) -> Any:
         return [_from_there(entry, folder, may_be_a_name) for entry in value]
     if isinstance(value, dict):
         return {_from_there(name, folder, may_be_a_name): entry for name, entry in value.items()}
-    if not value:
+    if not value or "://" in value:
         return value
     place = folder / os.path.expanduser(value)
     reads_as_a_name = re.fullmatch(HUB_NAME, value) and not value.endswith(WEIGHT_FILES)

@@ -28,7 +28,7 @@ OTHERS = {
 
 def kind_of(path: Path) -> str:
     """A key of IMPOSTORS or OTHERS, or "" for anything else. Raises OSError where the file cannot be read."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         head = file.read(HEAD)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not head:
@@ -56,7 +56,7 @@ def kind_of(path: Path) -> str:
 
 def _zip(path: Path) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # a damaged name is no UTF-8, a ValueError
         return "zip"

@@ -176,7 +176,7 @@ def read_keypoints(path: Path, single: bool = False) -> np.ndarray:
     if holds_json(path):
         return followed(path, read_poses(path).people)
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             keypoints = np.asarray(stored["keypoints"], np.float32)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected an .npz with 'keypoints' (frames, 133, 3)") from None

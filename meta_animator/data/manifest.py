@@ -16,6 +16,7 @@ from PIL import Image
 from meta_animator.data.clips import Clip, driving_clip, picture_path, read_keypoints
 from meta_animator.data.conditions import find_condition
 from meta_animator.data.layers import LAYER_NAMES
+from meta_animator.data.shards import INDEX, ShardPath, check_tars, is_sharded, is_url, read_index, unpack
 from meta_animator.data.writer import MANIFEST, DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.file_kinds import refuse_impostor
@@ -33,26 +34,26 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {"prompt": str, "conditions": dic
 CHOICES = {"kind": ("clip", "photo"), "split": ("train", "heldout")}
 
 
+def is_data_set(folder: str | Path) -> bool:
+    """Whether `folder` holds a manifest or tar shards, or is a URL, which is taken for that of shards."""
+    return is_sharded(folder) or (Path(folder) / MANIFEST).is_file()
+
+
 def read_manifest(folder: str | Path) -> list[Clip]:
-    """All clips of a data set, checked: files are there, as many and as large as the manifest says.
+    """All clips of a data set, checked: files are there, as many and as large as the manifest says. The data set is a folder, or
+    tar shards in a folder or at a URL.
 
     Raises UserError that names the manifest's line for anything else.
     """
-    folder = Path(folder)
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        raise UserError(f"{manifest}: no such file; expected a data-set folder made by scripts/prepare_data.py")
-    refuse_impostor(manifest)
-    try:
-        lines = manifest.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{manifest}: cannot be read as UTF-8 text") from error
+    folder = folder if is_url(folder) else Path(folder)
+    packed = is_url(folder) or (is_sharded(folder) and not (folder / MANIFEST).is_file())
+    manifest, lines = (f"{folder}/{INDEX}", read_index(folder).split("\n")) if packed else _read_lines(folder / MANIFEST)
     clips: dict[str, Clip] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            clip = _parse(folder, line)
+            clip = _parse(folder, line, packed)
             if clip.id in clips:
                 raise UserError(f"id {clip.id!r} is used twice; every clip needs its own")
             _check_files(clip)
@@ -61,6 +62,7 @@ def read_manifest(folder: str | Path) -> list[Clip]:
         clips[clip.id] = clip
     if not clips:
         raise UserError(f"{manifest}: is empty; expected one JSON object per line")
+    check_tars([clip.folder for clip in clips.values() if isinstance(clip.folder, ShardPath)])
     if unsteady := [clip.id for clip in clips.values() if clip.times is not None]:
         some = ", ".join(unsteady[:3]) + (", ..." if len(unsteady) > 3 else "")
         warnings.warn(
@@ -80,13 +82,25 @@ def find_clip(folder: str | Path, id: str) -> Clip:
     raise UserError(f"{folder}: has no clip '{id}'; it has: {', '.join(clip.id for clip in clips)}")
 
 
-def _parse(folder: Path, line: str) -> Clip:
+def _read_lines(manifest: Path) -> tuple[Path, list[str]]:
+    if not manifest.is_file():
+        raise UserError(f"{manifest}: no such file; expected a data-set folder made by scripts/prepare_data.py")
+    refuse_impostor(manifest)
+    try:
+        return manifest, manifest.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{manifest}: cannot be read as UTF-8 text") from error
+
+
+def _parse(folder: str | Path | ShardPath, line: str, packed: bool = False) -> Clip:
+    """`packed`: the line is one of shards' index."""
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"is not JSON ({error.msg} at column {error.colno})") from error
     if not isinstance(entry, dict):
         raise UserError(f"is a JSON {type(entry).__name__}, expected an object {{...}}")
+    folder = unpack(folder, entry) if packed else folder
     if missing := [key for key in REQUIRED if key not in entry]:
         raise UserError(f"key {missing[0]!r} is missing")
     known = REQUIRED | OPTIONAL
@@ -122,6 +136,8 @@ def _check_values(entry: dict[str, Any]) -> None:
 
 
 def _check_files(clip: Clip) -> None:
+    if isinstance(clip.folder, ShardPath):
+        return _check_packed(clip)
     root = clip.folder.resolve()
     for name, relative in [*clip.layers.items(), *clip.conditions.items()]:
         if not isinstance(relative, str) or not relative:
@@ -143,6 +159,18 @@ def _check_files(clip: Clip) -> None:
                 clip.times = facts.timeline.times
         else:
             raise UserError(f"{name!r} points to {relative!r}, expected a folder of PNG files")
+
+
+def _check_packed(clip: Clip) -> None:
+    """That the index lists the files; what is in them was checked when they were packed."""
+    for name, relative in [*clip.layers.items(), *clip.conditions.items()]:
+        if not isinstance(relative, str) or relative not in clip.folder.stored:
+            raise UserError(f"{name!r} points to {relative!r}, which 'stored' does not have")
+        stored = clip.folder.stored[relative]
+        if stored.single != (name == "keypoints"):
+            raise UserError(f"{name!r} is {'one file' if stored.single else 'several files'} in 'stored'")
+        if not stored.single:
+            _expect(name, "frames", len(stored.offsets), clip.num_frames)
 
 
 def _check_pictures(clip: Clip, name: str, path: Path, root: Path) -> None:

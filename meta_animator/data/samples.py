@@ -6,7 +6,6 @@ Letters: f frames of a sample, h w its size in pixels.
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ class Sample:
 
 def read_clips(folders: Sequence[str], split: str) -> list[Clip]:
     """Clips of one split of several data sets. UserError where there are none, or two of one name."""
-    clips = [clip for folder in folders for clip in read_manifest(Path(folder)) if clip.split == split]
+    clips = [clip for folder in folders for clip in read_manifest(folder) if clip.split == split]
     if not clips:
         raise UserError(f"data {', '.join(folders) or '(data.train is empty)'}: no clip of the split '{split}'")
     return clips

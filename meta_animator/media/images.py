@@ -31,7 +31,7 @@ def read_image(path: str | Path, *, background: tuple[int, int, int] = WHITE) ->
     Grey, 16-bit, palette and CMYK pictures are converted, by their own colour profile where they have one. Raises UserError
     for what is missing or not a picture.
     """
-    picture = _open(Path(path))
+    picture = _open(path)
     rgb = _to_srgb(picture, path)
     if not _has_alpha(picture):
         return rgb
@@ -43,7 +43,7 @@ def read_image(path: str | Path, *, background: tuple[int, int, int] = WHITE) ->
 def read_alpha(path: str | Path) -> np.ndarray | None:
     """bool (h, w), True where the picture is more than half opaque; None where that outlines nobody: it is opaque but for a
     rounded corner or so, or all of it is as transparent."""
-    picture = _open(Path(path))
+    picture = _open(path)
     if not _has_alpha(picture):
         return None
     opaque = np.asarray(picture.convert("RGBA"))[..., 3] > 127
@@ -57,7 +57,7 @@ def can_read_heic() -> bool:
 
 def read_map(path: str | Path) -> np.ndarray:
     """The stored numbers of a PNG without any conversion: uint8 or uint16, (h, w) or (h, w, 3)."""
-    array = np.asarray(_open(Path(path)))
+    array = np.asarray(_open(path))
     if array.dtype == np.int32 and array.min() >= 0 and array.max() <= 65535:
         array = array.astype(np.uint16)  # how some versions of Pillow give a 16-bit grey PNG
     if array.dtype not in (np.uint8, np.uint16, np.bool_) or array.ndim not in (2, 3):
@@ -85,12 +85,16 @@ def write_image(path: str | Path, image: np.ndarray, *, quality: int = 95) -> Pa
     return path
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Any) -> Image.Image:
+    """Of a path, or of what has as much of one as `data.shards.ShardPath`."""
+    path = Path(path) if isinstance(path, str) else path
     check_file(path)
     try:
         with path.open("rb") as file:
             head = file.read(12)
-        with _open_heic(path) if head[4:8] == b"ftyp" and head[8:] in HEIC_BRANDS else Image.open(path) as picture:
+            file.seek(0)
+            heic = head[4:8] == b"ftyp" and head[8:] in HEIC_BRANDS
+            picture = _open_heic(path) if heic else Image.open(file)
             picture.load()
             return ImageOps.exif_transpose(picture)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:

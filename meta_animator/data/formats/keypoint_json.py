@@ -50,7 +50,7 @@ def holds_json(path: Path) -> bool:
     if path.is_dir():
         return bool(json_files(path)) and not any(path.glob("*.npz"))
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             head = file.read(64)
     except OSError:
         return False

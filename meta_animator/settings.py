@@ -72,7 +72,9 @@ class PuppetsConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class DataConfig:
-    train: list[str] = setting([], "data-set folders, each with a manifest.jsonl", path=True)
+    train: list[str] = setting(
+        [], "data sets: folders with a manifest.jsonl, or folders and URLs (s3://, hf://) of tar shards", path=True
+    )
     auxiliary: list[str] = setting([], "data sets of other people that keep stage 2 from overfitting", path=True)
     auxiliary_sets: int = setting(20, "how many frames of the auxiliary data sets are used", low=0)
     auxiliary_fraction: float = setting(0.5, "share of draws from the auxiliary frames", low=0.0, high=1.0)
@@ -191,7 +193,11 @@ class TrainConfig:
 class SampleConfig:
     reference: str = setting("", "photo file, or data set with the reference photos", path=True)
     reference_clip: str = setting("", "which clip or photo of the reference data set; empty: its first")
-    driving: str = setting("", "data set, drawn pose video or keypoint .npz that gives the motion", path=True)
+    driving: str = setting(
+        "", "data set, drawn pose video, keypoint .npz or keypoint JSON (OpenPose, MMPose; a file or a folder) that gives the "
+        "motion", path=True,
+    )  # fmt: skip
+    driving_fps: float = setting(0.0, "frames per second of a driving that does not say its own: keypoint JSON", low=0.0)
     driving_clip: str = setting("", "which clip of the driving data set; empty: its first")
     identity: str = setting("", "whose identifier is used; empty: the person the checkpoint was fine-tuned on")
     prompt: str = setting("", "prompt instead of the checkpoint's own template")

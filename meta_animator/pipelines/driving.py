@@ -9,15 +9,17 @@ import numpy as np
 
 from meta_animator.data import retarget
 from meta_animator.data.annotations import check_points, outside_note
-from meta_animator.data.clips import Clip, driving_clip, read_keypoints, read_numbers
+from meta_animator.data.clips import Clip, driving_clip
 from meta_animator.data.conditions import draw_condition, find_condition
 from meta_animator.data.conditions.colour_order import recognise_colour_order
 from meta_animator.data.crops import Shown, crop_notes, figure_crop, figure_size, person_crop, shown_clip
 from meta_animator.data.drawn_pose import TASKS, check_drawn_pose
 from meta_animator.data.figures import Figure, figure_of_clip, figure_of_frame
+from meta_animator.data.formats.keypoint_json import holds_json
+from meta_animator.data.keypoint_clips import json_clip, keypoint_clip
 from meta_animator.data.keypoints import person_box, sees_person
 from meta_animator.data.layers import Layers
-from meta_animator.data.manifest import MANIFEST, find_clip
+from meta_animator.data.manifest import MANIFEST, find_clip, is_data_set
 from meta_animator.data.transforms import Box, crop_and_resize
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
@@ -97,7 +99,7 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
     driving = open_driving(
         sample.driving, sample.driving_clip, list(sample.tasks), size, max_frames=sample.max_frames,
         shuffle_seed=config.seed if sample.shuffle_driving else None, margin=margin,
-        fps=wanted_fps(sample.fps, config.model.motion_from),
+        fps=wanted_fps(sample.fps, config.model.motion_from), own_fps=sample.driving_fps,
     )  # fmt: skip
     reference = None if photo is None else crop_reference(*photo, size, margin)
     shown = [] if sample.fit_pose else [shown_clip("sample.driving", driving.clip, size)]
@@ -116,14 +118,15 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
 
 def open_driving(
     path: str, clip_id: str, tasks: Sequence[str], size: tuple[int, int], *, max_frames: int = 0,
-    shuffle_seed: int | None = None, margin: float = 0.0, fps: float = 0.0,
+    shuffle_seed: int | None = None, margin: float = 0.0, fps: float = 0.0, own_fps: float = 0.0,
 ) -> Driving:  # fmt: skip
-    """The driving motion that a config names: a data set's clip, a drawn pose video, or a keypoint .npz, resampled by time to
-    `fps` frames per second (0: its own rate).
+    """The driving motion that a config names: a data set's clip, a drawn pose video, a keypoint .npz, or keypoint JSON of others
+    (a file, or a folder with one for each frame), resampled by time to `fps` frames per second (0: its own rate, which for JSON
+    is `own_fps`).
 
     Raises UserError where it is missing or cannot show one of `tasks`.
     """
-    clip = _open_clip(Path(path), clip_id)
+    clip = _open_clip(path, clip_id, own_fps)
     for task in tasks:
         if task not in clip.available_tasks():
             have = ", ".join(clip.available_tasks()) or "none"
@@ -178,24 +181,17 @@ def _check_person(clip: Clip, where: str) -> None:
         print(f"note: {where}: {note}")
 
 
-def _open_clip(path: Path, clip_id: str) -> Clip:
-    if (path / MANIFEST).is_file():
-        return find_clip(path, clip_id)
+def _open_clip(place: str, clip_id: str, own_fps: float) -> Clip:
+    if is_data_set(place):
+        return find_clip(place, clip_id)
+    path = Path(place)
+    if holds_json(path):
+        return json_clip(path, own_fps)
     if path.suffix == ".npz":
-        return _keypoint_clip(path)
+        return keypoint_clip(path)
     if path.is_dir():
-        raise UserError(f"driving {path}: a folder without {MANIFEST}; give a data set, a pose video or a keypoint .npz")
+        raise UserError(f"driving {path}: a folder without {MANIFEST}; give a data set, a pose video or keypoints (.npz, JSON)")
     return driving_clip(path)
-
-
-def _keypoint_clip(path: Path) -> Clip:
-    keypoints = read_keypoints(path)
-    facts = read_numbers(path)
-    if len(facts) < 3:
-        raise UserError(f"driving {path}: lacks width, height or fps; add these three numbers to the file")
-    return Clip(
-        folder=path.parent, id=path.stem, identity="", num_frames=len(keypoints), layers={"keypoints": path.name}, **facts,
-    )  # fmt: skip
 
 
 def _derange(order: list[int], seed: int) -> list[int]:
@@ -216,8 +212,8 @@ def read_reference(path: str, clip_id: str = "") -> tuple[Layers, Figure | None]
     """The reference photo as it is, of a data set that of this id or the first, and where it shows the person. Raises UserError
     where there is none."""
     place = Path(path)
-    if (place / MANIFEST).is_file():
-        clip = find_clip(place, clip_id)
+    if is_data_set(path):
+        clip = find_clip(path, clip_id)
         return clip.load(_first_seen(clip, path)), figure_of_clip(clip)
     if place.suffix.lower() not in PHOTO_SUFFIXES or not place.is_file():
         raise UserError(f"reference '{path}': expected a photo ({', '.join(IMAGE_SUFFIXES)}) or a data-set folder")

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from meta_animator.data.conditions import find_condition
-from meta_animator.data.manifest import MANIFEST, Clip, read_manifest
+from meta_animator.data.manifest import Clip, is_data_set, read_manifest
 from meta_animator.data.samples import SampleSet
 from meta_animator.errors import UserError
 from meta_animator.models.arcface import ADVICE
@@ -172,12 +172,12 @@ def check_data(config: RunConfig) -> None:
 
 def _clips(folder: str, data: DataConfig) -> list[Clip] | None:
     """The clips of a data set; None for puppets that are about to be made."""
-    if not (Path(folder) / MANIFEST).is_file() and _is_puppets(Path(folder), data):
+    if not is_data_set(folder) and _is_puppets(Path(folder), data):
         return None
     try:
         return read_manifest(folder)
     except UserError as error:
-        raise (UserError if (Path(folder) / MANIFEST).is_file() else Absent)(str(error)) from None
+        raise (UserError if is_data_set(folder) else Absent)(str(error)) from None
 
 
 def _is_puppets(path: Path, data: DataConfig) -> bool:
@@ -228,10 +228,10 @@ def without_missing_face(config: RunConfig) -> RunConfig:
 def check_inputs(config: RunConfig) -> None:
     """Raises UserError for a driving motion or a reference photo that is not there."""
     for key in ("driving", "reference"):
-        path = Path(getattr(config.sample, key))
-        if getattr(config.sample, key) and not path.exists():
-            kind = "a photo or a data set" if key == "reference" else "a data set, a drawn pose video or a keypoint .npz"
-            raise Absent(f"sample.{key}: {path}: no such file or folder; expected {kind}; {_maker(path, config.data)}")
+        path = getattr(config.sample, key)
+        if path and not Path(path).exists() and not is_data_set(path):
+            kind = "a photo or a data set" if key == "reference" else "a data set, a drawn pose video, a keypoint .npz or JSON"
+            raise Absent(f"sample.{key}: {path}: no such file or folder; expected {kind}; {_maker(Path(path), config.data)}")
 
 
 def try_inputs(config: RunConfig) -> None:

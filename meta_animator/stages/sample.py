@@ -16,7 +16,7 @@ from meta_animator.config import save_config
 from meta_animator.conversion.lora import METADATA, load_control_folder, load_extracted
 from meta_animator.conversion.motion import load_motion
 from meta_animator.data.layers import Layers
-from meta_animator.data.manifest import MANIFEST, read_manifest
+from meta_animator.data.manifest import is_data_set, read_manifest
 from meta_animator.media.images import write_image
 from meta_animator.media.timeline import even
 from meta_animator.media.video import write_video
@@ -84,9 +84,9 @@ def origin(config: RunConfig, animator: Animator) -> dict[str, str]:
 def other_person(config: RunConfig, person: str, template: str) -> str:
     """The person in the reference data set where that is somebody else than the one whom the prompt calls, else ''."""
     calls = person and not config.sample.identity and "{identifier}" in (config.sample.prompt or template)
-    if not calls or not (Path(config.sample.reference) / MANIFEST).is_file():
+    if not calls or not is_data_set(config.sample.reference):
         return ""
-    shown = read_manifest(Path(config.sample.reference))[0].identity
+    shown = read_manifest(config.sample.reference)[0].identity
     return shown if shown != person else ""
 
 

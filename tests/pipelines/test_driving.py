@@ -1,5 +1,7 @@
 """What drives an animation: data sets, drawn pose videos, keypoint files; fitted to the reference person."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,23 @@ def test_a_keypoint_file_is_fitted_to_the_reference(tmp_path, reference, somebod
     target = drawn_box(draw_condition("dwpose", reference))
     found = np.median([drawn_box(driving.condition("dwpose", k)) for k in range(6)], axis=0)
     assert np.abs(found - target).max() < 4
+
+
+def test_keypoint_json_drives_like_the_npz(tmp_path, somebody, capsys):
+    """As MMPose writes it: without the size of the pictures and the frame rate; a smaller person beside does not drive."""
+    np.savez(tmp_path / "pose.npz", keypoints=somebody, width=480, height=480, fps=12.0)
+    others = [somebody, somebody * [0.3, 0.3, 1]]
+    people = [[{"keypoints": p[k, :, :2].tolist(), "keypoint_scores": p[k, :, 2].tolist()} for p in others] for k in range(6)]
+    frames = [{"frame_id": k, "instances": instances} for k, instances in enumerate(people)]
+    (tmp_path / "pose.json").write_text(json.dumps(frames))
+    driving = open_driving(str(tmp_path / "pose.json"), "", ["dwpose"], SIZE, own_fps=12.0)
+    same = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], SIZE)
+    assert (len(driving), driving.fps) == (len(same), same.fps) == (6, 12)
+    assert np.allclose(driving.clip.load_keypoints(4), same.clip.load_keypoints(4), atol=1e-3)
+    said = capsys.readouterr().out
+    assert said.count("several people in 6 of 6 frames") == 1 and "does not say how large its pictures are" in said
+    with pytest.raises(UserError, match=r"set sample\.driving_fps"):
+        open_driving(str(tmp_path / "pose.json"), "", ["dwpose"], SIZE)
 
 
 def test_swapped_colours_are_recognised_said_and_put_right(tmp_path, somebody):

@@ -26,7 +26,8 @@ PEOPLE = "people"  # what a detector gives
 LAYERS = ("keypoints", "mask", "depth", "normal", "parts")  # in the order in which they are made
 NONE = "none"
 
-LITERT = "pip install ai-edge-litert"
+LITERT, ONNX = "pip install ai-edge-litert", "pip install onnxruntime"
+TRANSFORMERS = 'pip install -U "transformers>=5.0"'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,10 +62,38 @@ ANNOTATORS: dict[str, Entry] = {
         ),
         install=LITERT,
     ),
+    "yolox": Entry(
+        place="meta_animator.annotators.yolox:Yolox", gives=(PEOPLE,), weights=("yolox",), install=ONNX,
+    ),
+    "dwpose": Entry(
+        place="meta_animator.annotators.dwpose:DWPose", gives=("keypoints",), weights=("dwpose",), install=ONNX,
+    ),
+    "sam2": Entry(
+        place="meta_animator.annotators.sam2:Sam2", gives=("mask",), weights=("sam2",), install=TRANSFORMERS,
+    ),
+    "depth-anything": Entry(
+        place="meta_animator.annotators.depth_anything:DepthAnything",
+        gives=("depth",),
+        weights=("depth_anything",),
+        install=TRANSFORMERS,
+    ),
+    "moge": Entry(
+        place="meta_animator.annotators.moge:MoGe", gives=("normal",), weights=("moge2",), install=ONNX,
+    ),
+    "moge-small": Entry(
+        place="meta_animator.annotators.moge:MoGe", gives=("normal",), weights=("moge2_small",), install=ONNX,
+    ),
+    "segformer": Entry(
+        place="meta_animator.annotators.parts:SegFormer", gives=("parts",), weights=("segformer",), install=TRANSFORMERS,
+    ),
+    "sapiens2": Entry(
+        place="meta_animator.annotators.parts:Sapiens2", gives=("parts",), weights=("sapiens2",), install=TRANSFORMERS,
+    ),
 }  # fmt: skip
 
 SETS: dict[str, dict[str, str]] = {
     "light": {PEOPLE: "blaze-people", "keypoints": "blaze", "mask": "blaze"},
+    "full": {PEOPLE: "yolox", "keypoints": "dwpose", "mask": "sam2", "depth": "depth-anything", "normal": "moge"},
 }
 
 

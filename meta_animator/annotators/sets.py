@@ -51,7 +51,7 @@ ANNOTATORS: dict[str, Entry] = {
     "blaze-people": Entry(
         place="meta_animator.annotators.blaze.people:BlazePeople",
         gives=(PEOPLE,),
-        weights=("pose_detection",),
+        weights=("pose_detection", "pose_landmark_full"),
         install=LITERT,
     ),
     "blaze": Entry(

@@ -7,13 +7,13 @@ import numpy as np
 
 from meta_animator.annotators.base import Annotator, Detection
 from meta_animator.annotators.blaze.face import FaceNetworks, face_detector, find_face
-from meta_animator.annotators.blaze.hands import LEFT, RIGHT, HandNetworks, find_hand
+from meta_animator.annotators.blaze.hands import HandNetworks, find_hands
+from meta_animator.annotators.blaze.mask import find_mask
 from meta_animator.annotators.blaze.networks import load_network
-from meta_animator.annotators.blaze.pose import Pose, find_pose, region_of
+from meta_animator.annotators.blaze.pose import Pose, look_for, region_of
 from meta_animator.annotators.blaze.wholebody import whole_body
 
-PRESENT = 0.5
-MASK = 0.5
+INSIDE = 0.3  # share of the found person's box (or of the given one, if that is smaller) that both have
 
 
 class Blaze(Annotator):
@@ -34,16 +34,24 @@ class Blaze(Annotator):
     def annotate(
         self, frames: Sequence[np.ndarray], people: Sequence[Detection | None], known: Sequence[Mapping[str, np.ndarray]]
     ) -> list[dict[str, np.ndarray]]:
-        return [{} if person is None else self._annotate(frame, person) for frame, person in zip(frames, people, strict=True)]
+        pairs = zip(frames, people, strict=True)
+        return [{} if person is None else self._annotate(frame, person) for frame, person in pairs]
 
     def _annotate(self, frame: np.ndarray, person: Detection) -> dict[str, np.ndarray]:
-        pose = self._find_pose(frame, person)
-        if pose is None:
+        pose = look_for(self.pose, frame, region_of(person))
+        if pose is None or not is_of(pose, person):
             return {}
-        hands = find_hand(self.hands, frame, pose, LEFT), find_hand(self.hands, frame, pose, RIGHT)
-        face, size = find_face(self.face, frame, pose), frame.shape[:2]
-        return {"keypoints": whole_body(pose, face, hands, size), "mask": pose.region.paste(pose.mask, size) > MASK}
+        size = frame.shape[:2]
+        keypoints = whole_body(pose, find_face(self.face, frame, pose), find_hands(self.hands, frame, pose), size)
+        return {"keypoints": keypoints, "mask": find_mask(pose, size)}
 
-    def _find_pose(self, frame: np.ndarray, person: Detection) -> Pose | None:
-        pose = find_pose(self.pose, frame, region_of(person))
-        return pose if pose.presence >= PRESENT else None
+
+def is_of(pose: Pose, person: Detection) -> bool:
+    """Whether a pose is of the person who was asked for, and not of somebody near whom a box with nobody lies."""
+    seen = pose.seen
+    if len(seen) < 3:
+        return False
+    low, high = seen.min(0), seen.max(0)
+    shared = np.clip(np.minimum(high, person.box[2:]) - np.maximum(low, person.box[:2]), 0, None).prod()
+    smaller = min((high - low).prod(), (person.box[2:] - person.box[:2]).prod())
+    return bool(shared >= INSIDE * smaller)

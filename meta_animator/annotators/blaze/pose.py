@@ -1,6 +1,7 @@
 """BlazePose: 33 points of a body and the person's mask, from a square around the person."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -8,8 +9,10 @@ from meta_animator.annotators.base import Detection
 from meta_animator.annotators.blaze.networks import Network, sigmoid
 from meta_animator.annotators.blaze.regions import Region, upright
 
-SIZE, POINTS, ALL_POINTS = 256, 33, 39  # after the body's points, two that tell the next region: the hips' middle, above
+SIZE, POINTS, ALL_POINTS = 256, 33, 39  # the first two after the body's points are its axis
 MARGIN = 1.25  # of the region around the circle that holds the person
+PRESENT, SEEN = 0.5, 0.3
+SAME_SHIFT, SAME_SCALE, SAME_TURN = 0.1, 1.25, math.radians(15)  # of regions between which the answers hardly differ
 HEATMAP_KERNEL, HEATMAP_LEAST = 7, 0.5
 
 NOSE, LEFT_EYE, RIGHT_EYE, LEFT_EAR, RIGHT_EAR = 0, 2, 5, 7, 8
@@ -23,14 +26,46 @@ class Pose:
     presence  how certainly somebody is there, in [0, 1]
     mask      float32 (256, 256) in [0, 1], of the region
     region    where it was looked for
-    better    where the answer says that the person is
+    axis      float (2, 2), as in `Detection`: where the answer says that the person is
     """
 
     points: np.ndarray
     presence: float
     mask: np.ndarray
     region: Region
-    better: Region
+    axis: np.ndarray
+
+    @property
+    def radius(self) -> float:
+        """Of the circle about the hips that holds the whole person, in pixels: about half the height of somebody who stands."""
+        return float(np.hypot(*(self.axis[1] - self.axis[0])))
+
+    @property
+    def seen(self) -> np.ndarray:
+        """The points (n, 2) that are not hidden; those outside of the picture may be among them."""
+        return self.points[self.points[:, 3] >= SEEN, :2]
+
+
+def look_for(network: Network, image: np.ndarray, region: Region, *, twice: bool = False) -> Pose | None:
+    """The pose of the person in a region of uint8 (h, w, 3); None where nobody is there.
+
+    It is looked at again where the answer says that the person is elsewhere, or of another size (with `twice` anyway). Of both
+    answers it is the more certain, and as present as the less certain says: things that look like a person once do not twice.
+    """
+    first = find_pose(network, image, region)
+    better = upright(first.axis[0], first.axis[1], MARGIN)
+    if first.presence < PRESENT or (_alike(region, better) and not twice):
+        return first if first.presence >= PRESENT else None
+    second = find_pose(network, image, better)
+    pose = first if first.presence > second.presence else second
+    presence = min(first.presence, second.presence)
+    return dataclasses.replace(pose, presence=presence) if presence >= PRESENT else None
+
+
+def _alike(a: Region, b: Region) -> bool:
+    shift = math.hypot(a.x - b.x, a.y - b.y) / a.width
+    turned = abs((a.angle - b.angle + math.pi) % (2 * math.pi) - math.pi)
+    return shift <= SAME_SHIFT and 1 / SAME_SCALE <= a.width / b.width <= SAME_SCALE and turned <= SAME_TURN
 
 
 def region_of(person: Detection) -> Region:
@@ -51,8 +86,8 @@ def find_pose(network: Network, image: np.ndarray, region: Region) -> Pose:
     points[:, 3] = sigmoid(points[:, 3])
     points[:, :2] = refine(points[:, :2], sigmoid(heatmaps[0]))
     placed = region.place(points)
-    better = upright(placed[POINTS, :2], placed[POINTS + 1, :2], MARGIN)
-    return Pose(placed[:POINTS], float(presence.reshape(-1)[0]), sigmoid(mask[0, ..., 0]), region, better)
+    axis = placed[POINTS : POINTS + 2, :2]
+    return Pose(placed[:POINTS], float(presence.reshape(-1)[0]), sigmoid(mask[0, ..., 0]), region, axis)
 
 
 def refine(points: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:

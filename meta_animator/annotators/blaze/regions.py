@@ -32,6 +32,12 @@ class Region:
         placed[:, 2:3] *= self.width
         return placed
 
+    def shares(self, points: np.ndarray) -> np.ndarray:
+        """Points (n, 2) of the picture as shares of the region: what `place` puts there."""
+        x, y = points[:, 0] - self.x, points[:, 1] - self.y
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        return np.stack([(cos * x + sin * y) / self.width, (cos * y - sin * x) / self.height], 1) + 0.5
+
     def paste(self, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """Values (n, n) of the region at their place in a picture of `shape` (h, w); 0 around."""
         matrix = self._from_grid(len(values))

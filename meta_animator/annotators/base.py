@@ -11,6 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from meta_animator.data import keypoints as kp
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Detection:
@@ -25,6 +27,28 @@ class Detection:
     box: np.ndarray
     score: float
     axis: np.ndarray | None = None
+
+
+def detection_of(keypoints: np.ndarray, score: float = 1.0) -> Detection | None:
+    """The person of known keypoints (133, 3), to be looked for in a frame nearby in which the detector saw nobody; None where
+    the keypoints show nobody."""
+    box = kp.person_box(keypoints, margin=0.0)
+    if box is None:
+        return None
+    return Detection(box=np.array(box) + [0, 0, 1, 1], score=score, axis=_axis(keypoints))
+
+
+def _axis(keypoints: np.ndarray) -> np.ndarray | None:
+    sides = keypoints[[kp.LEFT_HIP, kp.RIGHT_HIP]], keypoints[[kp.LEFT_SHOULDER, kp.RIGHT_SHOULDER]]
+    if any((side[:, 2] < kp.VISIBLE).any() for side in sides):
+        return None
+    hips, shoulders = (side[:, :2].mean(0) for side in sides)
+    up = shoulders - hips
+    length = float(np.hypot(*up))
+    if length == 0:
+        return None
+    seen = keypoints[keypoints[:, 2] >= kp.VISIBLE, :2]
+    return np.stack([hips, hips + up / length * np.hypot(*(seen - hips).T).max()])
 
 
 class Detector(abc.ABC):

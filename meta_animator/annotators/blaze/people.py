@@ -9,7 +9,7 @@ from meta_animator.annotators.base import Detection, Detector
 from meta_animator.annotators.blaze.boxes import BoxNetwork, Found
 from meta_animator.annotators.blaze.mask import PERSON, person_pieces
 from meta_animator.annotators.blaze.networks import Network, load_network
-from meta_animator.annotators.blaze.pose import MARGIN, Pose, look_for
+from meta_animator.annotators.blaze.pose import MARGIN, Pose, axis_of, look_for
 from meta_animator.annotators.blaze.regions import Region, upright, whole_picture
 
 SIZE, STRIDES, POINTS = 224, (8, 16, 32, 32, 32), 4
@@ -44,7 +44,7 @@ class BlazePeople(Detector):
                 break
             people = self._find(frame, tiles(frame.shape[:2], longer / smaller), people)
         people.sort(key=lambda found: -found[0])
-        return [Detection(box=box_of(pose, frame.shape[:2]), score=score, axis=pose.axis) for score, pose in people]
+        return [Detection(box=box_of(pose, frame.shape[:2]), score=score, axis=axis_of(pose.region)) for score, pose in people]
 
     def _find(self, frame: np.ndarray, regions: Sequence[Region], people: list[tuple[float, Pose]]) -> list[tuple[float, Pose]]:
         """`people`, and those who are found in the regions (the whole picture, or tiles) and are not among them."""

@@ -77,6 +77,13 @@ def region_of(person: Detection) -> Region:
     return Region((x0 + x1) / 2, (y0 + y1) / 2, side, side)
 
 
+def axis_of(region: Region) -> np.ndarray:
+    """The axis of a detection whose pose is looked for in this region."""
+    radius = region.width / (2 * MARGIN)
+    up = radius * np.array([math.sin(region.angle), -math.cos(region.angle)])
+    return np.array([[region.x, region.y], [region.x + up[0], region.y + up[1]]])
+
+
 def find_pose(network: Network, image: np.ndarray, region: Region) -> Pose:
     """The pose of the person in a region of uint8 (h, w, 3)."""
     outputs = network(region.crop(image, SIZE))

@@ -35,7 +35,8 @@ def detection_of(keypoints: np.ndarray, score: float = 1.0) -> Detection | None:
     box = kp.person_box(keypoints, margin=0.0)
     if box is None:
         return None
-    return Detection(box=np.array(box) + [0, 0, 1, 1], score=score, axis=_axis(keypoints))
+    x0, y0, x1, y1 = box
+    return Detection(box=np.array([x0, y0, x1 + 1, y1 + 1]), score=score, axis=_axis(keypoints))
 
 
 def _axis(keypoints: np.ndarray) -> np.ndarray | None:

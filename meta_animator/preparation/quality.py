@@ -21,6 +21,7 @@ NO_FACE = "no face is seen"
 SMALL_FACE = "the face is too small"
 BLURRED = "the person is blurred"
 
+EDGES = ("left", "top", "right", "bottom")
 VIEWS = {"front": 1.0, "side": 0.0, "back": -1.0}
 FACE_SIDE, BODY_SIDE = 64, 256  # pixels that face and body are scaled down to before their sharpness is measured
 REACH = 7  # pixels of the blur that sharpness is measured by
@@ -44,7 +45,8 @@ class Limits:
 def measure(frame: np.ndarray, layers: Mapping[str, np.ndarray], person: Detection | None = None) -> dict[str, float]:
     """Facts of a frame uint8 (h, w, 3) and its layers; those that cannot be told are left out, all where nobody is found.
 
-    height, share    of the person, as far as it is in the picture: pixels, and share of the picture's height
+    left, top, right, bottom   edges of the box around the person, as far as it is in the picture, in pixels
+    height, share    of that box: pixels, and share of the picture's height
     seen             share of the 17 body points that is seen in the picture
     head             1 where the head is in the picture, else 0
     face             height of the face in pixels, brows and forehead included
@@ -56,7 +58,7 @@ def measure(frame: np.ndarray, layers: Mapping[str, np.ndarray], person: Detecti
     box = _box(points, mask, person, size)
     if box is None:
         return {}
-    facts = {"height": box[3] - box[1], "share": (box[3] - box[1]) / size[0]}
+    facts = dict(zip(EDGES, box, strict=True)) | {"height": box[3] - box[1], "share": (box[3] - box[1]) / size[0]}
     face = None
     if points is not None:
         facts["seen"] = float(inside(points, size)[BODY].mean())
@@ -143,7 +145,7 @@ def _within(box: Box | None, size: tuple[int, int]) -> Box | None:
     """The part of a box that lies in the picture; None where that is less than two pixels wide or high."""
     if box is None:
         return None
-    x0, y0, x1, y1 = max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(size[1])), min(box[3], float(size[0]))
+    x0, y0, x1, y1 = (float(value) for value in (max(box[0], 0), max(box[1], 0), min(box[2], size[1]), min(box[3], size[0])))
     return (x0, y0, x1, y1) if x1 - x0 >= 2 and y1 - y0 >= 2 else None
 
 

@@ -1,0 +1,160 @@
+"""The driving person's motion on the reference person's limbs.
+
+A turned limb looks shorter by the same factor whoever it belongs to. So every drawn bone is kept in direction and multiplied by
+one factor for the whole clip: the reference's full length over the driver's.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from meta_animator.data import keypoints as kp
+from meta_animator.data.retarget.faces import carry_face, neutral_face
+from meta_animator.data.retarget.placing import place
+from meta_animator.data.retarget.proportions import BODY_BONES, NAMES, NECK, PELVIS, Proportions, measure, with_middles
+from meta_animator.data.retarget.smoothing import smooth_points
+from meta_animator.errors import UserError
+
+# (point, the point it hangs on, their bone), from the neck outwards
+TREE = (
+    (kp.LEFT_SHOULDER, NECK, "shoulders"), (kp.RIGHT_SHOULDER, NECK, "shoulders"), (PELVIS, NECK, "trunk"),
+    (kp.NOSE, NECK, "neck"), (kp.LEFT_ELBOW, kp.LEFT_SHOULDER, "upper_arm"),
+    (kp.RIGHT_ELBOW, kp.RIGHT_SHOULDER, "upper_arm"), (kp.LEFT_WRIST, kp.LEFT_ELBOW, "forearm"),
+    (kp.RIGHT_WRIST, kp.RIGHT_ELBOW, "forearm"), (kp.LEFT_HIP, PELVIS, "hips"), (kp.RIGHT_HIP, PELVIS, "hips"),
+    (kp.LEFT_KNEE, kp.LEFT_HIP, "thigh"), (kp.RIGHT_KNEE, kp.RIGHT_HIP, "thigh"),
+    (kp.LEFT_ANKLE, kp.LEFT_KNEE, "shin"), (kp.RIGHT_ANKLE, kp.RIGHT_KNEE, "shin"),
+)  # fmt: skip
+HALF = ("shoulders", "hips")  # bones that are measured from side to side, and hang on their middle
+# What moves along with a point, in one piece: the ears and eyes, the feet, the hands.
+PIECES = (
+    (kp.NOSE, slice(1, 5), "head"), (kp.LEFT_ANKLE, slice(17, 20), "foot"), (kp.RIGHT_ANKLE, slice(20, 23), "foot"),
+    (kp.LEFT_WRIST, kp.LEFT_HAND, "hand"), (kp.RIGHT_WRIST, kp.RIGHT_HAND, "hand"),
+)  # fmt: skip
+GROWTH = 1.05  # no bone is drawn longer than this times the reference's, but for somebody who comes nearer as a whole
+NEARS_S = 1.0
+HEAD_LIMITS = 0.5, 2.0  # of the factor for heads, hands and feet, as shares of the factor for the whole person
+
+
+@dataclasses.dataclass(frozen=True)
+class Factors:
+    """What the driver's bones are multiplied by, by name; `body` for the person as a whole; `longest` in pixels."""
+
+    bones: dict[str, float]
+    body: float
+    longest: dict[str, float]
+
+
+def fit_limbs(
+    driving: np.ndarray, reference: np.ndarray, photos: np.ndarray | None = None, fps: float = 24.0, smooth: float = 1.0,
+    threshold: float = kp.VISIBLE,
+) -> np.ndarray:  # fmt: skip
+    """The driving points (f, 133, 3) on the limbs and face of the reference person: float32 (f, 133, 3), in the pixels of
+    `reference`, without jitter.
+
+    reference   (133, 3), the person in the picture to come, in size and place; points outside of it may be seen too
+    photos      (n, 133, 3), more pictures of that person, each at a scale of its own, that tell lengths and face; or None
+    smooth      how much counts as jitter, see `smooth_points`; 0: nothing is smoothed or filled in
+
+    A point that is not seen stays so. Raises UserError where the reference shows nobody, or the driving nobody to measure.
+    """
+    if not kp.sees_person(reference, threshold):
+        raise UserError("the reference photo shows no person (all scores below 0.3); take another, or set sample.fit_pose=no")
+    theirs = measure(np.concatenate([reference[None], *([] if photos is None else [photos])]), threshold)
+    own = measure(driving, threshold)
+    if not np.isfinite(own.heights).any():
+        raise UserError("the driving motion shows too little of a person (no two limbs, and no head over shoulders)")
+    if not np.isfinite(theirs.heights[0]):
+        raise UserError("the reference photo shows too little of the person (no two limbs, and no head over shoulders)")
+    points = np.array(driving, np.float32)
+    if smooth > 0:
+        points = smooth_points(points, fps, own.height, smooth, threshold)
+        own = measure(points, threshold)
+    factors = compare(own, theirs, float(theirs.heights[0]))
+    old = complete(points, threshold)
+    fitted = points.copy()
+    new = _limbs(old, factors, nearness(own, fps))
+    fitted[:, :17, :2] = new[:, :17]
+    for root, piece, bone in PIECES:
+        fitted[:, piece, :2] = new[:, root, None] + factors.bones[bone] * (points[:, piece, :2] - old[:, root, None])
+    neutral = neutral_face(points, own.heights / own.height, threshold)
+    photos = reference[None] if photos is None else np.concatenate([reference[None], photos])
+    target = neutral_face(photos, theirs.heights / theirs.heights[0], threshold)
+    carry_face(points, fitted, neutral, target, factors.bones["head"], threshold)
+    shift = place(points, old, new, reference, factors, fps, threshold)
+    fitted[..., :2] += shift[:, None]
+    return fitted
+
+
+def compare(own: Proportions, theirs: Proportions, height: float) -> Factors:
+    """The factors from the driver's bones, `own`, to those of the reference person, `theirs`, `height` pixels tall."""
+    body = height / own.height
+    bones = {name: theirs.share(name) / own.share(name) * body for name in NAMES[:BODY_BONES]}
+
+    def other(*names: str) -> float:
+        """By the first of these that both have shown, else as the whole person; never far from that."""
+        both = [name for name in names if own.saw(name) and theirs.saw(name)]
+        factor = theirs.share(both[0]) / own.share(both[0]) if both else 1.0
+        return float(np.clip(factor, *HEAD_LIMITS)) * body
+
+    bones |= {"neck": other("neck"), "head": other("ears", "eyes", "face"), "hand": other("hand"), "foot": other("foot")}
+    longest = {name: theirs.share(name) * height * (0.5 if name in HALF else 1.0) for name in NAMES[:BODY_BONES]}
+    return Factors(bones, body, longest)
+
+
+def complete(points: np.ndarray, threshold: float = kp.VISIBLE) -> np.ndarray:
+    """Where body joints are, or may be, in every frame: float64 (f, 135, 2), with the middles of shoulders and hips.
+
+    A joint that is not seen is where it hung last on its neighbour and will hang next; one that is never seen lies on it.
+    Points that do not belong to TREE are as they are, NaN where not seen.
+    """
+    seen = with_middles(points, threshold)
+    whole = seen.copy()
+    whole[:, NECK] = _necks(seen)
+    for joint, parent, _ in TREE:
+        hang = _over_time(seen[:, joint] - whole[:, parent])
+        whole[:, joint] = whole[:, parent] + (0 if hang is None else hang)
+    return whole
+
+
+def _necks(seen: np.ndarray) -> np.ndarray:
+    """The neck in every frame (f, 2): between the shoulders, else as far from a neighbour as it was before and will be."""
+    neck = seen[:, NECK].copy()
+    for neighbour in (kp.LEFT_SHOULDER, kp.RIGHT_SHOULDER, PELVIS, kp.NOSE, kp.LEFT_HIP, kp.RIGHT_HIP):
+        away = _over_time(neck - seen[:, neighbour])
+        if away is None and not np.isfinite(neck).any():
+            away = np.zeros(2)
+        if away is not None:
+            neck = np.where(np.isfinite(neck), neck, seen[:, neighbour] + away)
+    filled = _over_time(neck)
+    if filled is None:
+        raise UserError("the driving motion shows neither shoulders nor hips nor a nose to hang a skeleton on")
+    return filled
+
+
+def _over_time(values: np.ndarray) -> np.ndarray | None:
+    """Values (f, 2) with NaNs filled in along the time, None where there is nothing else."""
+    known = np.isfinite(values).all(1)
+    if not known.any():
+        return None
+    frames = np.arange(len(values))
+    return np.stack([np.interp(frames, frames[known], values[known, axis]) for axis in range(2)], axis=1)
+
+
+def nearness(own: Proportions, fps: float) -> np.ndarray:
+    """(f,) how many times as large as usual somebody is who comes near the camera, at least 1: medians over a second."""
+    reach = max(1, round(NEARS_S * fps / 2))
+    heights = np.where(np.isfinite(own.heights), own.heights, own.height)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(heights, reach, mode="edge"), 2 * reach + 1)
+    return np.maximum(1, np.median(around, axis=-1) / own.height)
+
+
+def _limbs(old: np.ndarray, factors: Factors, near: np.ndarray) -> np.ndarray:
+    """The joints (f, 135, 2) with the neck at zero."""
+    new = np.zeros_like(old)
+    for joint, parent, bone in TREE:
+        step = factors.bones[bone] * (old[:, joint] - old[:, parent])
+        if bone in factors.longest:
+            length = np.linalg.norm(step, axis=1, keepdims=True)
+            step = step * np.minimum(1, GROWTH * factors.longest[bone] * near[:, None] / np.maximum(length, 1e-9))
+        new[:, joint] = new[:, parent] + step
+    return new

@@ -133,7 +133,7 @@ def _updated(config: Any, values: Any, where: str, prefix: str) -> Any:
         if dataclasses.is_dataclass(old):
             changes[key] = _updated(old, value, where, f"{prefix}{key}.")
         else:
-            value = _word_no(value, fields[key])
+            value = _yes_or_no(value, fields[key])
             changes[key] = _read(from_yaml, value, fields[key].type, f"{where}: {prefix}{key}")
     return dataclasses.replace(config, **changes)
 
@@ -159,7 +159,7 @@ def _overridden(
     if rest:
         new = _read(from_yaml, {".".join(rest): text.strip() or None}, field.type, name)
     else:
-        new = _read(from_argument, _word_no(text, field), field.type, name)
+        new = _read(from_argument, _yes_or_no(text, field), field.type, name)
     if field.metadata["path"] and started_in is not None:
         new = _from_there(new, Path(started_in), field.metadata["path"] == "name")
     return dataclasses.replace(config, **{key: {**old, **new} if rest else new})
@@ -172,9 +172,12 @@ def _read(read: Any, value: Any, kind: Any, where: str) -> Any:
         raise UserError(f"{where}: {error}") from error
 
 
-def _word_no(value: Any, field: dataclasses.Field) -> Any:
-    """The other words that YAML has for `no`, where that is a choice."""
-    return "no" if "no" in field.metadata["choices"] and str(value).lower() in ("no", "false", "off") else value
+def _yes_or_no(value: Any, field: dataclasses.Field) -> Any:
+    """The other words that YAML has for `no`, where that is a choice, and those for `yes`, where a choice stands for it."""
+    word = str(value).strip().lower()
+    if "no" in field.metadata["choices"] and word in ("no", "false", "off"):
+        return "no"
+    return field.metadata["yes"] if field.metadata["yes"] and word in ("yes", "true", "on") else value
 
 
 def _from_there(value: Any, folder: Path, may_be_a_name: bool) -> Any:

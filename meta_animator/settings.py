@@ -10,14 +10,15 @@ TASKS = (
 
 def setting(
     default: Any, meaning: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None,
-    path: bool | str = False,
+    path: bool | str = False, yes: str = "",
 ) -> Any:  # fmt: skip
     """A dataclass field with one line of meaning, optional allowed values and optional bounds, both included.
 
     path   whether the text (each of a list, each name of a mapping) is the path of a file or folder, which on a command line
            starts where the user stands; "name" where it may be a name on the hub instead
+    yes    which of the choices `true` stands for, as `false` does for "no"
     """
-    metadata = {"meaning": meaning, "choices": choices, "low": low, "high": high, "path": path}
+    metadata = {"meaning": meaning, "choices": choices, "low": low, "high": high, "path": path, "yes": yes}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -223,7 +224,14 @@ class SampleConfig:
     overlap: int = setting(4, "frames shared by neighbouring windows", low=0)
     frame_batch_size: int = setting(8, "frames encoded and decoded at once", low=1)
     max_frames: int = setting(0, "stop after so many frames; 0: all", low=0)
-    fit_pose: bool = setting(False, "scale and move the driving skeleton onto the reference person")
+    fit_pose: str = setting(
+        "no", "bring the driving skeleton to the reference person: limbs (also: true), each limb and the face in the reference's "
+        "own lengths and shape; whole, one scale and one shift for the clip", choices=("no", "whole", "limbs"), yes="limbs",
+    )  # fmt: skip
+    smooth_pose: float = setting(
+        1.0, "with fit_pose limbs: how much of what looks like jitter is averaged away, without a lag; also bridges gaps of up "
+        "to 0.3 s; 0: nothing", low=0.0,
+    )  # fmt: skip
     fps: float = setting(
         0.0, "frames per second generated and shown, the driving resampled by time to them; 0: generated at the rate that the "
         "motion module was trained at, if it says so, and shown at the driving's. It lasts as long as the driving", low=0.0,

@@ -17,7 +17,7 @@ from meta_animator.data.drawn_pose import TASKS, check_drawn_pose
 from meta_animator.data.figures import Figure, figure_of_clip, figure_of_frame
 from meta_animator.data.formats.keypoint_json import holds_json
 from meta_animator.data.keypoint_clips import json_clip, keypoint_clip
-from meta_animator.data.keypoints import person_box, sees_person
+from meta_animator.data.keypoints import sees_person
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import MANIFEST, find_clip, is_data_set
 from meta_animator.data.transforms import Box, crop_and_resize
@@ -25,6 +25,7 @@ from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.media.images import IMAGE_SUFFIXES, PHOTO_SUFFIXES, read_alpha, read_image
 from meta_animator.media.timeline import check_fps, same_rate
+from meta_animator.pipelines.fitting import find_person, fit_to_reference, photo_points
 from meta_animator.settings import RunConfig
 from meta_animator.training.checkpoint import trained_fps
 
@@ -78,8 +79,14 @@ class Driving:
             return retarget.warp_drawn(image, *self.drawn_fit, self.size)
         return crop_and_resize(Layers(frame=image), self.box, self.size).frame
 
+    def points(self) -> np.ndarray | None:
+        """The clip's own keypoints, (num_frames, 133, 3) in its pixels; None where it has none."""
+        if "keypoints" not in self.clip.layers:
+            return None
+        return np.stack([self.clip.load_keypoints(k) for k in range(self.clip.num_frames)])
+
     def drawn(self, task: str, index: int) -> np.ndarray:
-        """Frame `index` of a drawn condition video as it is, colours put right: uint8 (H, W, 3)."""
+        """Condition `index` of the clip as it is, drawn videos with their colours put right: uint8 (H, W, 3)."""
         image = self.clip.load_condition(task, index)
         return np.ascontiguousarray(image[..., ::-1]) if self.swap_colours else image
 
@@ -102,17 +109,19 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
         fps=wanted_fps(sample.fps, config.model.motion_from), own_fps=sample.driving_fps,
     )  # fmt: skip
     reference = None if photo is None else crop_reference(*photo, size, margin)
-    shown = [] if sample.fit_pose else [shown_clip("sample.driving", driving.clip, size)]
+    fitting = sample.fit_pose != "no"
+    shown = [] if fitting else [shown_clip("sample.driving", driving.clip, size)]
     if photo is not None:
         shown.append(Shown("sample.reference", photo[1], photo[0].size, size))
     for note in crop_notes(shown, margin):
         print(f"note: {note}")
-    if reference is None and sample.fit_pose:
+    if reference is None and fitting:
         raise UserError("sample.fit_pose needs sample.reference, the person to fit to")
     if reference is None and sample.init_noise == "inversion":
         raise UserError("sample.reference is empty: init_noise 'inversion' starts from a photo of the person")
-    if sample.fit_pose:
-        fit_to_reference(driving, reference, list(sample.tasks), whole_pose_box(*photo, size, margin))
+    if fitting:
+        person = find_person(*photo, size, margin, photo_points(sample.reference, sample.reference_clip))
+        fit_to_reference(driving, person, list(sample.tasks), sample.fit_pose, sample.smooth_pose)
     return driving, reference
 
 
@@ -231,33 +240,3 @@ def _first_seen(clip: Clip, path: str) -> int:
     if seen[0] > 0:
         print(f"note: reference '{path}': a person is first seen in frame {seen[0]} of clip '{clip.id}', which is taken")
     return seen[0]
-
-
-def whole_pose_box(layers: Layers, figure: Figure | None, size: tuple[int, int], margin: float) -> Box | None:
-    """Where the reference's drawn pose lies in the output (x0, y0, x1, y1), also beyond its edges, which cut the photo and not
-    the person; None where the photo has no keypoints."""
-    found = None if layers.keypoints is None else retarget.drawn_box(draw_condition("dwpose", layers))
-    if found is None:
-        return None
-    left, top, right, bottom = figure_crop(figure, layers.size, size, margin)
-    x, y = size[1] / (right - left), size[0] / (bottom - top)
-    return (found[0] - left) * x, (found[1] - top) * y, (found[2] - left) * x, (found[3] - top) * y
-
-
-def fit_to_reference(driving: Driving, reference: Layers, tasks: Sequence[str], whole: Box | None = None) -> None:
-    """Scale and move the driving skeleton onto the reference person; whole: `whole_pose_box`, for drawn poses. Raises UserError
-    without keypoints of that person, and for tasks that show more than a skeleton."""
-    if other := [task for task in tasks if find_condition(task).needs != ("keypoints",)]:
-        raise UserError(f"sample.fit_pose: moves skeletons, not '{other[0]}'; set sample.fit_pose=false or other sample.tasks")
-    if reference.keypoints is None:
-        raise UserError("sample.fit_pose: the reference has no keypoints; prepare it with scripts/prepare_data.py")
-    clip = driving.clip
-    if "keypoints" in clip.layers:
-        own = np.stack([clip.load_keypoints(k) for k in range(clip.num_frames)])
-        driving.keypoints = retarget.fit_keypoints(own, reference.keypoints)
-        return
-    box = whole or retarget.drawn_box(draw_condition("dwpose", reference)) or person_box(reference.keypoints)
-    if box is None:
-        raise UserError("sample.fit_pose: the reference photo shows no person to fit the poses to")
-    task = next(task for task in tasks if task in clip.conditions)
-    driving.drawn_fit = retarget.drawn_pose_fit((driving.drawn(task, k) for k in driving.order), box)

@@ -25,20 +25,25 @@ from meta_animator.models.backbones import load_backbone
 from meta_animator.models.precision import HALF, PRECISIONS
 from meta_animator.pipelines.animate import Animator, shared_noise_of
 from meta_animator.pipelines.driving import Driving, open_inputs
+from meta_animator.pipelines.fitting import fit_sheet
 from meta_animator.settings import RunConfig, SampleConfig
 from meta_animator.stages.check_checkpoints import check_control_folder
 from meta_animator.stages.checks import check_run, check_size
 from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import fingerprint, short, write_json
 
+FITTED = "retarget.png"  # how the motion was fitted to the reference person
 TIMES = "times.json"  # which frame of the driving each frame belongs to
 
 
 def sample(config: RunConfig) -> Path:
-    """Writes <output_dir>/{<output>.mp4, frames/, driving/, times.json, config.yaml} and returns the video's path."""
+    """Writes <output_dir>/{<output>.mp4, frames/, driving/, times.json, config.yaml} and returns the video's path; where
+    `sample.fit_pose` fits the motion, also retarget.png, before anything else."""
     for note in check_run(config):
         print(f"note: {note}")
     inputs = open_inputs(config)
+    if config.sample.fit_pose != "no":
+        write_image(Path(config.output_dir) / FITTED, fit_sheet(*inputs, next(iter(config.sample.tasks))))
     animator = load_animator(copy.deepcopy(config))
     if other := other_person(config, animator.person, animator.template):
         print(f"note: sample.reference shows '{other}', the prompt calls '{animator.person}', whom the checkpoint was tuned on")

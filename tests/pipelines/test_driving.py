@@ -12,7 +12,8 @@ from meta_animator.data.retarget import drawn_box
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.video import write_video
-from meta_animator.pipelines.driving import crop_reference, fit_to_reference, open_driving, read_reference, whole_pose_box
+from meta_animator.pipelines.driving import crop_reference, open_driving, read_reference
+from meta_animator.pipelines.fitting import Person, find_person, fit_to_reference
 from tests.data.people import layers_of_person
 
 SIZE = (128, 96)
@@ -46,7 +47,7 @@ def test_a_drawn_pose_video_is_fitted_to_the_reference(tmp_path, reference, some
         return np.median([drawn_box(driving.condition("dwpose", k)) for k in range(len(driving))], axis=0)
 
     assert np.abs(middle_box() - target).max() > 15
-    fit_to_reference(driving, reference, ["dwpose"])
+    fit_to_reference(driving, find_person(reference, None, SIZE), ["dwpose"])
     assert np.abs(middle_box() - target).max() < 4
     first, last = (drawn_box(driving.condition("dwpose", k)) for k in (0, 5))
     assert last[0] - first[0] > 10, "the motion itself must stay"
@@ -59,9 +60,9 @@ def test_a_cropped_reference_does_not_shrink_drawn_poses(tmp_path, reference, so
     upper = Figure(faces=head, heads=head, body=body)
     wide = (SIZE[0] // 2, SIZE[1])
     driving = open_driving(str(video), "", ["dwpose"], wide)
-    fit_to_reference(driving, crop_reference(reference, upper, wide), ["dwpose"], whole_pose_box(reference, upper, wide, 0.0))
+    fit_to_reference(driving, find_person(reference, upper, wide), ["dwpose"])
     whole = open_driving(str(video), "", ["dwpose"], SIZE)
-    fit_to_reference(whole, reference, ["dwpose"])
+    fit_to_reference(whole, find_person(reference, None, SIZE), ["dwpose"])
     assert driving.drawn_fit[0] == pytest.approx(whole.drawn_fit[0], rel=0.02)
 
 
@@ -69,7 +70,7 @@ def test_a_keypoint_file_is_fitted_to_the_reference(tmp_path, reference, somebod
     np.savez(tmp_path / "pose.npz", keypoints=somebody, width=480, height=480, fps=12.0)
     driving = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose", "pose_hamer"], SIZE)
     assert (len(driving), driving.clip.fps) == (6, 12)
-    fit_to_reference(driving, reference, ["dwpose"])
+    fit_to_reference(driving, Person(reference.keypoints), ["dwpose"])
     target = drawn_box(draw_condition("dwpose", reference))
     found = np.median([drawn_box(driving.condition("dwpose", k)) for k in range(6)], axis=0)
     assert np.abs(found - target).max() < 4
@@ -111,9 +112,9 @@ def test_shuffled_driving_moves_every_frame(tmp_path, somebody):
 def test_fitting_needs_keypoints_of_the_reference(tmp_path, reference, somebody):
     driving = open_driving(str(drawn_video(tmp_path / "pose.mp4", somebody)), "", ["dwpose"], SIZE)
     with pytest.raises(UserError, match="the reference has no keypoints"):
-        fit_to_reference(driving, Layers(frame=reference.frame), ["dwpose"])
+        fit_to_reference(driving, Person(None), ["dwpose"])
     with pytest.raises(UserError, match="moves skeletons, not 'canny'"):
-        fit_to_reference(driving, reference, ["dwpose", "canny"])
+        fit_to_reference(driving, Person(reference.keypoints), ["dwpose", "canny"])
 
 
 def test_driving_is_resampled_by_time_and_lasts_as_long(tmp_path, somebody, capsys):
@@ -157,7 +158,7 @@ def test_somebody_who_comes_in_late_is_fitted_by_the_frames_that_show_them(tmp_p
     for name, points in (("whole", somebody), ("late", late)):
         np.savez(tmp_path / f"{name}.npz", keypoints=points, width=480, height=480, fps=12.0)
         driving = open_driving(str(tmp_path / f"{name}.npz"), "", ["dwpose"], SIZE)
-        fit_to_reference(driving, reference, ["dwpose"])
+        fit_to_reference(driving, Person(reference.keypoints), ["dwpose"])
         fitted[name] = driving.keypoints
     assert "late.npz: a person is seen in 6 of 18 frames (33%)" in capsys.readouterr().out
     np.testing.assert_array_equal(fitted["late"][12:], fitted["whole"])
@@ -166,7 +167,7 @@ def test_somebody_who_comes_in_late_is_fitted_by_the_frames_that_show_them(tmp_p
         open_driving(str(tmp_path / "nobody.npz"), "", ["dwpose"], SIZE)
     reference.keypoints[:, 2] = 0
     with pytest.raises(UserError, match="the reference photo shows no person"):
-        fit_to_reference(driving, reference, ["dwpose"])
+        fit_to_reference(driving, Person(reference.keypoints), ["dwpose"])
 
 
 def test_the_reference_is_the_first_frame_that_shows_the_person(tmp_path, reference, capsys):

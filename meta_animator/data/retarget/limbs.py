@@ -59,29 +59,39 @@ def fit_limbs(
     """
     if not kp.sees_person(reference, threshold):
         raise UserError("the reference photo shows no person (all scores below 0.3); take another, or set sample.fit_pose=no")
-    theirs = measure(np.concatenate([reference[None], *([] if photos is None else [photos])]), threshold)
+    pictures = reference[None] if photos is None else np.concatenate([reference[None], photos])
+    theirs = measure(pictures, threshold)
     own = measure(driving, threshold)
     if not np.isfinite(own.heights).any():
         raise UserError("the driving motion shows too little of a person (no two limbs, and no head over shoulders)")
     if not np.isfinite(theirs.heights[0]):
         raise UserError("the reference photo shows too little of the person (no two limbs, and no head over shoulders)")
-    points = np.array(driving, np.float32)
+    shows = np.flatnonzero(kp.sees_person(driving, threshold))
+    span = slice(shows[0], shows[-1] + 1)
+    fitted = np.array(driving, np.float32)
+    fitted[span] = _fit(fitted[span], own, theirs, reference, pictures, fps, smooth, threshold)
+    return fitted
+
+
+def _fit(
+    points: np.ndarray, own: Proportions, theirs: Proportions, reference: np.ndarray, pictures: np.ndarray, fps: float,
+    smooth: float, threshold: float,
+) -> np.ndarray:  # fmt: skip
+    """As `fit_limbs`, of frames whose first and last show the person."""
     if smooth > 0:
         points = smooth_points(points, fps, own.height, smooth, threshold)
-        own = measure(points, threshold)
+    own = measure(points, threshold)
     factors = compare(own, theirs, float(theirs.heights[0]))
     old = complete(points, threshold)
-    fitted = points.copy()
     new = _limbs(old, factors, nearness(own, fps))
+    fitted = points.copy()
     fitted[:, :17, :2] = new[:, :17]
     for root, piece, bone in PIECES:
         fitted[:, piece, :2] = new[:, root, None] + factors.bones[bone] * (points[:, piece, :2] - old[:, root, None])
     neutral = neutral_face(points, own.heights / own.height, threshold)
-    photos = reference[None] if photos is None else np.concatenate([reference[None], photos])
-    target = neutral_face(photos, theirs.heights / theirs.heights[0], threshold)
+    target = neutral_face(pictures, theirs.heights / theirs.heights[0], threshold)
     carry_face(points, fitted, neutral, target, factors.bones["head"], threshold)
-    shift = place(points, old, new, reference, factors, fps, threshold)
-    fitted[..., :2] += shift[:, None]
+    fitted[..., :2] += place(points, old, new, reference, factors, fps, threshold)[:, None]
     return fitted
 
 

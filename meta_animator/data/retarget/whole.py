@@ -28,7 +28,7 @@ def fit_keypoints(driving: np.ndarray, reference: np.ndarray, threshold: float =
     in common, or the reference shows nobody.
     """
     if not kp.sees_person(reference, threshold):
-        raise UserError("the reference photo shows no person (all scores below 0.3); take another, or set sample.fit_pose=false")
+        raise UserError("the reference photo shows no person (all scores below 0.3); take another, or set sample.fit_pose=no")
     scale, shown = _scale(driving, reference, threshold), driving[kp.sees_person(driving, threshold)]
     shift = np.zeros(2)
     for axis, anchors in ((0, (_hips, _neck, _anything)), (1, (_floor, _hips, _neck, _anything))):

@@ -277,3 +277,11 @@ def test_the_word_no_is_a_choice_although_yaml_reads_it_as_false(tmp_path):
     assert load_config(tmp_path / "run.yaml", ["train.mixed_precision=no"]).train.mixed_precision == "no"
     with pytest.raises(UserError, match="is not one of 'no', 'fp16', 'bf16'"):
         load_config(tmp_path / "run.yaml", ["train.mixed_precision=true"])
+
+
+def test_a_switch_that_has_become_a_choice_still_takes_true_and_false(tmp_path):
+    for word, meant in (("true", "limbs"), ("yes", "limbs"), ("false", "no"), ("whole", "whole")):
+        (tmp_path / "run.yaml").write_text(f"sample: {{fit_pose: {word}}}\n")
+        assert load_config(tmp_path / "run.yaml").sample.fit_pose == meant
+        assert load_config(tmp_path / "run.yaml", ["sample.fit_pose=no", f"sample.fit_pose={word}"]).sample.fit_pose == meant
+    assert "'no', 'whole', 'limbs'" in message(tmp_path / "run.yaml", "sample.fit_pose=maybe")

@@ -13,7 +13,7 @@ from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.video import write_video
 from meta_animator.pipelines.driving import crop_reference, open_driving, read_reference
-from meta_animator.pipelines.fitting import Person, find_person, fit_to_reference
+from meta_animator.pipelines.fitting import Person, find_person, fit_sheet, fit_to_reference, photo_points
 from tests.data.people import layers_of_person
 
 SIZE = (128, 96)
@@ -177,3 +177,51 @@ def test_the_reference_is_the_first_frame_that_shows_the_person(tmp_path, refere
         writer.add(id="film", identity="anna", layers=[empty, empty, seen], fps=8)
     np.testing.assert_array_equal(crop_reference(*read_reference(str(tmp_path / "data")), SIZE).frame, reference.frame)
     assert "first seen in frame 2 of clip 'film', which is taken" in capsys.readouterr().out
+
+
+def test_all_photos_of_the_person_are_measured(tmp_path, reference, somebody):
+    """The first photo shows no arms; another, of twice the size, has longer ones. Somebody else's photos do not count."""
+    first, longer = reference.keypoints.copy(), reference.keypoints * [2, 2, 1]
+    first[7:11, 2] = 0
+    for joint in (7, 8, 9, 10):
+        root, end = reference.keypoints[5 + (joint - 5) % 2, :2], reference.keypoints[joint, :2]
+        longer[joint, :2] = 2 * (root + 1.2 * (end - root))
+    frames = {"a": first, "b": longer, "c": np.zeros((133, 3)), "d": longer}
+    with DatasetWriter(tmp_path / "data") as writer:
+        for name, points in frames.items():
+            picture = Layers(frame=np.zeros((256, 192, 3), np.uint8), keypoints=points.astype(np.float32))
+            writer.add(id=name, identity="eve" if name == "d" else "anna", layers=[picture], fps=1, kind="photo")
+    photos = photo_points(str(tmp_path / "data"))
+    assert len(photos) == 3 and photo_points(str(tmp_path / "data"), "d").shape == (1, 133, 3)
+    np.savez(tmp_path / "pose.npz", keypoints=somebody, width=480, height=480, fps=12.0)
+    arms = []
+    for known in (photos, None):
+        driving = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], SIZE)
+        fit_to_reference(driving, Person(first, known), ["dwpose"])
+        arms.append(np.linalg.norm(driving.keypoints[0, 5, :2] - driving.keypoints[0, 7, :2]))
+    assert arms[0] > 1.08 * arms[1]
+
+
+def test_legs_that_the_crop_cuts_off_still_tell_where_the_floor_is(tmp_path, reference, somebody):
+    """The photo's upper half at the output's size: the person keeps their size, the feet stand below the picture."""
+    np.savez(tmp_path / "pose.npz", keypoints=somebody, width=480, height=480, fps=12.0)
+    head, body = np.array([[0.0, 0, SIZE[1], 40]]), np.array([0.0, 0, SIZE[1], SIZE[0]])
+    upper, wide = Figure(faces=head, heads=head, body=body), (SIZE[0] // 2, SIZE[1])
+    driving = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], wide)
+    fit_to_reference(driving, find_person(reference, upper, wide), ["dwpose"])
+    assert np.abs(driving.keypoints[..., 1] - reference.keypoints[:, 1]).max() < 2
+
+
+def test_the_sheet_shows_the_driving_its_skeleton_and_the_fitted_one(tmp_path, reference, somebody):
+    np.savez(tmp_path / "pose.npz", keypoints=somebody, width=480, height=480, fps=12.0)
+    driving = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], SIZE)
+    before = fit_sheet(driving, reference, "dwpose")
+    fit_to_reference(driving, find_person(reference, None, SIZE), ["dwpose"])
+    after = fit_sheet(driving, reference, "dwpose")
+    rows = np.flatnonzero((before != after).any((1, 2)))
+    assert before.shape == after.shape and rows.min() > len(after) / 2, "the driving's own skeleton stays as it is"
+    with DatasetWriter(tmp_path / "film") as writer:
+        layers = [Layers(frame=np.full((480, 480, 3), 90, np.uint8), keypoints=points) for points in somebody]
+        writer.add(id="film", identity="bob", layers=layers, fps=12)
+    filmed = open_driving(str(tmp_path / "film"), "", ["dwpose"], SIZE)
+    assert len(fit_sheet(filmed, reference, "dwpose")) > 1.3 * len(after), "one row more, with the film"

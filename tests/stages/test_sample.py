@@ -42,8 +42,9 @@ def test_the_output_follows_the_driving_clip(sampled):
     assert len(list((video.parent / "driving").glob("*.png"))) == 4
     _, again = sampled("again")
     assert np.array_equal(frames, again)
-    video, fewer = sampled("fewer", sample__max_frames=2, sample__fps=5)
+    video, fewer = sampled("fewer", sample__max_frames=2, sample__fps=5, sample__fit_pose="limbs")
     assert len(fewer) == 2 and probe_video(video).fps == 5
+    assert (video.parent / "retarget.png").is_file() and not (video.parent.parent / "again" / "retarget.png").exists()
 
 
 def test_a_video_says_where_it_comes_from(sampled, prepared):

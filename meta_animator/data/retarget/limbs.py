@@ -4,14 +4,13 @@ A turned limb looks shorter by the same factor whoever it belongs to. So every d
 one factor for the whole clip: the reference's full length over the driver's.
 """
 
-import dataclasses
-
 import numpy as np
 
 from meta_animator.data import keypoints as kp
+from meta_animator.data.retarget.comparing import Factors, compare
 from meta_animator.data.retarget.faces import carry_face, neutral_face
 from meta_animator.data.retarget.placing import place
-from meta_animator.data.retarget.proportions import BODY_BONES, NAMES, NECK, PELVIS, Proportions, measure, with_middles
+from meta_animator.data.retarget.proportions import NECK, PELVIS, Proportions, measure, with_middles
 from meta_animator.data.retarget.smoothing import smooth_points
 from meta_animator.errors import UserError
 
@@ -32,16 +31,6 @@ PIECES = (
 )  # fmt: skip
 GROWTH = 1.05  # no bone is drawn longer than this times the reference's, but for somebody who comes nearer as a whole
 NEARS_S = 1.0
-HEAD_LIMITS = 0.5, 2.0  # of the factor for heads, hands and feet, as shares of the factor for the whole person
-
-
-@dataclasses.dataclass(frozen=True)
-class Factors:
-    """What the driver's bones are multiplied by, by name; `body` for the person as a whole; `longest` in pixels."""
-
-    bones: dict[str, float]
-    body: float
-    longest: dict[str, float]
 
 
 def fit_limbs(
@@ -81,9 +70,9 @@ def _fit(
     if smooth > 0:
         points = smooth_points(points, fps, own.height, smooth, threshold)
     own = measure(points, threshold)
-    factors = compare(own, theirs, float(theirs.heights[0]))
+    factors = compare(points, own, pictures, theirs, threshold)
     old = complete(points, threshold)
-    new = _limbs(old, factors, nearness(own, fps))
+    new = _limbs(old, factors, own, nearness(own, fps))
     fitted = points.copy()
     fitted[:, :17, :2] = new[:, :17]
     for root, piece, bone in PIECES:
@@ -93,22 +82,6 @@ def _fit(
     carry_face(points, fitted, neutral, target, factors.bones["head"], threshold)
     fitted[..., :2] += place(points, old, new, reference, factors, fps, threshold)[:, None]
     return fitted
-
-
-def compare(own: Proportions, theirs: Proportions, height: float) -> Factors:
-    """The factors from the driver's bones, `own`, to those of the reference person, `theirs`, `height` pixels tall."""
-    body = height / own.height
-    bones = {name: theirs.share(name) / own.share(name) * body for name in NAMES[:BODY_BONES]}
-
-    def other(*names: str) -> float:
-        """By the first of these that both have shown, else as the whole person; never far from that."""
-        both = [name for name in names if own.saw(name) and theirs.saw(name)]
-        factor = theirs.share(both[0]) / own.share(both[0]) if both else 1.0
-        return float(np.clip(factor, *HEAD_LIMITS)) * body
-
-    bones |= {"neck": other("neck"), "head": other("ears", "eyes", "face"), "hand": other("hand"), "foot": other("foot")}
-    longest = {name: theirs.share(name) * height * (0.5 if name in HALF else 1.0) for name in NAMES[:BODY_BONES]}
-    return Factors(bones, body, longest)
 
 
 def complete(points: np.ndarray, threshold: float = kp.VISIBLE) -> np.ndarray:
@@ -158,13 +131,13 @@ def nearness(own: Proportions, fps: float) -> np.ndarray:
     return np.maximum(1, np.median(around, axis=-1) / own.height)
 
 
-def _limbs(old: np.ndarray, factors: Factors, near: np.ndarray) -> np.ndarray:
+def _limbs(old: np.ndarray, factors: Factors, own: Proportions, near: np.ndarray) -> np.ndarray:
     """The joints (f, 135, 2) with the neck at zero."""
     new = np.zeros_like(old)
     for joint, parent, bone in TREE:
-        step = factors.bones[bone] * (old[:, joint] - old[:, parent])
-        if bone in factors.longest:
-            length = np.linalg.norm(step, axis=1, keepdims=True)
-            step = step * np.minimum(1, GROWTH * factors.longest[bone] * near[:, None] / np.maximum(length, 1e-9))
-        new[:, joint] = new[:, parent] + step
+        step = old[:, joint] - old[:, parent]
+        if bone != "neck":
+            longest = GROWTH * own.share(bone) * own.height * near * (0.5 if bone in HALF else 1.0)
+            step = step * np.minimum(1, longest / np.maximum(np.linalg.norm(step, axis=1), 1e-9))[:, None]
+        new[:, joint] = new[:, parent] + factors.bones[bone] * step
     return new

@@ -8,7 +8,7 @@ from meta_animator.data import keypoints as kp
 from meta_animator.data.retarget.proportions import NECK, PELVIS, with_middles
 
 if TYPE_CHECKING:
-    from meta_animator.data.retarget.limbs import Factors
+    from meta_animator.data.retarget.comparing import Factors
 
 ANKLES = (kp.LEFT_ANKLE, kp.RIGHT_ANKLE)
 NEAR_FLOOR = 0.04  # heights above the lower foot: half as likely to stand
@@ -81,21 +81,24 @@ def _around(values: np.ndarray, fps: float) -> np.ndarray:
 
 
 def _start(placed: np.ndarray, frames: np.ndarray, reference: np.ndarray, threshold: float) -> np.ndarray:
-    """The constant shift (2,) that brings the skeleton to the reference: sideways by hips or neck, in height by the floor, else
-    by hips or neck; medians over the frames (f, 135) that show them."""
+    """The constant shift (2,) that brings the skeleton to the reference. Sideways by the hips, or the feet where these keep their
+    place better; in height by the lower foot; without these by the neck, or whatever both show. Medians over the frames
+    (f, 135) that show them."""
     theirs = with_middles(reference[None], threshold)[0]
-    shift = np.zeros(2)
-    for axis in range(2):
-        both_feet = frames[:, ANKLES].any(1)
-        if axis == 1 and np.isfinite(theirs[list(ANKLES), 1]).all() and both_feet.mean() > SHOWN * frames.any(1).mean():
-            shift[1] = theirs[list(ANKLES), 1].max() - np.median(placed[both_feet][:, ANKLES, 1].max(1))
-            continue
-        for point in (PELVIS, NECK, kp.NOSE, kp.LEFT_SHOULDER, kp.RIGHT_SHOULDER, kp.LEFT_HIP, kp.RIGHT_HIP):
-            if frames[:, point].any() and np.isfinite(theirs[point, axis]):
-                shift[axis] = theirs[point, axis] - np.median(placed[frames[:, point], point, axis])
-                break
-        else:
-            shown = frames[:, :17].any(1)
-            seen = np.where(frames[:, :17, None], placed[:, :17], np.nan)[shown]
-            shift[axis] = np.nanmean(theirs[:17, axis]) - np.nanmedian(np.nanmean(seen[..., axis], axis=1))
-    return shift
+    feet, ankles = frames[:, ANKLES].all(1), theirs[list(ANKLES)]
+    shift, spread = None, np.inf
+    for point in (PELVIS, NECK, kp.NOSE, kp.LEFT_SHOULDER, kp.RIGHT_SHOULDER, kp.LEFT_HIP, kp.RIGHT_HIP):
+        if frames[:, point].any() and np.isfinite(theirs[point]).all():
+            own = placed[frames[:, point], point]
+            shift, spread = theirs[point] - np.median(own, axis=0), own[:, 0].std()
+            break
+    if np.isfinite(ankles).all() and feet.mean() > SHOWN * frames.any(1).mean():
+        own = placed[feet][:, ANKLES]
+        between, lower = own[..., 0].mean(1), own[..., 1].max(1)
+        sideways = ankles[:, 0].mean() - np.median(between) if between.std() < spread else shift[0]
+        return np.array([sideways, ankles[:, 1].max() - np.median(lower)])
+    if shift is not None:
+        return shift
+    shown = frames[:, :17].any(1)
+    seen = np.where(frames[:, :17, None], placed[:, :17], np.nan)[shown]
+    return np.nanmean(theirs[:17], axis=0) - np.nanmedian(np.nanmean(seen, axis=1), axis=0)

@@ -33,13 +33,13 @@ BONES: dict[str, tuple[tuple[tuple[int, int], ...], float]] = {
 NAMES = tuple(BONES)
 USUAL = np.array([share for _, share in BONES.values()])
 BODY_BONES = 7  # the first of BONES; the others differ more from person to person, and hardly tell a person's size
-SIZED_BY = 6  # the first of BONES, whose lengths tell a person's size; their upper quartile is the least foreshortened
-UPPER = 0.75
+SIZED_BY = 6  # the first of BONES, whose lengths tell a person's size: the second longest, as turning only makes them shorter
+FEW = 4  # of them, up to which it is the longest one
 LONG = 0.9  # quantile over the pictures: long, but not the longest, which may be a slip
 NEAR = 0.75  # quantile over the pictures of the person's height: upright, at the usual distance
 CHAINS = (("upper_arm", "forearm"), ("thigh", "shin"))
 BENT = 0.9  # share of its bones' full lengths that a chain has at least, where it is never seen stretched out
-SLACK = np.where(np.arange(len(USUAL)) < BODY_BONES, 1.3, 2.0)  # how far a person's bone may differ from the usual one
+SLACK = np.where(np.arange(len(USUAL)) < BODY_BONES, 1.4, 2.0)  # how far a person's bone may differ from the usual one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,8 @@ def _heights(lengths: np.ndarray, shares: np.ndarray) -> np.ndarray:
     each = lengths / shares
     enough = np.isfinite(each[:, :SIZED_BY]).sum(1) >= 2
     head = [NAMES.index(name) for name in ("neck", "face", "ears")]
-    body = np.nanquantile(each[:, :SIZED_BY], UPPER, axis=1)
+    longest = np.sort(np.nan_to_num(each[:, :SIZED_BY], nan=0.0), axis=1)[:, ::-1]
+    body = np.where(np.isfinite(each[:, :SIZED_BY]).sum(1) > FEW, longest[:, 1], longest[:, 0])
     rest = np.nanmedian(np.concatenate([each[:, :SIZED_BY], each[:, head]], axis=1), axis=1)
     heights = np.where(enough, body, rest)
     return np.where(heights > 1e-3, heights, np.nan)

@@ -1,0 +1,205 @@
+"""Motion limb by limb on another person: puppets of other proportions are the truth."""
+
+import numpy as np
+import pytest
+
+from meta_animator.data import keypoints as kp
+from meta_animator.data.puppets.camera import make_camera, place
+from meta_animator.data.puppets.identity import make_identity
+from meta_animator.data.puppets.keypoints import keypoints_3d
+from meta_animator.data.puppets.motion import make_motion
+from meta_animator.data.puppets.skeleton import solve
+from meta_animator.data.retarget import fit_keypoints, fit_limbs
+from meta_animator.data.retarget.proportions import BODY_BONES, NAMES, bone_lengths, measure
+from meta_animator.errors import UserError
+from tests.data.people import standing_person
+
+ANKLES = [kp.LEFT_ANKLE, kp.RIGHT_ANKLE]
+
+
+def puppet(identity, motion, kind, count=24, size=(512, 512)):
+    """(count, 133, 3) keypoints, all seen, at 12 frames per second through one camera for all puppets."""
+    who, moves = make_identity(identity), make_motion(motion, kind)
+    view = place(make_camera(0), make_identity(0), size)
+    world = [keypoints_3d(who, solve(who, moves.pose(k / 12)))[0] for k in range(count)]
+    pixels = np.stack([view.project(view.to_camera(points)) for points in world])
+    return np.concatenate([pixels, np.ones((*pixels.shape[:2], 1))], axis=-1).astype(np.float32)
+
+
+def squatting(count=48, height=400, width=600):
+    """Somebody who stands with both feet, sways sideways and squats, thighs coming towards the camera."""
+    clip = np.repeat(standing_person(height, width)[None], count, axis=0)
+    down = 20 * (1 - np.cos(2 * np.pi * np.arange(count) / 24))
+    upper = [*range(0, 13), *range(23, 133)]
+    clip[:, upper, 1] += down[:, None]
+    clip[:, upper, 0] += 12 * np.sin(2 * np.pi * np.arange(count) / 24)[:, None]
+    clip[:, [13, 14], 1] += down[:, None] / 2
+    return clip
+
+
+def with_bones(points, arms=1.0, legs=1.0):
+    """A standing person whose arms and legs are so many times as long, on the same floor."""
+    other = points.copy()
+    for side in (0, 1):
+        shoulder, elbow, wrist, hip, knee, ankle = (start + side for start in (5, 7, 9, 11, 13, 15))
+        hand, foot = (kp.LEFT_HAND, kp.RIGHT_HAND)[side], slice(17 + 3 * side, 20 + 3 * side)
+        for (root, middle, end), rest, factor in (((shoulder, elbow, wrist), hand, arms), ((hip, knee, ankle), foot, legs)):
+            ends = other[..., end, :2].copy()
+            for joint in (middle, end):
+                other[..., joint, :2] = other[..., root, :2] + factor * (points[..., joint, :2] - points[..., root, :2])
+            other[..., rest, :2] += (other[..., end, :2] - ends)[..., None, :]
+    other[..., 1] -= other[..., ANKLES, 1].max() - points[..., ANKLES, 1].max()
+    return other
+
+
+@pytest.mark.parametrize("kind", ["wave", "dance", "walk", "sit", "turn"])
+def test_a_puppets_motion_on_another_is_that_ones_own_motion(kind):
+    """Puppets who move the same joints by the same angles: what is carried over is what the other does, wherever they are."""
+    ours, whole = [], []
+    for driver, person in ((0, 2), (2, 3), (5, 1)):
+        truth, driving = puppet(person, 7, kind), puppet(driver, 7, kind)
+        photos = np.concatenate([puppet(person, 3, other, 4) for other in ("turn", "wave", "sit")])
+        for fitted, errors in ((fit_limbs(driving, truth[0], photos, fps=12), ours), (fit_keypoints(driving, truth[0]), whole)):
+            off = (fitted - truth)[:, kp.BODY, :2]
+            errors.append(np.linalg.norm(off - np.median(off, axis=(0, 1)), axis=-1).mean() / measure(truth).height)
+    assert np.mean(ours) < 0.011 and np.mean(ours) < np.mean(whole), (ours, whole)
+
+
+def test_no_limb_is_stretched_from_landscape_to_portrait():
+    """A driver with long arms held out to both sides, small in a wide picture, on somebody large in an upright one."""
+    driving = with_bones(squatting(height=360, width=1280), arms=1.25)
+    for side, sign in ((0, 1), (1, -1)):
+        for joint in (7 + side, 9 + side):  # arms to the sides, slowly
+            swing = np.linspace(0.2, 1.57, len(driving))
+            reach = np.linalg.norm(driving[:, joint, :2] - driving[:, 5 + side, :2], axis=1)
+            driving[:, joint, 0] = driving[:, 5 + side, 0] + sign * reach * np.sin(swing)
+            driving[:, joint, 1] = driving[:, 5 + side, 1] + reach * np.cos(swing)
+    reference = standing_person(1000, 640)
+    fitted = fit_limbs(driving, reference, fps=24)
+    lengths, own = bone_lengths(fitted)[:, :BODY_BONES], bone_lengths(reference[None])[0, :BODY_BONES]
+    assert (lengths.max(0) / own < 1.05).all() and (lengths.max(0) / own > 0.95).all()
+    arms = [np.linalg.norm(fitted[:, a, :2] - fitted[:, b, :2], axis=1) for a, b in ((5, 7), (6, 8), (7, 9), (8, 10))]
+    assert all(np.ptp(arm) < 0.03 * arm.mean() for arm in arms), "arms that turn in the picture plane keep their length"
+    assert np.allclose(arms[0], arms[1], rtol=0.01) and np.allclose(arms[2], arms[3], rtol=0.01)
+
+
+def test_feet_that_stand_neither_slide_nor_sink():
+    driving, reference = squatting(), with_bones(standing_person(300, 200), legs=1.15)
+    fitted = fit_limbs(driving, reference, fps=24)
+    ankles = fitted[:, ANKLES, :2]
+    assert np.abs(ankles - ankles.mean(0)).max() < 0.004 * 300
+    assert ankles[..., 1].max() == pytest.approx(reference[ANKLES, 1].max(), abs=1)
+    assert np.ptp(fitted[:, kp.NOSE, 1]) > 20, "the squat itself stays"
+
+
+def test_a_jump_leaves_the_floor():
+    driving = np.repeat(standing_person(400, 600)[None], 24, axis=0)
+    driving[8:16, :, 1] -= 60 * np.sin(np.linspace(0, np.pi, 8))[:, None]
+    fitted = fit_limbs(driving, with_bones(standing_person(400, 300), legs=0.9), fps=24)
+    lower = fitted[:, ANKLES, 1].max(1)
+    assert np.ptp(lower[:6]) < 1 and lower[0] - lower.min() == pytest.approx(60 * 0.9, rel=0.12)
+
+
+def test_who_only_sits_does_not_get_standing_thighs():
+    """Thighs that point at the camera in every frame are short in the picture, whoever's they are."""
+    driving = squatting()
+    driving[:, [13, 14], 1] = driving[:, [11, 12], 1] + 25  # thighs of 72 pixels, seen from the front
+    driving[:, 15:23, 1] -= 72 - 25
+    fitted = fit_limbs(driving, standing_person(400, 600), fps=24)
+    thighs = np.linalg.norm(fitted[:, 11, :2] - fitted[:, 13, :2], axis=1)
+    assert thighs.max() < 45
+
+
+def test_half_a_body_and_a_whole_one():
+    whole, legs = squatting(), [*range(11, 23)]
+    half = standing_person(400, 300)
+    half[legs, 2] = 0
+    fitted = fit_limbs(whole, half, fps=24)
+    assert np.array_equal(fitted[..., 2] >= 0.3, whole[..., 2] >= 0.3), "the legs go on below the picture"
+    lengths = bone_lengths(fitted)[0]
+    assert lengths[NAMES.index("shin")] == pytest.approx(bone_lengths(whole)[0, NAMES.index("shin")], rel=0.2)
+    shoulders = np.median(fitted[:, 5:7, :2].mean(1), axis=0)
+    assert np.abs(shoulders - half[5:7, :2].mean(0)).max() < 4
+    cut = whole.copy()
+    cut[:, legs, 2] = 0
+    fitted = fit_limbs(cut, standing_person(400, 300), fps=24)
+    assert np.isfinite(fitted).all() and np.abs(np.median(fitted[:, 5:7, 1]) - half[5, 1]) < 4
+    assert not (fitted[:, legs, 2] >= 0.3).any()
+
+
+def test_joints_outside_of_the_picture_stay_outside():
+    driving, reference = squatting(), standing_person(400, 600) - np.array([0, 60, 0], np.float32)
+    for joint in (7, 8, 9, 10):  # arms straight up
+        driving[:, joint, 1] = 2 * driving[:, 5, 1] - driving[:, joint, 1]
+    fitted = fit_limbs(driving, reference, fps=24)
+    arms = bone_lengths(fitted)[:, [NAMES.index("upper_arm"), NAMES.index("forearm")]].sum(1)
+    assert fitted[0, kp.LEFT_WRIST, 1] < -40 and arms[0] == pytest.approx(bone_lengths(driving[:1])[0, [2, 3]].sum(), rel=0.03)
+
+
+def test_a_joint_that_is_hidden_for_a_while_does_not_move_the_rest():
+    driving, reference = squatting(), with_bones(standing_person(300, 200), arms=1.2)
+    hidden = driving.copy()
+    hidden[12:36, [kp.LEFT_ELBOW, kp.RIGHT_SHOULDER, kp.LEFT_HIP], 2] = 0
+    hidden[12:36, [kp.LEFT_ELBOW, kp.RIGHT_SHOULDER, kp.LEFT_HIP], :2] = 0
+    fitted, expected = (fit_limbs(clip, reference, fps=24) for clip in (hidden, driving))
+    seen = fitted[..., 2] >= 0.3
+    assert np.linalg.norm((fitted - expected)[seen][:, :2], axis=1).max() < 0.03 * 300
+    assert not seen[12:36, kp.LEFT_ELBOW].any()
+
+
+def face_of(points):
+    face = points[..., kp.FACE, :2].astype(np.float64)
+    return (face - face[..., 30:31, :]) / np.linalg.norm(face[..., 27:28, :] - face[..., 33:34, :], axis=-1, keepdims=True)
+
+
+def test_the_face_keeps_its_own_shape_and_takes_the_motion():
+    """A broad face driven by a narrow one: it stays broad, while mouth and lids move as the driver's do."""
+    reference, driving = standing_person(800, 600), squatting(height=400)
+    middle = reference[kp.FACE, 0].mean()
+    reference[kp.FACE, 0] = middle + 1.4 * (reference[kp.FACE, 0] - middle)
+    moving = np.sin(np.linspace(0, np.pi, 48)) ** 2
+    lower = [kp.FACE.start + k for k in (*range(55, 60), 65, 66, 67)]
+    driving[:, lower, 1] += 6 * moving[:, None]
+    lids = [kp.FACE.start + k for k in (37, 38, 43, 44)]
+    driving[:, lids, 1] += 2 * moving[:, None] ** 8
+    fitted = fit_limbs(driving, reference, fps=24)
+    assert np.abs(face_of(fitted[0]) - face_of(reference)).max() < 0.06
+    scale = np.ptp(reference[kp.FACE, 1]) / np.ptp(driving[0, kp.FACE, 1])
+    opening = np.linalg.norm(fitted[:, 23 + 62, :2] - fitted[:, 23 + 66, :2], axis=1)
+    assert opening.argmax() in (23, 24) and np.ptp(opening) > 0.8 * scale * 6
+    jaw = [kp.FACE.start + k for k in range(17)]
+    assert np.abs(face_of(fitted)[:, :17] - face_of(reference)[:17]).max() < 0.06, jaw
+
+
+def test_a_reference_without_a_face_takes_the_drivers_at_its_own_size():
+    reference, driving = standing_person(800, 600), squatting(height=400)
+    reference[kp.FACE, 2] = 0
+    fitted = fit_limbs(driving, reference, fps=24)
+    assert np.abs(face_of(fitted[0]) - face_of(driving[0])).max() < 0.02
+    assert np.ptp(fitted[0, kp.FACE, 0]) == pytest.approx(np.ptp(driving[0, kp.FACE, 0]) * 2, rel=0.05)
+
+
+def test_lengths_come_from_all_photos_of_the_person():
+    """In the first photo the legs are hidden and the arms point at the camera; others show them, each at its own size."""
+    person = with_bones(standing_person(600, 400), arms=1.2, legs=0.9)
+    first = person.copy()
+    first[11:23, 2] = 0
+    for joint in (7, 8, 9, 10):
+        root = 5 + (joint - 5) % 2
+        first[joint, :2] = person[root, :2] + 0.3 * (person[joint, :2] - person[root, :2])
+    photos = np.stack([first, person * [0.5, 0.5, 1], person * [1.7, 1.7, 1], person])
+    fitted = bone_lengths(fit_limbs(squatting(), first, photos.astype(np.float32), fps=24)).max(0)
+    wanted = bone_lengths(person[None])[0]
+    assert fitted[:6] == pytest.approx(wanted[:6], rel=0.06)
+
+
+def test_too_little_to_go_by_is_said():
+    driving, nobody = squatting(), standing_person(400, 600) * [1, 1, 0]
+    with pytest.raises(UserError, match="the reference photo shows no person"):
+        fit_limbs(driving, nobody)
+    only_feet = standing_person(400, 600)
+    only_feet[[*range(0, 15), *range(23, 133)], 2] = 0
+    with pytest.raises(UserError, match="the reference photo shows too little of the person"):
+        fit_limbs(driving, only_feet)
+    with pytest.raises(UserError, match="the driving motion shows too little of a person"):
+        fit_limbs(np.repeat(only_feet[None], 4, axis=0), standing_person(400, 600))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from meta_animator.data.conditions import CONDITIONS, draw_condition
+from meta_animator.data.formats.maps import NOTHING, Given
 from meta_animator.data.layers import Layers
 from meta_animator.data.transforms import crop_and_resize
 from meta_animator.data.writer import DatasetWriter
@@ -26,6 +27,7 @@ class PrepareConfig:
 
     inputs     one video, one folder of photos, or several photos
     keypoints  .npz with keypoints and maybe masks, or for photos a folder of them, as `annotations` describes
+    given      masks, depth, normals, body parts
     size       (height, width) to crop and scale to, around the person; None keeps the frames as they are
     fps        frames per second to keep of a video; None keeps all
     heldout    (first, end) frame numbers of the input kept out of training; end is not included
@@ -34,6 +36,7 @@ class PrepareConfig:
     inputs: Sequence[Path]
     output: Path
     keypoints: Path | None = None
+    given: Given = NOTHING
     identity: str = ""
     prompt: str = ""
     size: tuple[int, int] | None = None
@@ -64,7 +67,7 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
     if config.size and not all(SMALLEST <= side <= LARGEST for side in config.size):
         raise UserError(f"--size {config.size[0]} {config.size[1]}: expected height and width, {SMALLEST} to {LARGEST} pixels")
     photos = find_photos(config.inputs)
-    source = Photos(photos, config.keypoints) if photos else Film(config.inputs[0], config.keypoints)
+    source = Photos(photos, config.keypoints, config.given) if photos else Film(config.inputs[0], config.keypoints, config.given)
     name = _name(config.inputs)
     identity = config.identity.strip() or name
     kept = source.select(config.fps)

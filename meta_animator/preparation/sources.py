@@ -1,7 +1,7 @@
-"""Where frames to prepare come from: a film or photos, with keypoints and masks from an .npz."""
+"""Where frames to prepare come from: a film or photos, with keypoints and maps that others made."""
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from meta_animator.data.annotations import Entry, check_points, natural_key, outside_note, read_film, read_photos
 from meta_animator.data.crops import Shown, crop_notes, figure_crop
 from meta_animator.data.figures import Figure, figure_of_frame, figure_of_points
+from meta_animator.data.formats.maps import NOTHING, Given, Maps, read_layers
 from meta_animator.data.keypoints import sees_person
 from meta_animator.data.layers import Layers
 from meta_animator.data.transforms import Box
@@ -25,6 +26,7 @@ class Source(abc.ABC):
     num_frames: int
     fps = 1.0
     entries: list[Entry] | None
+    maps: Mapping[str, Maps]
 
     def __init__(self) -> None:
         self.skipped: list[str] = []
@@ -67,22 +69,24 @@ class Source(abc.ABC):
         return [*outside_note(*self.points), *crop_notes(list(self.shown.values()), 0.0)]
 
     def _layers(self, frame: np.ndarray, index: int, mask: np.ndarray | None = None) -> Layers:
-        if self.entries is None:
-            return Layers(frame=frame, mask=mask)
-        entry = self.entries[index]
-        own = entry.mask_of(self.title(index), frame.shape[:2])
-        return Layers(frame=frame, mask=mask if own is None else own, keypoints=entry.keypoints)
+        layers = {"mask": mask} | read_layers(self.maps, index, frame.shape[:2])
+        if self.entries is not None:
+            own = self.entries[index].mask_of(self.title(index), frame.shape[:2])
+            layers["mask"] = own if own is not None and "mask" not in self.maps else layers["mask"]
+            layers["keypoints"] = self.entries[index].keypoints
+        return Layers(frame=frame, **layers)
 
 
 class Film(Source):
     """The frames of a video."""
 
-    def __init__(self, path: Path, keypoints: Path | None) -> None:
+    def __init__(self, path: Path, keypoints: Path | None, given: Given = NOTHING) -> None:
         super().__init__()
         self.video = VideoSource(path)
         self.num_frames, self.fps = self.video.num_frames, self.video.timeline.rate
         size = (self.video.height, self.video.width)
         self.entries = None if keypoints is None else read_film(keypoints, self.num_frames, path, size)
+        self.maps = given.of_film(self.num_frames, path)
         self.empty = sum(not self.shows_person(index) for index in range(self.num_frames))
         if self.empty == self.num_frames:
             raise UserError(f"{keypoints}: no person in any of the {self.num_frames} frames (all scores below 0.3)")
@@ -122,10 +126,11 @@ class Film(Source):
 class Photos(Source):
     """Photos in the order of their names (2 before 10); those without a person are left out."""
 
-    def __init__(self, paths: list[Path], keypoints: Path | None) -> None:
+    def __init__(self, paths: list[Path], keypoints: Path | None, given: Given = NOTHING) -> None:
         super().__init__()
         self.paths, self.num_frames = paths, len(paths)
         self.entries = None if keypoints is None else read_photos(keypoints, paths)
+        self.maps = given.of_photos(paths)
         self.skipped = [path.name for i, path in enumerate(paths) if not self.shows_person(i)]
         if len(self.skipped) == len(paths):
             raise UserError(f"{keypoints}: no person in any of the {len(paths)} photos (all scores below 0.3)")

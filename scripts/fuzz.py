@@ -28,6 +28,7 @@ from meta_animator.cli import run
 from meta_animator.errors import UserError
 
 MEMORY, SECONDS = 4 << 30, 20.0
+IN_PLACE = ("manifest.jsonl", "shards.jsonl", "00000.tar", "a_images.tsv")  # what is found by its name
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def damage(kind: str, count: int, seed: int, keep: Path | None) -> int:
                 raise SystemExit(f"{kind}: the undamaged {path.name} is not read: {answer}")
         for number in range(count):
             source = valid[number % len(valid)]
-            target = source.with_name(f"damaged{source.suffix}") if source.name != "manifest.jsonl" else source
+            target = source if source.name in IN_PLACE else source.with_name(f"damaged{source.suffix}")
             whole = source.read_bytes()
             target.write_bytes(mutate(whole, choice))
             begin = time.monotonic()
@@ -194,6 +195,27 @@ def maps(folder: Path):
     return [write_image(folder / "a.png", values), write_image(folder / "b.png", (values >> 8).astype(np.uint8))], read_map
 
 
+def layers_of_others(folder: Path):
+    from meta_animator.data.formats.maps import LAYERS, Maps
+    from meta_animator.media.images import write_image
+
+    values = np.random.default_rng(0).integers(0, 28, (24, 32), np.uint8)
+    colours = np.repeat(values[..., None] * 9, 3, axis=2)
+    arrays = {"mask": (values > 9) * np.uint8(255), "depth": values * np.uint16(2000), "normal": colours, "parts": values}
+
+    def read(path: Path) -> None:
+        for layer in LAYERS if path.stem == "damaged" else [path.stem]:
+            try:
+                Maps(layer, [path]).read(0, (48, 64))
+            except UserError as error:
+                refused = error
+            else:
+                return
+        raise refused
+
+    return [write_image(folder / f"{layer}.png", array) for layer, array in arrays.items()], read
+
+
 def keypoints(folder: Path):
     from meta_animator.data.clips import read_keypoints
 
@@ -240,6 +262,36 @@ def manifests(folder: Path):
     return [folder / "data" / "manifest.jsonl"], read
 
 
+def shards(folder: Path):
+    from meta_animator.data.manifest import read_manifest
+    from meta_animator.data.shard_writer import write_shards
+
+    (path,), _ = manifests(folder)
+    write_shards(path.parent, folder / "shards", 1)
+
+    def read(path: Path) -> None:
+        for clip in read_manifest(path.parent):
+            clip.load(0)
+            clip.stamp()
+
+    return [folder / "shards" / "shards.jsonl", folder / "shards" / "00000.tar"], read
+
+
+def tsv_files(folder: Path):
+    import base64
+
+    from meta_animator.preparation.formats.tsv import unpack
+
+    rows = [f"Dance_1_{k:04d}.png\t{base64.b64encode(b'%cPNG' % 0x89 + bytes(40)).decode()}" for k in range(3)]
+    (folder / "a_images.tsv").write_text("\n".join(rows))
+
+    def read(path: Path) -> None:
+        with tempfile.TemporaryDirectory() as into:
+            unpack([path], Path(into))
+
+    return [folder / "a_images.tsv"], read
+
+
 def configs(folder: Path):
     from meta_animator.config import load_config
 
@@ -266,8 +318,9 @@ def checkpoints(folder: Path):
 
 
 KINDS = {
-    "video": videos, "picture": pictures, "map": maps, "keypoints": keypoints, "keypoint_json": keypoint_json,
-    "manifest": manifests, "config": configs, "weights": weights, "checkpoint": checkpoints,
+    "video": videos, "picture": pictures, "map": maps, "layer": layers_of_others, "keypoints": keypoints,
+    "keypoint_json": keypoint_json, "manifest": manifests, "shards": shards, "tsv": tsv_files, "config": configs,
+    "weights": weights, "checkpoint": checkpoints,
 }  # fmt: skip
 
 if __name__ == "__main__":

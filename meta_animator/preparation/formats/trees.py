@@ -2,7 +2,7 @@
 
 tiktok  the TikTok dataset of Jafarian and Park: 00001/images/0001.png, ..., 00001/masks/0001.png, ..., densepose (not used);
         30 frames per second. It comes without lists; as in DisCo's loaders, sequences 335 to 340 are held out.
-disco   the same arranged by DisCo: 00001/images, masks, openpose_json/0001.png.json; or as its PREPRO.md has it, 001/0000.png with
+disco   the same arranged by DisCo: 00001/images, masks, openpose_json/0001.png.json; or as its PREPRO.md has it, 001/0000.png,
         001/openpose_json/0000.png.json and 001/groundsam_vis/0000.png.mask.png; or its published *_images.tsv with *_masks.tsv,
         whose pictures are unpacked first (`tsv`). Its drawn poses are not used.
 ubc     UBC Fashion: videos *.mp4 (in the folder, or in videos, train and test below it), split by fashion_train.txt and

@@ -26,7 +26,7 @@ from meta_animator.errors import UserError
 from meta_animator.files import whole_file
 from meta_animator.media.images import read_map, write_image
 from meta_animator.media.probe import check_file
-from meta_animator.preparation.footage import Footage, content_hash
+from meta_animator.preparation.footage import content_hash
 
 RUN = 64  # frames whose facts share a file
 USER = "user"
@@ -69,23 +69,20 @@ class Store:
     def __init__(self, folder: Path, size: tuple[int, int] | None = None) -> None:
         self.folder, self.size = folder, size
 
-    def open_for(self, footage: Footage) -> str:
+    def open_for(self, path: Path) -> str:
         """The content hash of the source. What the store holds of another file of that name is moved aside."""
-        about, path = self.folder / "source.json", footage.source.path
-        known = _read_known(about)
         check_file(path)
-        stat = list(_stat(path))
+        about, stat = self.folder / "source.json", list(_stat(path))
+        known = _read_known(about)
         if known.get("stat") == stat:
-            self.size = known["height"], known["width"]
             return known["sha256"]
-        self.size, sha = footage.size, content_hash(path)
+        sha = content_hash(path)
         if known and known["sha256"] != sha:
             aside = self.folder.with_name(f"{self.folder.name}.{known['sha256']}")
             shutil.rmtree(aside, ignore_errors=True)
             self.folder.rename(aside)
             print(f"note: {path}: is another file than before; what was known of the old one is kept in {aside}")
-        height, width = footage.size
-        _write_json(about, {"file": path.name, "sha256": sha, "stat": stat, "width": width, "height": height})
+        _write_json(about, {"file": path.name, "sha256": sha, "stat": stat})
         return sha
 
     def read_run(self, start: int) -> dict[int, Seen]:
@@ -133,15 +130,10 @@ class Store:
 
     def load(self, index: int, seen: Seen) -> dict[str, np.ndarray]:
         """The layers of a frame. Raises UserError for a file that does not fit, which is the user's."""
-        return {layer: self._load(layer, index) for layer, made in seen.layers.items() if made.sha}
+        return {layer: self.load_layer(layer, index) for layer, made in seen.layers.items() if made.sha}
 
-    def path(self, layer: str, index: int) -> Path:
-        return self.folder / layer / f"{index:06d}{'.json' if layer == 'keypoints' else '.png'}"
-
-    def _run(self, start: int) -> Path:
-        return self.folder / "frames" / f"{start:06d}.json"
-
-    def _load(self, layer: str, index: int) -> np.ndarray:
+    def load_layer(self, layer: str, index: int) -> np.ndarray:
+        """One layer of a frame. Raises UserError as `load` does."""
         path = self.path(layer, index)
         if layer == "keypoints":
             return read_points(path)
@@ -152,6 +144,12 @@ class Store:
         if layer == "mask" and stored.ndim == 3:  # as many programs save black and white
             stored = stored.max(-1)
         return decode_map(layer, stored, str(path))
+
+    def path(self, layer: str, index: int) -> Path:
+        return self.folder / layer / f"{index:06d}{'.json' if layer == 'keypoints' else '.png'}"
+
+    def _run(self, start: int) -> Path:
+        return self.folder / "frames" / f"{start:06d}.json"
 
 
 def read_points(path: Path) -> np.ndarray:
@@ -212,7 +210,7 @@ def _seen(entry: dict[str, Any]) -> Seen:
 def _read_known(path: Path) -> dict[str, Any]:
     try:
         known = _read_json(path)
-        return known if {"sha256", "stat", "width", "height"} <= known.keys() else {}
+        return known if {"sha256", "stat"} <= known.keys() else {}
     except (OSError, ValueError, AttributeError):
         return {}
 

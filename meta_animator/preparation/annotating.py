@@ -1,0 +1,273 @@
+"""Frames are decoded, people detected and annotated, and what was told goes to the `store`: the work of one process."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from meta_animator.annotators.base import Detection
+from meta_animator.data.versions import code_version
+from meta_animator.errors import UserError
+from meta_animator.preparation.cuts import CutFinder
+from meta_animator.preparation.follow import nearest
+from meta_animator.preparation.footage import Footage, Source
+from meta_animator.preparation.measures import measure
+from meta_animator.preparation.store import RUN, USER, Made, Seen, Store, digest, person_key
+
+TRANSPARENCY = "transparency"  # of a photo, whose outline is its mask
+OWN = (USER, TRANSPARENCY)  # who is not overruled by an annotator
+
+
+class Annotators(Protocol):
+    """What `annotators.sets.AnnotatorSet` is."""
+
+    layers: tuple[str, ...]
+    made_by: Mapping[str, str]
+
+    @property
+    def versions(self) -> Mapping[str, str]: ...
+
+    def detect(self, frames: Sequence[np.ndarray]) -> list[list[Detection]]: ...
+
+    def annotate(
+        self, frames: Sequence[np.ndarray], people: Sequence[Detection | None],
+        known: Sequence[Mapping[str, np.ndarray]] | None = None, only: Collection[str] | None = None,
+    ) -> list[dict[str, np.ndarray]]: ...  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Span:
+    """Work on frames `indices` of a source, ascending.
+
+    margin  frames (before, after) that are looked at for cuts only
+    rate    frames per second of the frames looked at; 0: a photo
+    people  whom to annotate, by frame; None: whoever is detected
+    """
+
+    source: Source
+    indices: tuple[int, ...]
+    margin: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    rate: float = 0.0
+    people: Mapping[int, Detection | None] | None = None
+
+
+class Rules:
+    """What makes what is known of a frame current, or out of date."""
+
+    def __init__(self, annotators: Annotators) -> None:
+        self.layers, self.versions = annotators.layers, dict(annotators.versions)
+        self.detector = digest(self.versions["people"])
+        self._cuts, self._measures = code_version(CutFinder), code_version(measure)
+
+    def cutter(self, rate: float) -> str:
+        return digest([self._cuts, round(rate, 3)]) if rate else ""
+
+    def seen(self, seen: Seen | None, rate: float) -> bool:
+        """Whether people and cuts are known."""
+        return seen is not None and seen.detector == self.detector and seen.cutter == self.cutter(rate)
+
+    def wanted(self, seen: Seen, person: Detection | None) -> dict[str, str]:
+        """{layer: what it is to be made from}, for those that are not the user's; a layer depends on the user's before it."""
+        keys: dict[str, str] = {}
+        for place, layer in enumerate(self.layers):
+            made = seen.layers.get(layer)
+            if person is None or (made is not None and made.by in OWN):
+                continue
+            before = {name: seen.layers[name].sha for name in self.layers[:place] if _is_own(seen, name)}
+            others = {name: sha for name, sha in before.items() if self.versions[name] != self.versions[layer]}
+            keys[layer] = digest([self.versions[layer], person_key(person), others])
+        return keys
+
+    def missing(self, seen: Seen, person: Detection | None) -> list[str]:
+        """The layers that are to be made, or made anew."""
+        wanted = self.wanted(seen, person)
+        return [layer for layer, key in wanted.items() if layer not in seen.layers or seen.layers[layer].key != key]
+
+    def surplus(self, seen: Seen, person: Detection | None) -> list[str]:
+        """The layers that no annotator gives any more, or of somebody who is not there."""
+        wanted = self.wanted(seen, person)
+        return [layer for layer, made in seen.layers.items() if made.by not in OWN and layer not in wanted]
+
+    def measured(self, seen: Seen, person: Detection | None) -> str:
+        """What the facts of a frame are to be measured from."""
+        return digest([self._measures, person_key(person), {name: made.sha for name, made in seen.layers.items()}])
+
+    def current(self, seen: Seen, person: Detection | None) -> bool:
+        done = not self.missing(seen, person) and not self.surplus(seen, person)
+        return done and seen.measured == self.measured(seen, person)
+
+
+class Worker:
+    """Does spans, one after the other."""
+
+    def __init__(self, annotators: Annotators, home: Path, tell: Callable[[int], None] = lambda frames: None) -> None:
+        """home: the folder of all stores; tell: is called with the number of frames done."""
+        self.annotators, self.home, self.tell = annotators, home, tell
+        self.rules = Rules(annotators)
+        self._open: Footage | None = None
+
+    def do(self, span: Span) -> str:
+        """Returns why a photo cannot be read, or "". Raises UserError for films that cannot, and files that do not fit."""
+        footage = self._footage(span.source)
+        try:
+            store = Store(self.home / span.source.name, footage.size)
+        except UserError as error:
+            if span.source.kind == "photo":
+                return str(error)
+            raise
+        if span.people is None:
+            self._see(footage, store, span)
+        else:
+            self._annotate_span(footage, store, span)
+        return ""
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def _see(self, footage: Footage, store: Store, span: Span) -> None:
+        """Detects people and cuts; annotates whoever is likely to be followed, so that most frames are decoded once."""
+        runs, wanted, last = Runs(store), set(span.indices), None
+        cuts = _Cuts(span.rate, runs) if span.rate else None
+        for some, frames in footage.read([*span.margin[0], *span.indices, *span.margin[1]]):
+            new = [k for k, index in enumerate(some) if index in wanted]
+            people: dict[int, Detection | None] = {}
+            for k, found in zip(new, self.annotators.detect([frames[k] for k in new]) if new else [], strict=True):
+                seen = runs.get(some[k])
+                seen.people, seen.detector = found, self.rules.detector
+                seen.cut, seen.cutter = False, self.rules.cutter(span.rate)
+                people[some[k]] = last = nearest(found, last)
+            if new:
+                self._annotate(footage, store, runs, [some[k] for k in new], [frames[k] for k in new], people)
+            for index, frame in zip(some, frames, strict=True):
+                if cuts is not None:
+                    cuts.add(index, frame, index in wanted)
+            runs.write(until=some[-1] if cuts is None else cuts.settled)
+            self.tell(len(new))
+        if cuts is not None:
+            cuts.finish()
+        runs.write()
+
+    def _annotate_span(self, footage: Footage, store: Store, span: Span) -> None:
+        runs = Runs(store)
+        for some, frames in footage.read(span.indices):
+            self._annotate(footage, store, runs, some, list(frames), span.people)
+            runs.write(until=some[-1])
+            self.tell(len(some))
+        runs.write()
+
+    def _annotate(
+        self, footage: Footage, store: Store, runs: "Runs", indices: list[int], frames: list[np.ndarray],
+        people: Mapping[int, Detection | None],
+    ) -> None:  # fmt: skip
+        """Makes what is missing of these frames, and measures them."""
+        todo: dict[int, list[str]] = {}
+        for index in indices:
+            seen, person = runs.get(index), people[index]
+            store.look(index, seen)
+            if "mask" in self.rules.missing(seen, person) and (alpha := footage.alpha()) is not None:
+                seen.layers["mask"] = store.save("mask", index, alpha, TRANSPARENCY, "")
+            missing = self.rules.missing(seen, person)
+            for layer in [*missing, *self.rules.surplus(seen, person)]:
+                runs.forget(index, layer)
+            if missing:
+                todo[index] = missing
+        runs.write_forgotten()
+        if todo:
+            self._ask(store, runs, todo, dict(zip(indices, frames, strict=True)), people)
+        for index, frame in zip(indices, frames, strict=True):
+            seen, person = runs.get(index), people[index]
+            if seen.measured != self.rules.measured(seen, person):
+                seen.facts = measure(frame, store.load(index, seen), person)
+                seen.measured = self.rules.measured(seen, person)
+
+    def _ask(
+        self, store: Store, runs: "Runs", todo: Mapping[int, list[str]], frames: Mapping[int, np.ndarray],
+        people: Mapping[int, Detection | None],
+    ) -> None:  # fmt: skip
+        known = [store.load(index, runs.get(index)) for index in todo]
+        only = {layer for missing in todo.values() for layer in missing}
+        answers = self.annotators.annotate([frames[i] for i in todo], [people[i] for i in todo], known, only)
+        for (index, missing), answer in zip(todo.items(), answers, strict=True):
+            seen = runs.get(index)
+            keys = self.rules.wanted(seen, people[index])
+            for layer in missing:
+                by = self.annotators.made_by[layer]
+                seen.layers[layer] = (
+                    store.save(layer, index, answer[layer], by, keys[layer]) if layer in answer else Made(by, keys[layer])
+                )
+
+    def _footage(self, source: Source) -> Footage:
+        if self._open is None or self._open.source != source:
+            self.close()
+            self._open = Footage(source)
+        return self._open
+
+
+class Runs:
+    """Runs of frames that are being worked on: read when first asked for, written when they are done with."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.open: dict[int, dict[int, Seen]] = {}
+        self._forgotten: set[int] = set()
+
+    def get(self, index: int) -> Seen:
+        start = index - index % RUN
+        if start not in self.open:
+            self.open[start] = self.store.read_run(start)
+        return self.open[start].setdefault(index, Seen())
+
+    def forget(self, index: int, layer: str) -> None:
+        """The layer is going to be made anew: until then nobody may take what lies there for the user's."""
+        if (made := self.get(index).layers.pop(layer, None)) is not None and made.sha:
+            self._forgotten.add(index)
+            self.store.path(layer, index).unlink(missing_ok=True)
+
+    def write_forgotten(self) -> None:
+        for start in {index - index % RUN for index in self._forgotten}:
+            self.store.write_run(start, self._known(start))
+        self._forgotten.clear()
+
+    def write(self, until: int | None = None) -> None:
+        """Writes and closes the runs that end before `until`, or all."""
+        for start in [start for start in self.open if until is None or start + RUN <= until]:
+            self.store.write_run(start, self._known(start))
+            del self.open[start]
+
+    def _known(self, start: int) -> dict[int, Seen]:
+        return {index: seen for index, seen in self.open[start].items() if seen.detector}
+
+
+class _Cuts:
+    """Notes in `runs` where scenes begin, among the frames that are wanted."""
+
+    def __init__(self, rate: float, runs: Runs) -> None:
+        self.finder, self.runs = CutFinder(rate), runs
+        self.numbers: list[tuple[int, bool]] = []  # of all frames added so far, and whether they are wanted
+
+    @property
+    def settled(self) -> int:
+        """The frame before which no cut is told any more."""
+        place = len(self.numbers) - self.finder.delay - 1
+        return self.numbers[place][0] if place >= 0 else 0
+
+    def add(self, index: int, frame: np.ndarray, wanted: bool) -> None:
+        self.numbers.append((index, wanted))
+        self._note(self.finder.add(frame))
+
+    def finish(self) -> None:
+        self._note(self.finder.finish())
+
+    def _note(self, cuts: list[int]) -> None:
+        for cut in cuts:
+            index, wanted = self.numbers[cut]
+            if wanted:
+                self.runs.get(index).cut = True
+
+
+def _is_own(seen: Seen, layer: str) -> bool:
+    return layer in seen.layers and seen.layers[layer].by in OWN

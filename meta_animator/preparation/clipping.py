@@ -1,0 +1,159 @@
+"""Clips of the data set, made from footage and what is known of its frames. What has not changed since is not made again."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meta_animator.data.figures import figure_of_points
+from meta_animator.data.layers import Layers
+from meta_animator.data.transforms import Box, crop_and_resize
+from meta_animator.data.versions import code_version
+from meta_animator.data.writer import encode_map
+from meta_animator.errors import UserError
+from meta_animator.media.images import write_image
+from meta_animator.preparation.crop import Cut, choose_box
+from meta_animator.preparation.footage import Footage, Source
+from meta_animator.preparation.store import RUN, Seen, Store, digest
+
+RECIPE = "recipe.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A clip that is to be in the data set.
+
+    indices  numbers of the frames in the source, in order; one that stands longer comes several times
+    layers   those that all of these frames have
+    sha      the source's content
+    """
+
+    id: str
+    source: Source
+    sha: str
+    indices: tuple[int, ...]
+    layers: tuple[str, ...]
+    fps: float
+    split: str = "train"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Built:
+    """A clip as it is on disk. part: the folder that is to become the clip's, None where it is the clip's already."""
+
+    plan: Plan
+    facts: dict[str, Any]
+    part: Path | None
+    made: int
+
+
+class Builder:
+    """Makes clips in hidden folders below `root`/clips."""
+
+    def __init__(self, root: Path, home: Path, cut: Cut, suffix: str) -> None:
+        """home: the folder of all stores; suffix: of the files of frames."""
+        self.root, self.home, self.cut, self.suffix = root, home, cut, suffix
+        self._version = code_version(crop_and_resize, choose_box, encode_map, figure_of_points)
+
+    def build(self, plan: Plan) -> Built:
+        """Raises UserError for files that do not fit the source."""
+        footage = Footage(plan.source)
+        try:
+            return self._build(plan, footage, Store(self.home / plan.source.name, footage.size))
+        finally:
+            footage.close()
+
+    def _build(self, plan: Plan, footage: Footage, store: Store) -> Built:
+        known = _seen_of(store, plan.indices)
+        points = [store.load_layer("keypoints", index) for index in plan.indices]
+        box, size = choose_box(figure_of_points(np.stack(points), footage.size), footage.size, self.cut)
+        key = digest([plan.sha, plan.indices, [round(v, 3) for v in box], size, plan.layers, self.suffix, self._version])
+        frames = [{layer: known[index].layers[layer].sha for layer in plan.layers} for index in plan.indices]
+        home, old = self.root / "clips" / plan.id, read_recipe(self.root / "clips" / plan.id)
+        if old["key"] == key and old["frames"] == frames:
+            return Built(plan=plan, facts=old["facts"], part=None, made=0)
+        part = home.with_name(f".{plan.id}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        kept = old["frames"] if old["key"] == key else []
+        made = 0
+        moved: list[np.ndarray] = []
+        for place, layers in enumerate(self._cut(plan, footage, store, frames, kept, box, size)):
+            moved.append(layers.keypoints)
+            made += self._write(part, home, place, layers, frames[place], kept[place] if kept else None)
+        facts = self._finish(part, plan, moved, size, known)
+        _write_recipe(part, {"key": key, "frames": frames, "facts": facts})
+        return Built(plan=plan, facts=facts, part=part, made=made)
+
+    def _cut(
+        self, plan: Plan, footage: Footage, store: Store, frames: list[dict], kept: list[dict], box: Box, size: tuple[int, int]
+    ) -> Iterator[Layers]:
+        """The layers of each frame, cut. Where a frame's picture is there already, it is black."""
+        black = np.zeros((*footage.size, 3), np.uint8)
+        pictures = iter([(plan.indices, [black] * len(plan.indices))]) if kept else footage.read(plan.indices)
+        place = 0
+        for some, pixels in pictures:
+            for index, frame in zip(some, pixels, strict=True):
+                changed = [n for n in plan.layers if n == "keypoints" or not kept or kept[place].get(n) != frames[place][n]]
+                layers = {name: store.load_layer(name, index) for name in changed}
+                yield crop_and_resize(Layers(frame=frame, **layers), box, size)
+                place += 1
+
+    def _write(self, part: Path, home: Path, place: int, layers: Layers, shas: dict[str, str], kept: dict | None) -> int:
+        """Writes or takes over the pictures of a frame; returns whether one was written."""
+        written = 0
+        for name in ("frame", *shas):
+            file = Path(name) / f"{place:06d}{self.suffix if name == 'frame' else '.png'}"
+            if name == "keypoints":
+                written |= kept is None or kept.get(name) != shas[name]
+            elif kept is not None and (name == "frame" or kept.get(name) == shas[name]):
+                (part / name).mkdir(parents=True, exist_ok=True)
+                os.link(home / file, part / file)
+            else:
+                write_image(part / file, encode_map(name, getattr(layers, name)))
+                written = 1
+        return int(written)
+
+    def _finish(
+        self, part: Path, plan: Plan, points: list[np.ndarray], size: tuple[int, int], known: dict[int, Seen]
+    ) -> dict[str, Any]:
+        """Writes the points; returns what the manifest says of the clip's files."""
+        about = {"width": size[1], "height": size[0], "fps": float(plan.fps)}
+        np.savez_compressed(part / "keypoints.npz", keypoints=np.stack(points).astype(np.float32), **about)
+        paths = {name: f"clips/{plan.id}/{name}" for name in ("frame", *plan.layers)}
+        paths["keypoints"] += ".npz"
+        makers = {name: Counter(known[index].layers[name].by for index in plan.indices) for name in plan.layers}
+        return {
+            "num_frames": len(plan.indices), "width": size[1], "height": size[0], "layers": paths,
+            "made_by": {name: counts.most_common(1)[0][0] for name, counts in makers.items()},
+        }  # fmt: skip
+
+
+def _seen_of(store: Store, indices: tuple[int, ...]) -> dict[int, Seen]:
+    runs = {start: store.read_run(start) for start in {index - index % RUN for index in indices}}
+    return {index: runs[index - index % RUN][index] for index in indices}
+
+
+def read_recipe(home: Path) -> dict[str, Any]:
+    """What a clip's folder was made from; nothing where it is not there, or not whole."""
+    try:
+        recipe = json.loads((home / RECIPE).read_text(encoding="utf-8"))
+        count, layers = recipe["facts"]["num_frames"], recipe["facts"]["layers"]
+        folders = [home / name for name in layers if name != "keypoints"]
+        if all(len(list(folder.iterdir())) == count for folder in folders) and (home / "keypoints.npz").is_file():
+            return {name: recipe[name] for name in ("key", "frames", "facts")}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return {"key": "", "frames": [], "facts": {}}
+
+
+def _write_recipe(home: Path, recipe: dict[str, Any]) -> None:
+    try:
+        (home / RECIPE).write_text(json.dumps(recipe), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{home / RECIPE}: cannot be written ({error.strerror})") from error

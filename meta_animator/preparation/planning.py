@@ -1,0 +1,185 @@
+"""From what is known of a source's frames to the clips it gives, and a record of every frame."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from meta_animator.annotators.base import Detection
+from meta_animator.errors import UserError
+from meta_animator.media.timeline import Timeline
+from meta_animator.preparation.annotating import OWN
+from meta_animator.preparation.clipping import Plan
+from meta_animator.preparation.follow import follow
+from meta_animator.preparation.footage import Footage, Source
+from meta_animator.preparation.records import FrameRecord
+from meta_animator.preparation.store import RUN, Seen, Store
+
+LONGEST = 1000  # frames of a clip: its box is one for all, and it is made at once
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wish:
+    """Which frames of a source are wanted.
+
+    indices  in order, repeated where one stands longer
+    fps      at which they are shown
+    heldout  (first, end) frames that are not trained on
+    """
+
+    source: Source
+    sha: str
+    indices: tuple[int, ...]
+    fps: float
+    times: Sequence[float] = ()
+    heldout: tuple[int, int] | None = None
+
+    @property
+    def rate(self) -> float:
+        """Frames per second that are looked at; 0 for a photo."""
+        return self.fps if self.source.kind == "clip" else 0.0
+
+    @property
+    def unique(self) -> list[int]:
+        return sorted(set(self.indices))
+
+
+def choose_frames(footage: Footage, fps: float | None) -> tuple[list[int], float]:
+    """(numbers of the frames to look at, their rate). Raises UserError for a rate that the film does not have."""
+    timeline, path = footage.timeline, footage.source.path
+    if footage.source.kind == "photo":
+        return [0], 1.0
+    if fps is not None and not 0 < fps <= timeline.rate * 1.01:
+        has = f"the video has {timeline.rate:g} frames per second"
+        raise UserError(f"--fps {fps:g}: {path}: {has}; expected more than 0 and at most that")
+    if fps is None and not timeline.steady:
+        print(f"note: {path}: {_unsteady(timeline)}")
+    return timeline.resampled(fps or 0.0)
+
+
+def runs_of(indices: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """(start of a run of the store, those of ascending `indices` that lie in it)."""
+    run: list[int] = []
+    for index in indices:
+        if run and index // RUN != run[0] // RUN:
+            yield run[0] - run[0] % RUN, run
+            run = []
+        run.append(index)
+    if run:
+        yield run[0] - run[0] % RUN, run
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """Consecutive frames without a cut: their numbers, what is known of them, whom to follow, and why not to keep them."""
+
+    indices: list[int]
+    seen: list[Seen]
+    people: list[Detection | None]
+    reasons: list[str]
+
+
+def scenes_of(wish: Wish, store: Store, layers: Sequence[str], look: bool = False) -> Iterator[Scene]:
+    """The scenes of a source, read as they are needed; none is longer than LONGEST frames. look: see `Store.look`."""
+    indices: list[int] = []
+    seen: list[Seen] = []
+    for start, run in runs_of(wish.unique):
+        known = store.read_run(start)
+        if look and any([store.look(index, known[index]) for index in run if index in known]):
+            store.write_run(start, known)
+        for index in run:
+            one = known.get(index, Seen())
+            if indices and (one.cut or len(indices) == LONGEST):
+                yield _scene(indices, seen)
+                indices, seen = [], []
+            indices.append(index)
+            seen.append(one)
+    if indices:
+        yield _scene(indices, seen)
+
+
+def plan_source(
+    wish: Wish, store: Store, layers: Sequence[str], least: int, records: list[FrameRecord]
+) -> Iterator[Plan]:
+    """The clips of a source; adds a record of each frame to `records`. least: frames of a film's clip."""
+    numbers: Counter[str] = Counter()
+    for scene in scenes_of(wish, store, layers):
+        reasons = [_reason(one, why, layers) for one, why in zip(scene.seen, scene.reasons, strict=True)]
+        for run, heldout in _kept_runs(scene.indices, reasons, wish.heldout):
+            if wish.source.kind == "clip" and len(run) < least:
+                for place in run:
+                    reasons[place] = f"alone: fewer than {least} good frames in a row"
+                continue
+            split = "heldout" if heldout else "train"
+            numbers[split] += 1
+            yield Plan(
+                id=_id(wish.source, split, numbers[split]), source=wish.source, sha=wish.sha, layers=tuple(layers),
+                indices=_repeated(wish.indices, {scene.indices[place] for place in run}), fps=wish.fps, split=split,
+            )  # fmt: skip
+        records += _records(wish, scene, reasons)
+
+
+def _scene(indices: list[int], seen: list[Seen]) -> Scene:
+    people, reasons = follow([one.people for one in seen])
+    return Scene(indices, seen, people, reasons)
+
+
+def _reason(seen: Seen, why: str, layers: Sequence[str]) -> str:
+    """Why a frame is not kept. Whoever gives a frame's points by hand says that somebody is there."""
+    if why and not _is_users(seen, "keypoints"):
+        return why
+    missing = [layer for layer in layers if layer not in seen.layers or not seen.layers[layer].sha]
+    return f"no {missing[0]} could be told" if missing else ""
+
+
+def _is_users(seen: Seen, layer: str) -> bool:
+    return layer in seen.layers and seen.layers[layer].by in OWN
+
+
+def _kept_runs(
+    indices: Sequence[int], reasons: Sequence[str], heldout: tuple[int, int] | None
+) -> list[tuple[list[int], bool]]:
+    """Runs of places without a reason against them, each with whether it is held out."""
+    runs: list[tuple[list[int], bool]] = []
+    before = None
+    for place, (index, reason) in enumerate(zip(indices, reasons, strict=True)):
+        out = heldout is not None and heldout[0] <= index < heldout[1]
+        if reason:
+            before = None
+            continue
+        if before != out:
+            runs.append(([], out))
+        runs[-1][0].append(place)
+        before = out
+    return runs
+
+
+def _repeated(indices: Sequence[int], kept: set[int]) -> tuple[int, ...]:
+    return tuple(index for index in indices if index in kept)
+
+
+def _id(source: Source, split: str, number: int) -> str:
+    """`walk`, `walk.2`, ... and `walk.heldout`, ...; names of sources have no dot."""
+    name = source.name if split == "train" else f"{source.name}.heldout"
+    return name if number == 1 else f"{name}.{number}"
+
+
+def _records(wish: Wish, scene: Scene, reasons: Sequence[str]) -> Iterator[FrameRecord]:
+    for index, seen, reason in zip(scene.indices, scene.seen, reasons, strict=True):
+        yield FrameRecord(
+            source=wish.source.name, index=index, time=float(wish.times[index]) if len(wish.times) else None,
+            kept=not reason, reason=reason, facts=seen.facts,
+            made_by={layer: made.by for layer, made in seen.layers.items() if made.sha},
+        )  # fmt: skip
+
+
+def _unsteady(timeline: Timeline) -> str:
+    gaps = timeline.times[1:] - timeline.times[:-1]
+    return (
+        f"{gaps.min():.3f} to {gaps.max():.3f} s between frames; taken at {timeline.rate:g} frames per second, repeated where "
+        "they stand longer (--fps gives another rate)"
+    )
+
+
+def store_of(home: Path, source: Source) -> Store:
+    return Store(home / source.name)

@@ -1,9 +1,14 @@
-"""Make a data set from a video or photos of one person.
+"""Make a data set from films and photos: people are found in them, annotated, cut out and stored.
 
-python scripts/prepare_data.py --input dance.mp4 --keypoints dance.npz --output data/dance --identity anna
+python scripts/prepare_data.py --input photos/ dance.mp4 --output data/anna --identity anna
+python scripts/prepare_data.py --check data/anna
+
+The same command again continues what was interrupted, and makes anew what depends on what has changed. Masks and keypoints lie in
+OUTPUT/annotated/: delete one to have it made again, replace one by a better one, and run the command again.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from meta_animator.cli import run
@@ -11,21 +16,38 @@ from meta_animator.cli import run
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", type=Path, nargs="+", required=True, help="a video, a folder of photos, or photos")
-    annotated = ".npz: keypoints (frames, 133, 3); mask: bits packed by row. For photos also a folder with NAME.npz for each"
-    parser.add_argument("--keypoints", type=Path, help=annotated)
-    parser.add_argument("--output", type=Path, required=True, help="the data-set folder to make")
+    films = "films and photos, and folders of them; a folder's sub-folders are people, by their names"
+    parser.add_argument("--input", type=Path, nargs="+", help=films)
+    parser.add_argument("--output", type=Path, help="the data-set folder to make")
     parser.add_argument("--identity", default="", help="the person's name; by default the name of the input")
     parser.add_argument("--prompt", default="", help="a description of the scene, for {description} in prompts")
+    sets = "who annotates: light, full, or with changes by name such as light,mask=sam2 (default: light)"
+    parser.add_argument("--annotators", default="light", help=sets)
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="a folder with the annotators' weights, looked into first")
+    parser.add_argument("--device", default="", help="where annotators run that can use a GPU (default: cuda if there is one)")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), help="crop around the person and scale to this"
     )
-    parser.add_argument("--fps", type=float, help="frames per second to keep of a video")
-    parser.add_argument(
-        "--heldout-frames", type=frame_range, metavar="A:B", help="frames A to B - 1 are not trained on"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace the data set that is there")
-    return parser.parse_args()
+    parser.add_argument("--no-crop", action="store_true", help="keep frames whole")
+    parser.add_argument("--longest", type=int, default=1024, help="pixels of the longer side at most, without --size; 0: all")
+    parser.add_argument("--fps", type=float, help="frames per second to keep of films")
+    parser.add_argument("--least", type=int, default=4, help="good frames in a row that make a clip, at least")
+    parser.add_argument("--frames", choices=("png", "jpg"), default="png", help="how frames are stored; jpg takes a tenth")
+    held = "frames A to B - 1 of the film, or photos by number, are not trained on"
+    parser.add_argument("--heldout-frames", type=frame_range, metavar="A:B", help=held)
+    parser.add_argument("--workers", type=int, default=0, help="processes (default: one per core; one on a GPU)")
+    parser.add_argument("--part", metavar="K/N", type=part_of, help="prepare the K-th of N shares, into OUTPUT/parts")
+    parser.add_argument("--join", action="store_true", help="make one manifest of the parts in OUTPUT")
+    parser.add_argument("--overwrite", action="store_true", help="replace the data set that is there, corrections included")
+    parser.add_argument("--check", type=Path, metavar="FOLDER", help="say all that is wrong with a data set, and nothing else")
+    annotated = "your own .npz: keypoints (frames, 133, 3); mask: bits packed by row. For photos also a folder of NAME.npz"
+    parser.add_argument("--keypoints", type=Path, help=annotated)
+    options = parser.parse_args()
+    if options.check is None and options.output is None:
+        parser.error("the following arguments are required: --output")
+    if options.check is None and options.input is None and not options.join:
+        parser.error("the following arguments are required: --input")
+    return options
 
 
 def frame_range(text: str) -> tuple[int, int]:
@@ -36,8 +58,68 @@ def frame_range(text: str) -> tuple[int, int]:
     return first, end
 
 
+def part_of(text: str) -> tuple[int, int]:
+    try:
+        part, count = (int(number) for number in text.split("/"))
+    except ValueError:
+        part = count = 0
+    if not 1 <= part <= count:
+        raise argparse.ArgumentTypeError(f"expected K/N with 1 <= K <= N, such as 3/16, got {text!r}")
+    return part, count
+
+
 def main() -> None:
     options = parse()
+    if options.check is not None:
+        check(options.check)
+    elif options.keypoints is not None:
+        annotated_by_the_user(options)
+    else:
+        footage(options)
+
+
+def check(folder: Path) -> None:
+    """Says every fault of a data set; exit code 2 where there is one."""
+    from meta_animator.preparation.check import check_folder
+
+    found = check_folder(folder)
+    for fault in found.faults:
+        print(f"error: {fault}", file=sys.stderr)
+    for note in found.notes:
+        print(f"note: {note}")
+    print(f"{folder}: {found.clips} clips and photos, {found.frames} frames, {found.people} people; {len(found.faults)} faults")
+    if found.faults:
+        sys.exit(2)
+
+
+def footage(options: argparse.Namespace) -> None:
+    """From films and photos alone."""
+    from meta_animator.preparation.crop import Cut
+    from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
+    from meta_animator.preparation.said import Bars, choose_annotators, say_summary, workers_of
+
+    annotators = choose_annotators(options.annotators, options.weights, options.device)
+    size = tuple(options.size) if options.size else None
+    config = FootageConfig(
+        inputs=options.input or (),
+        output=options.output,
+        identity=options.identity,
+        prompt=options.prompt,
+        cut=Cut(size=size, crop=not options.no_crop, longest=options.longest),
+        fps=options.fps,
+        heldout=options.heldout_frames,
+        least=options.least,
+        suffix=f".{options.frames}",
+        workers=workers_of(annotators, options.workers),
+        overwrite=options.overwrite,
+    )
+    with Bars() as bars:
+        summary = prepare_footage(config, annotators, bars)
+    say_summary(options.output, summary, annotators)
+
+
+def annotated_by_the_user(options: argparse.Namespace) -> None:
+    """A film or photos of one person with the user's keypoints."""
     from tqdm import tqdm
 
     from meta_animator.preparation.prepare import PrepareConfig, prepare

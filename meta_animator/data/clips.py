@@ -38,6 +38,7 @@ _points = Recent(POINTS_KEPT, weigh=lambda points: points.nbytes)
 class Clip:
     """A clip or photo; `layers` and `conditions` map names to paths inside `folder`.
 
+    `made_by`: {layer: name of the annotator that made it in most of the frames}, as far as it is known.
     `times`: seconds (num_frames,) at which the frames are shown, where that is not at a constant rate.
     `video_reader`: the library that reads its films.
     Conditions that were drawn beforehand take the place of those drawn from layers. A clip without the frame layer
@@ -56,6 +57,7 @@ class Clip:
     prompt: str = ""
     kind: Literal["clip", "photo"] = "clip"
     split: Literal["train", "heldout"] = "train"
+    made_by: dict[str, str] = dataclasses.field(default_factory=dict)
     video_reader: Literal["pyav", "decord"] = "pyav"
     times: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
     _memory: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)

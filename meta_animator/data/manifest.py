@@ -1,7 +1,8 @@
 """Reading `manifest.jsonl`, the table of contents of a data set: one JSON object per line and clip.
 
 {"id", "identity", "prompt", "fps", "num_frames", "width", "height", "kind": "clip"|"photo",
- "layers": {"frame": "clips/<id>/frame", ...}, "conditions": {"<task>": ...}, "split": "train"|"heldout"}
+ "layers": {"frame": "clips/<id>/frame", ...}, "conditions": {"<task>": ...}, "split": "train"|"heldout",
+ "made_by": {"<layer>": "<annotator>", ...}}
 Paths are relative to the manifest's folder and stay inside it. `clips.py` says how each layer is stored.
 """
 
@@ -30,7 +31,7 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
     "id": str, "identity": str, "fps": (int, float), "num_frames": int, "width": int, "height": int, "kind": str,
     "layers": dict,
 }  # fmt: skip
-OPTIONAL: dict[str, type | tuple[type, ...]] = {"prompt": str, "conditions": dict, "split": str}
+OPTIONAL: dict[str, type | tuple[type, ...]] = {"prompt": str, "conditions": dict, "split": str, "made_by": dict}
 CHOICES = {"kind": ("clip", "photo"), "split": ("train", "heldout")}
 
 
@@ -129,6 +130,9 @@ def _check_values(entry: dict[str, Any]) -> None:
     for layer in entry["layers"]:
         if layer not in LAYER_NAMES:
             raise UserError(f"unknown layer {layer!r}; layers are {', '.join(LAYER_NAMES)}")
+    for layer, name in entry.get("made_by", {}).items():
+        if layer not in LAYER_NAMES or not isinstance(name, str):
+            raise UserError(f"'made_by' says {json.dumps({layer: name})[:60]}; expected a layer and the name of its annotator")
     for task in entry.get("conditions", {}):
         find_condition(task)
     if "frame" not in entry["layers"] and "keypoints" not in entry["layers"] and not entry.get("conditions"):

@@ -3,7 +3,6 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from meta_animator.annotators.base import Detection
 from meta_animator.errors import UserError
@@ -180,6 +179,3 @@ def _unsteady(timeline: Timeline) -> str:
         "they stand longer (--fps gives another rate)"
     )
 
-
-def store_of(home: Path, source: Source) -> Store:
-    return Store(home / source.name)

@@ -8,6 +8,7 @@ from typing import Any
 
 from meta_animator.training.signals import leave_signals_to_the_loop
 
+WORTH = 48  # frames for which processes are started
 AHEAD = 2  # jobs per process that are given out before their turn
 
 
@@ -20,9 +21,12 @@ class Pool:
         self._own: Any = None
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
 
-    def map(self, method: str, jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        """(job, answer of `method` of what was made), as they are done. Raises what the method raises."""
-        if self.workers < 2:
+    def map(self, method: str, jobs: Iterable[Any], frames: int) -> Iterator[tuple[Any, Any]]:
+        """(job, answer of `method` of what was made), as they are done. frames: in all jobs; few are done here at once.
+
+        Raises what the method raises.
+        """
+        if self.workers < 2 or (frames < WORTH and self._pool is None):
             self._own = self._own if self._own is not None else self.make(*self.arguments)
             for job in jobs:
                 yield job, getattr(self._own, method)(job)

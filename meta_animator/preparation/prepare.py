@@ -64,8 +64,7 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
 
     Raises UserError for inputs that cannot be read, or keypoints and masks that do not belong to them.
     """
-    if config.size and not all(SMALLEST <= side <= LARGEST for side in config.size):
-        raise UserError(f"--size {config.size[0]} {config.size[1]}: expected height and width, {SMALLEST} to {LARGEST} pixels")
+    check_size(config.size)
     photos = find_photos(config.inputs)
     source = Photos(photos, config.keypoints, config.given) if photos else Film(config.inputs[0], config.keypoints, config.given)
     name = _name(config.inputs)
@@ -99,6 +98,12 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
         tasks = write_sheets(writer.staging / "sheets", [samples[index] for index in sorted(samples)], title=identity)
     out = sum(len(indices) for indices, heldout in runs if heldout)
     return Summary(done, out, source.skipped, source.empty, tasks, source.num_frames, source.notes())
+
+
+def check_size(size: tuple[int, int] | None) -> None:
+    """Raises UserError for a (height, width) that no frame can have."""
+    if size and not all(SMALLEST <= side <= LARGEST for side in size):
+        raise UserError(f"--size {size[0]} {size[1]}: expected height and width, {SMALLEST} to {LARGEST} pixels")
 
 
 def write_sheets(folder: Path, samples: Sequence[tuple[str, Layers]], title: str = "") -> list[str]:

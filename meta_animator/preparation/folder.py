@@ -1,0 +1,97 @@
+"""A data-set folder that is worked on: valid at any time, with all clips that are complete."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from meta_animator.data.writer import MANIFEST
+from meta_animator.errors import UserError
+from meta_animator.files import whole_file
+from meta_animator.preparation.clipping import Built
+
+ANNOTATED = "annotated"
+PARTS = "parts"
+SOON = 1.0  # seconds after which new clips come into the manifest at the latest
+
+
+class DataFolder:
+    """The clips and the manifest of a folder."""
+
+    def __init__(self, folder: Path, overwrite: bool = False) -> None:
+        """Raises UserError where `folder` holds something that was not made here, unless a data set is to be overwritten."""
+        self.folder = folder
+        _check_target(folder, overwrite)
+        try:
+            (folder / ANNOTATED).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+        for part in (folder / "clips").glob(".*.part"):
+            shutil.rmtree(part, ignore_errors=True)
+        self.entries = read_entries(folder)
+        self._written = 0.0
+
+    def add(self, built: Built, prompt: str) -> None:
+        """Takes a clip in, in the place of an older one of that name."""
+        plan, home = built.plan, self.folder / "clips" / built.plan.id
+        entry = {"id": plan.id, "identity": plan.source.identity, "prompt": prompt, "fps": float(plan.fps)}
+        entry |= {"kind": plan.source.kind, "split": plan.split} | built.facts
+        if built.part is not None:
+            if self.entries.pop(plan.id, None) is not None:
+                self.write()
+            shutil.rmtree(home, ignore_errors=True)
+            built.part.rename(home)
+        elif self.entries.get(plan.id) == entry:
+            return
+        self.entries[plan.id] = entry
+        if time.monotonic() - self._written > SOON:
+            self.write()
+
+    def finish(self, ids: Iterable[str]) -> None:
+        """Leaves these clips, in this order, and nothing of others."""
+        self.entries = {id: self.entries[id] for id in ids}
+        self.write()
+        for home in (self.folder / "clips").glob("*"):
+            if home.name not in self.entries:
+                shutil.rmtree(home, ignore_errors=True)
+
+    def write(self) -> None:
+        write_entries(self.folder, self.entries.values())
+        self._written = time.monotonic()
+
+
+def read_entries(folder: Path) -> dict[str, dict[str, Any]]:
+    """The lines of a manifest by id; none where there is none that can be read."""
+    try:
+        lines = (folder / MANIFEST).read_text(encoding="utf-8").split("\n")
+        return {entry["id"]: entry for entry in map(json.loads, filter(str.strip, lines))}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def write_entries(folder: Path, entries: Iterable[dict[str, Any]]) -> None:
+    """Writes the manifest whole, where it changes; without entries there is none."""
+    text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+    path = folder / MANIFEST
+    if not text:
+        path.unlink(missing_ok=True)
+    elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+        with whole_file(path) as part:
+            part.write_text(text, encoding="utf-8")
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is a file; give the name of a new folder")
+    held = [path.name for path in folder.iterdir()]
+    if not held or ({ANNOTATED, PARTS} & set(held) and not overwrite):
+        return
+    if not overwrite:
+        raise UserError(f"{folder}: exists and is not empty; choose another folder or add --overwrite")
+    if not {ANNOTATED, MANIFEST, PARTS} & set(held):
+        raise UserError(f"{folder}: holds other things than a data set and is not replaced; choose another")
+    shutil.rmtree(folder)

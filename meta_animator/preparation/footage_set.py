@@ -1,0 +1,239 @@
+"""From films and photos alone to a data set: people found, annotated, selected, cut and stored; what is done already stays."""
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meta_animator.data.clips import Clip
+from meta_animator.data.manifest import read_manifest
+from meta_animator.errors import UserError
+from meta_animator.preparation.annotating import Annotators, Rules, Span, Worker
+from meta_animator.preparation.clipping import Builder, Plan
+from meta_animator.preparation.crop import Cut
+from meta_animator.preparation.folder import ANNOTATED, DataFolder
+from meta_animator.preparation.footage import Footage, Source, find_sources
+from meta_animator.preparation.planning import Wish, choose_frames, plan_source, runs_of, scenes_of
+from meta_animator.preparation.pool import Pool
+from meta_animator.preparation.prepare import SHEET_FRAMES, check_size, write_sheets
+from meta_animator.preparation.records import FrameRecord, count_reasons
+from meta_animator.preparation.store import RUN, Store
+from meta_animator.training.lock import lock_folder
+
+SPAN = 4 * RUN  # frames that a process is given at once
+MARGIN = 40  # frames beside them that are looked at for cuts
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FootageConfig:
+    """What to make from what.
+
+    inputs    films, photos, and folders of them; a folder's sub-folders are people
+    identity  of whom is in no sub-folder; by default the input's name
+    fps       frames per second to keep of films; None keeps all
+    heldout   (first, end) frame numbers of the only film, or of the photos, kept out of training
+    least     frames of a film's clip at least
+    suffix    of the files of frames, .png or .jpg
+    workers   processes
+    """
+
+    inputs: Sequence[Path]
+    output: Path
+    identity: str = ""
+    prompt: str = ""
+    cut: Cut = Cut()
+    fps: float | None = None
+    heldout: tuple[int, int] | None = None
+    least: int = 4
+    suffix: str = ".png"
+    workers: int = 1
+    overwrite: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FootageSummary:
+    """What was made. records: of all frames that were looked at; broken: {file: why it cannot be read}."""
+
+    clips: list[Clip]
+    tasks: list[str]
+    records: list[FrameRecord]
+    broken: dict[str, str]
+    made: int
+
+    @property
+    def frames(self) -> int:
+        return sum(clip.num_frames for clip in self.clips)
+
+    @property
+    def heldout(self) -> int:
+        return sum(clip.num_frames for clip in self.clips if clip.split == "heldout")
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        return count_reasons(self.records)
+
+
+def prepare_footage(
+    config: FootageConfig, annotators: Annotators, progress: Progress = lambda what, done, of: None,
+    sources: Sequence[Source] | None = None,
+) -> FootageSummary:  # fmt: skip
+    """Makes, continues or brings up to date the data set. `progress(what, frames done, of)` is called as it goes.
+
+    sources: those to take in the place of the inputs'. Raises UserError for inputs of which nothing can be read or kept, and for
+    files of the user that do not fit.
+    """
+    check_size(config.cut.size)
+    sources = find_sources(config.inputs, config.identity) if sources is None else sources
+    folder = DataFolder(config.output, config.overwrite)
+    with lock_folder(config.output):
+        home = config.output / ANNOTATED
+        broken: dict[str, str] = {}
+        wishes = _heldout(list(_open_all(sources, home, config, broken)), config.heldout)
+        rules = Rules(annotators)
+        with Pool(config.workers, Worker, annotators, home) as pool:
+            _see(pool, wishes, home, rules, broken, progress)
+            wishes = [wish for wish in wishes if str(wish.source.path) not in broken]
+            _annotate(pool, wishes, home, rules, progress)
+        records: list[FrameRecord] = []
+        plans = [plan for wish in wishes for plan in plan_source(wish, _store(home, wish), rules.layers, config.least, records)]
+        if not plans:
+            raise UserError(_nothing(config, records, broken))
+        with Pool(config.workers, Builder, config.output, home, config.cut, config.suffix) as pool:
+            made = _build(pool, plans, folder, config, progress)
+    clips = read_manifest(config.output)
+    tasks = write_sheets(config.output / "sheets", list(_samples(clips)), title=config.output.name)
+    return FootageSummary(clips=clips, tasks=tasks, records=records, broken=broken, made=made)
+
+
+def _open_all(sources: Sequence[Source], home: Path, config: FootageConfig, broken: dict[str, str]) -> Iterator[Wish]:
+    """What is wanted of each source that can be read."""
+    films = [source for source in sources if source.kind == "clip"]
+    if config.fps is not None and not films:
+        raise UserError("--fps is for videos; photos have no frame rate")
+    for source in sources:
+        footage = Footage(source)
+        try:
+            sha = Store(home / source.name).open_for(source.path)
+            times = footage.timeline.times if source.kind == "clip" else ()
+        except UserError as error:
+            if len(sources) == 1:
+                raise
+            broken[str(source.path)] = str(error)
+            continue
+        indices, fps = choose_frames(footage, config.fps)
+        yield Wish(source=source, sha=sha, indices=tuple(indices), fps=fps, times=times)
+
+
+def _heldout(wishes: list[Wish], heldout: tuple[int, int] | None) -> list[Wish]:
+    """With the frames of the only film, or the photos, that are kept out of training."""
+    if heldout is None:
+        return wishes
+    first, end = heldout
+    films = [wish for wish in wishes if wish.source.kind == "clip"]
+    if films and len(wishes) > 1:
+        raise UserError(f"--heldout-frames {first}:{end}: is for one video, or for photos; there are {len(wishes)} sources")
+    numbers = wishes[0].unique if films else range(len(wishes))
+    count = len(wishes[0].times) if films else len(wishes)
+    if not 0 <= first < end <= count:
+        expected = f"expected A:B with 0 <= A < B <= {count}, the frames there are"
+        raise UserError(f"--heldout-frames {first}:{end}: {expected}")
+    inside = [first <= number < end for number in numbers]
+    if not any(inside) or all(inside):
+        what = "train on" if all(inside) else "hold out"
+        raise UserError(f"--heldout-frames {first}:{end}: leaves no frame to {what}")
+    if films:
+        return [dataclasses.replace(wishes[0], heldout=heldout)]
+    return [dataclasses.replace(wish, heldout=(0, 1) if out else None) for wish, out in zip(wishes, inside, strict=True)]
+
+
+def _see(
+    pool: Pool, wishes: Sequence[Wish], home: Path, rules: Rules, broken: dict[str, str], progress: Progress
+) -> None:
+    """Everybody in all frames is detected, and mostly annotated."""
+    spans = [span for wish in wishes for span in _unseen(wish, _store(home, wish), rules)]
+    total, done = sum(len(span.indices) for span in spans), 0
+    for span, error in pool.map("do", spans, total):
+        if error:
+            broken[str(span.source.path)] = error
+        done += len(span.indices)
+        progress("looking for people", done, total)
+
+
+def _unseen(wish: Wish, store: Store, rules: Rules) -> Iterator[Span]:
+    unique = wish.unique
+    todo: list[int] = []
+    for start, run in runs_of(unique):
+        known = store.read_run(start)
+        if not all(rules.seen(known.get(index), wish.rate) for index in run):
+            todo += run
+    for indices in _pieces(todo, unique):
+        first, last = unique.index(indices[0]), unique.index(indices[-1])
+        margin = tuple(unique[max(0, first - MARGIN) : first]), tuple(unique[last + 1 : last + 1 + MARGIN])
+        yield Span(source=wish.source, indices=tuple(indices), margin=margin, rate=wish.rate)
+
+
+def _annotate(pool: Pool, wishes: Sequence[Wish], home: Path, rules: Rules, progress: Progress) -> None:
+    """What is missing, of the people who are followed, is annotated."""
+    spans = [span for wish in wishes for span in _stale(wish, _store(home, wish), rules)]
+    total, done = sum(len(span.indices) for span in spans), 0
+    for span, _ in pool.map("do", spans, total):
+        done += len(span.indices)
+        progress("annotating", done, total)
+
+
+def _stale(wish: Wish, store: Store, rules: Rules) -> Iterator[Span]:
+    for scene in scenes_of(wish, store, rules.layers, look=True):
+        people = dict(zip(scene.indices, scene.people, strict=True))
+        stale = [i for i, seen in zip(scene.indices, scene.seen, strict=True) if not rules.current(seen, people[i])]
+        for indices in _pieces(stale, scene.indices):
+            yield Span(source=wish.source, indices=tuple(indices), people={index: people[index] for index in indices})
+
+
+def _pieces(todo: Sequence[int], everything: Sequence[int]) -> Iterator[list[int]]:
+    """`todo` in pieces without gaps in `everything`, of at most SPAN."""
+    after = dict(itertools.pairwise(everything))
+    piece: list[int] = []
+    for index in todo:
+        if piece and (after.get(piece[-1]) != index or len(piece) == SPAN):
+            yield piece
+            piece = []
+        piece.append(index)
+    if piece:
+        yield piece
+
+
+def _build(pool: Pool, plans: Sequence[Plan], folder: DataFolder, config: FootageConfig, progress: Progress) -> int:
+    """Makes the clips that are not as they should be; returns the number of frames that were written."""
+    total, done, made = sum(len(plan.indices) for plan in plans), 0, 0
+    for plan, built in pool.map("build", plans, total):
+        folder.add(built, config.prompt)
+        made, done = made + built.made, done + len(plan.indices)
+        progress("storing frames", done, total)
+    folder.finish([plan.id for plan in plans])
+    return made
+
+
+def _samples(clips: Sequence[Clip]) -> Iterator[tuple[str, Any]]:
+    """Frames for sheets, spread over all clips."""
+    frames = [(clip, index) for clip in clips for index in range(clip.num_frames)]
+    for place in sorted({round(k) for k in np.linspace(0, len(frames) - 1, min(SHEET_FRAMES, len(frames)))}):
+        clip, index = frames[place]
+        where = clip.id if clip.num_frames == 1 else f"{clip.id} {index}"
+        yield f"{where}{' (held out)' if clip.split == 'heldout' else ''}", clip.load(index)
+
+
+def _store(home: Path, wish: Wish) -> Store:
+    return Store(home / wish.source.name)
+
+
+def _nothing(config: FootageConfig, records: Sequence[FrameRecord], broken: dict[str, str]) -> str:
+    if not records:
+        return next(iter(broken.values()))
+    reasons = Counter(record.reason for record in records).most_common(3)
+    why = ", ".join(f"{reason} ({count})" for reason, count in reasons)
+    return f"{config.inputs[0]}: none of {len(records)} frames can be kept: {why}"

@@ -1,0 +1,107 @@
+"""What preparation says before, during and after its work."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from meta_animator import published
+from meta_animator.annotators.sets import ANNOTATORS, AnnotatorSet
+from meta_animator.data.conditions import CONDITIONS
+from meta_animator.preparation.footage_set import FootageSummary
+
+SHOWN = 6  # sources that are named at most
+
+
+class Bars:
+    """A progress bar for each kind of work, with the time left; a context manager, and called as `footage_set.Progress`."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._what = ""
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        from tqdm import tqdm
+
+        if what != self._what:
+            self.close()
+            self._bar, self._what = tqdm(total=of, desc=what, unit="frame", dynamic_ncols=True, disable=None), what
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._what = None, ""
+
+    def __enter__(self) -> "Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def choose_annotators(choice: str, weights: Path | None, device: str = "") -> AnnotatorSet:
+    """The set that is asked for; says what is not free for every use, and what has to be fetched first.
+
+    Raises UserError for names that are not there.
+    """
+    chosen = AnnotatorSet(choice, weights, device=device or _device(choice))
+    for note in chosen.licence_notes:
+        print(f"note: {note}")
+    names = list(dict.fromkeys(weight for name in chosen.names for weight in ANNOTATORS[name].weights))
+    missing = [name for name in names if not _is_here(name, weights)]
+    if missing:
+        size = sum(published.published()[name].size for name in missing) / 1e6
+        where = published.cache_folder()
+        print(f"note: first use of these annotators: {len(missing)} networks ({size:.0f} MB) are fetched to {where}")
+    return chosen
+
+
+def workers_of(chosen: AnnotatorSet, wanted: int) -> int:
+    """Processes: as many as are wanted, or one per core, or on a GPU one."""
+    if wanted:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if chosen.device == "cpu" else 1
+
+
+def say_summary(folder: Path, summary: FootageSummary, chosen: AnnotatorSet) -> None:
+    """What was made, what was left out and why, and what to look at."""
+    people = list(dict.fromkeys(clip.identity for clip in summary.clips))
+    photos = sum(clip.kind == "photo" for clip in summary.clips)
+    what = f"{len(summary.clips) - photos} clips and {photos} photos"
+    who = ", ".join(people[:SHOWN]) + (", ..." if len(people) > SHOWN else "")
+    print(f"{folder}: {summary.frames} frames ({summary.heldout} held out) in {what} of {len(people)} people ({who})")
+    print(f"tasks: {', '.join(summary.tasks)}")
+    for line in left_off(summary.tasks, chosen.missing):
+        print(f"left off: {line}")
+    if summary.reasons:
+        rejected = sum(summary.reasons.values())
+        print(f"rejected: {rejected} of {len(summary.records)} frames:")
+        for reason, count in summary.reasons.items():
+            print(f"  {count} {reason}")
+    for path, error in summary.broken.items():
+        print(f"note: left out {error if error.startswith(path) else f'{path}: {error}'}")
+    print(f"look at {folder / 'sheets' / 'overview.png'}; correct what is wrong in {folder / 'annotated'} and run this again")
+
+
+def left_off(tasks: list[str], missing: dict[str, str]) -> list[str]:
+    """A line for each task that cannot be shown, with what it lacks."""
+    lines = []
+    for name, task in CONDITIONS.items():
+        lacking = [layer for layer in task.needs if layer in missing]
+        if name not in tasks and lacking:
+            lines.append(f"{name}, which needs {lacking[0]}: {missing[lacking[0]]}")
+    return lines
+
+
+def _is_here(name: str, weights: Path | None) -> bool:
+    place = published.published()[name].place
+    return any((root / place).exists() for root in (weights, published.cache_folder()) if root is not None)
+
+
+def _device(choice: str) -> str:
+    if choice.split(",")[0] == "light" and "=" not in choice:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

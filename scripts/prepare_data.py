@@ -21,7 +21,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="the data-set folder to make")
     parser.add_argument("--identity", default="", help="the person's name; by default the name of the input")
     parser.add_argument("--prompt", default="", help="a description of the scene, for {description} in prompts")
-    sets = "who annotates: light, full, or with changes by name such as light,mask=sam2 (default: light)"
+    sets = "who annotates: light (default), full, either with changes by name such as light,mask=sam2, or none: frames alone"
     parser.add_argument("--annotators", default="light", help=sets)
     parser.add_argument("--weights", type=Path, metavar="DIR", help="a folder with the annotators' weights, looked into first")
     parser.add_argument("--device", default="", help="where annotators run that can use a GPU (default: cuda if there is one)")
@@ -72,7 +72,7 @@ def main() -> None:
     options = parse()
     if options.check is not None:
         check(options.check)
-    elif options.keypoints is not None:
+    elif options.keypoints is not None or options.annotators == "none":
         annotated_by_the_user(options)
     else:
         footage(options)
@@ -119,7 +119,7 @@ def footage(options: argparse.Namespace) -> None:
 
 
 def annotated_by_the_user(options: argparse.Namespace) -> None:
-    """A film or photos of one person with the user's keypoints."""
+    """A film or photos of one person with the user's keypoints, or with nothing at all."""
     from tqdm import tqdm
 
     from meta_animator.preparation.prepare import PrepareConfig, prepare

@@ -129,7 +129,7 @@ class Clip:
         relative = self.layers[name]
         if name == "keypoints":
             path = self.folder / relative
-            return _points.get(path, lambda: read_keypoints(path))[index].copy()
+            return _points.get((path, path.stat().st_mtime_ns), lambda: read_keypoints(path))[index].copy()
         if name == "frame":
             return self._fitting(self._picture(relative, index), name, index)
         stored = self._fitting(read_map(picture_path(self.folder / relative, index)), name, index)

@@ -9,6 +9,7 @@ Paths are relative to the manifest's folder and stay inside it. `clips.py` says 
 import json
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from meta_animator.media.images import IMAGE_SUFFIXES
 from meta_animator.media.probe import probe_video
 from meta_animator.media.timeline import check_fps
 
-__all__ = ["MANIFEST", "Clip", "DatasetWriter", "driving_clip", "find_clip", "read_manifest"]
+__all__ = ["MANIFEST", "Clip", "DatasetWriter", "driving_clip", "find_clip", "read_lines", "read_manifest"]
 
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "id": str, "identity": str, "fps": (int, float), "num_frames": int, "width": int, "height": int, "kind": str,
@@ -46,20 +47,13 @@ def read_manifest(folder: str | Path) -> list[Clip]:
 
     Raises UserError that names the manifest's line for anything else.
     """
-    folder = folder if is_url(folder) else Path(folder)
-    packed = is_url(folder) or (is_sharded(folder) and not (folder / MANIFEST).is_file())
-    manifest, lines = (f"{folder}/{INDEX}", read_index(folder).split("\n")) if packed else _read_lines(folder / MANIFEST)
+    manifest = manifest_of(folder)
     clips: dict[str, Clip] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            clip = _parse(folder, line, packed)
-            if clip.id in clips:
-                raise UserError(f"id {clip.id!r} is used twice; every clip needs its own")
-            _check_files(clip)
-        except UserError as error:
-            raise UserError(f"{manifest}, line {number}: {error}") from error
+    for number, clip in read_lines(folder):
+        if isinstance(clip, Clip) and clip.id in clips:
+            clip = UserError(f"id {clip.id!r} is used twice; every clip needs its own")
+        if isinstance(clip, UserError):
+            raise UserError(f"{manifest}, line {number}: {clip}") from clip
         clips[clip.id] = clip
     if not clips:
         raise UserError(f"{manifest}: is empty; expected one JSON object per line")
@@ -74,6 +68,28 @@ def read_manifest(folder: str | Path) -> list[Clip]:
     return list(clips.values())
 
 
+def manifest_of(folder: str | Path) -> str:
+    """The name of the file that lists the clips of a data set."""
+    packed = is_url(folder) or (is_sharded(folder) and not (Path(folder) / MANIFEST).is_file())
+    return f"{folder}/{INDEX}" if packed else str(Path(folder) / MANIFEST)
+
+
+def read_lines(folder: str | Path) -> Iterator[tuple[int, Clip | UserError]]:
+    """(number, clip or what is wrong with it) of each line of the manifest. Raises UserError where there is none to read."""
+    folder = folder if is_url(folder) else Path(folder)
+    packed = manifest_of(folder) == f"{folder}/{INDEX}"
+    for number, line in enumerate(read_index(folder).split("\n") if packed else _read_lines(folder / MANIFEST), 1):
+        if not line.strip():
+            continue
+        try:
+            clip = _parse(folder, line, packed)
+            _check_files(clip)
+        except UserError as error:
+            yield number, error
+        else:
+            yield number, clip
+
+
 def find_clip(folder: str | Path, id: str) -> Clip:
     """The clip of this id, or for an empty one the first. Raises UserError with the ids that are there."""
     clips = read_manifest(folder)
@@ -83,12 +99,12 @@ def find_clip(folder: str | Path, id: str) -> Clip:
     raise UserError(f"{folder}: has no clip '{id}'; it has: {', '.join(clip.id for clip in clips)}")
 
 
-def _read_lines(manifest: Path) -> tuple[Path, list[str]]:
+def _read_lines(manifest: Path) -> list[str]:
     if not manifest.is_file():
         raise UserError(f"{manifest}: no such file; expected a data-set folder made by scripts/prepare_data.py")
     refuse_impostor(manifest)
     try:
-        return manifest, manifest.read_text(encoding="utf-8-sig").split("\n")
+        return manifest.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{manifest}: cannot be read as UTF-8 text") from error
 

@@ -1,0 +1,240 @@
+"""From footage to a data set with annotators that need no networks: complete, continued, corrected."""
+
+import json
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from meta_animator.data.manifest import read_manifest
+from meta_animator.errors import UserError
+from meta_animator.media.images import read_image, read_map, write_image
+from meta_animator.preparation import footage_set
+from meta_animator.preparation.crop import Cut
+from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
+from meta_animator.preparation.store import RUN
+from tests.preparation.fakes import FakeAnnotators, film, is_red, picture
+
+TASKS = ["dwpose", "pose_hamer", "fg_inpainting", "bg_outpainting", "canny", "blurred"]
+
+
+def prepare(inputs, output, annotators=None, progress=lambda *_: None, **changes):
+    """(summary, annotators) of a preparation of inputs, with the fakes."""
+    annotators = annotators or FakeAnnotators()
+    config = FootageConfig(inputs=[inputs] if isinstance(inputs, Path) else inputs, output=output, **changes)
+    return prepare_footage(config, annotators, progress), annotators
+
+
+def files_of(folder: Path, *, times: bool = False) -> dict:
+    """What each file of a data set holds, or when it was written."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (".lock", "source.json")]
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns if times else path.read_bytes()
+        for path in files if not (times and path.parent.name == "sheets")
+    }  # fmt: skip
+
+
+def test_films_and_photos_of_several_people_become_one_data_set(tmp_path):
+    home = tmp_path / "in"
+    (home / "ben").mkdir(parents=True)
+    film(home / "ben" / "walk.mp4", 20, hidden=(5, 6), cuts=(12,))
+    write_image(home / "ben" / "walk.jpg", picture(50))
+    outline = np.zeros((96, 128), np.uint8)
+    outline[4:92, 36:74] = 255
+    Image.fromarray(np.dstack([picture(40), outline])).save(home / "cut out.png")
+    write_image(home / "nobody.png", picture(person=False))
+    seen = []
+    summary, _ = prepare(home, tmp_path / "out", progress=lambda *done: seen.append(done), identity="anna")
+    clips = {clip.id: clip for clip in read_manifest(tmp_path / "out")}
+    assert {id: (c.identity, c.kind, c.num_frames) for id, c in clips.items()} == {
+        "cut_out": ("anna", "photo", 1), "ben-walk-mp4": ("ben", "clip", 12), "ben-walk-mp4.2": ("ben", "clip", 8),
+        "ben-walk-jpg": ("ben", "photo", 1),
+    }  # fmt: skip
+    assert summary.tasks == TASKS and summary.frames == 22 and sum(summary.reasons.values()) == 1
+    assert [(r.source, r.kept) for r in summary.records if not r.kept] == [("nobody", False)]
+    walk = clips["ben-walk-mp4"]
+    assert walk.made_by == {"keypoints": "points", "mask": "redness"} and walk.fps == 10
+    assert clips["cut_out"].made_by == {"keypoints": "points", "mask": "transparency"}
+    assert clips["cut_out"].load(0).mask.sum() == (outline > 0).sum()
+    layers = walk.load(3)
+    assert layers.frame.shape[:2] == (96, walk.width) and walk.width < 128  # around the person, never scaled up
+    assert abs(layers.mask.sum() - 80 * 30) < 60 and (is_red(layers.frame) == layers.mask).mean() > 0.98
+    nose = layers.keypoints[0, :2].round().astype(int)
+    assert is_red(layers.frame)[nose[1], nose[0]]
+    assert seen[-1] == ("storing frames", 22, 22) and ("looking for people", 23, 23) in seen
+
+
+def test_nothing_is_done_twice_and_a_deleted_file_is_made_anew(tmp_path):
+    prepare(film(tmp_path / "walk.mp4"), tmp_path / "out")
+    before, times = files_of(tmp_path / "out"), files_of(tmp_path / "out", times=True)
+    summary, again = prepare(tmp_path / "walk.mp4", tmp_path / "out")
+    assert again.detected == again.annotated == [] and summary.made == 0
+    assert files_of(tmp_path / "out", times=True) == times
+    store = tmp_path / "out" / "annotated" / "walk"
+    (store / "mask" / "000004.png").unlink()
+    (store / "keypoints" / "000007.json").unlink()
+    summary, again = prepare(tmp_path / "walk.mp4", tmp_path / "out")
+    assert again.detected == [] and sum(again.annotated) == 2 and again.only == [{"mask"}, {"keypoints"}]
+    assert without_times(files_of(tmp_path / "out")) == without_times(before)
+
+
+def without_times(files: dict) -> dict:
+    return {name: content for name, content in files.items() if "/frames/" not in name or "annotated" not in name}
+
+
+def test_a_replaced_file_is_the_users_and_only_what_depends_on_it_is_redone(tmp_path):
+    prepare(film(tmp_path / "walk.mp4"), tmp_path / "out")
+    times = files_of(tmp_path / "out", times=True)
+    store = tmp_path / "out" / "annotated" / "walk"
+    mine = np.zeros((96, 128), np.uint8)
+    mine[20:40, 30:50] = 255
+    Image.fromarray(mine).save(store / "mask" / "000004.png")
+    points = json.loads((store / "keypoints" / "000005.json").read_text())
+    points["keypoints"][9][2] = 0.0
+    (store / "keypoints" / "000005.json").write_text(json.dumps(points))
+    summary, again = prepare(tmp_path / "walk.mp4", tmp_path / "out")
+    assert again.detected == [] and again.annotated == [1] and again.only == [{"mask"}]  # that may depend on the points
+    assert summary.made == 2
+    (clip,) = read_manifest(tmp_path / "out")
+    assert clip.load(4).mask.sum() == 400 and clip.load_keypoints(5)[9, 2] == 0 and clip.load_keypoints(4)[9, 2] > 0
+    assert {record.index: record.made_by["mask"] for record in summary.records}[4] == "user"
+    changed = {name for name, when in files_of(tmp_path / "out", times=True).items() if times.get(name) != when}
+    assert not any("/frame/" in name for name in changed) and "clips/walk/mask/000004.png" in changed
+    assert [name for name in changed if name.startswith("clips/walk/mask")] == ["clips/walk/mask/000004.png"]
+
+    # another network: the user's stay, the others are made anew; an interrupted one does not take its own for the user's
+    _, other = prepare(tmp_path / "walk.mp4", tmp_path / "out", FakeAnnotators(mask="redness 2"))
+    assert other.detected == [] and sum(other.annotated) == 11 and set.union(*other.only) == {"mask"}
+    assert (read_map(store / "mask" / "000004.png") == mine).all()
+    (store / "mask" / "000004.png").unlink()
+    _, other = prepare(tmp_path / "walk.mp4", tmp_path / "out", FakeAnnotators(mask="redness 2"))
+    assert sum(other.annotated) == 1 and read_manifest(tmp_path / "out")[0].load(4).mask.sum() > 2000
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("{}", "cannot be read; expected"), ('{"keypoints": [[1, 2, 3]]}', r"shape \(1, 3\); expected \(133, 3\)"),
+])  # fmt: skip
+def test_a_file_that_does_not_fit_is_named(tmp_path, text, message):
+    prepare(film(tmp_path / "walk.mp4", 4), tmp_path / "out")
+    (tmp_path / "out" / "annotated" / "walk" / "keypoints" / "000002.json").write_text(text)
+    with pytest.raises(UserError, match=f"000002.json: .*{message}"):
+        prepare(tmp_path / "walk.mp4", tmp_path / "out")
+    assert len(read_manifest(tmp_path / "out")) == 1
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_preparation_leaves_a_valid_data_set_and_continues(tmp_path, monkeypatch):
+    monkeypatch.setattr(footage_set, "SPAN", RUN)
+    home = tmp_path / "in"
+    home.mkdir()
+    for name, count in (("a", RUN + 30), ("b", 8), ("c", 8)):
+        film(home / f"{name}.mp4", count)
+    prepare(home, tmp_path / "whole" / "out")
+    done = []
+
+    def stop(what, frames, of):
+        done.append((what, frames))
+        if done[-1] in ((where, RUN), (where, RUN + 30)):
+            raise Interrupted
+
+    for stopped in ("looking for people", "storing frames"):
+        where = stopped
+        with pytest.raises(Interrupted):
+            prepare(home, tmp_path / "out", progress=stop)
+    assert [clip.id for clip in read_manifest(tmp_path / "out")] == ["a"]
+    _, again = prepare(home, tmp_path / "out")
+    assert again.detected == again.annotated == []
+    assert without_times(files_of(tmp_path / "out")) == without_times(files_of(tmp_path / "whole" / "out"))
+    assert not list((tmp_path / "out").rglob("*.part*"))
+
+
+def test_what_was_seen_before_an_interruption_is_not_seen_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(footage_set, "SPAN", RUN)
+
+    def stop(what, frames, of):
+        raise Interrupted
+
+    path = film(tmp_path / "a.mp4", 2 * RUN)
+    with pytest.raises(Interrupted):
+        prepare(path, tmp_path / "out", progress=stop)
+    _, again = prepare(path, tmp_path / "out")
+    assert sum(again.detected) == RUN
+
+
+def test_another_file_of_the_same_name_is_annotated_anew(tmp_path, capsys):
+    prepare(film(tmp_path / "walk.mp4", 6), tmp_path / "out")
+    film(tmp_path / "walk.mp4", 7, fps=12)
+    _, again = prepare(tmp_path / "walk.mp4", tmp_path / "out")
+    assert sum(again.detected) == 7 and read_manifest(tmp_path / "out")[0].num_frames == 7
+    assert "is another file than before" in capsys.readouterr().out
+    assert len(list((tmp_path / "out" / "annotated").glob("walk.*/mask/*.png"))) == 6
+
+
+def test_settings_redo_what_depends_on_them(tmp_path):
+    path = film(tmp_path / "walk.mp4")
+    prepare(path, tmp_path / "out")
+    whole = read_manifest(tmp_path / "out")[0]
+    summary, again = prepare(path, tmp_path / "out", prompt="outside", identity="anna")
+    assert again.detected == [] and summary.made == 0 and summary.clips[0].prompt == "outside"
+    summary, again = prepare(path, tmp_path / "out", cut=Cut(size=(48, 32)), heldout=(8, 12))
+    assert again.annotated == [] and {c.id: (c.split, c.num_frames, c.height, c.width) for c in summary.clips} == {
+        "walk": ("train", 8, 48, 32), "walk.heldout": ("heldout", 4, 48, 32),
+    }  # fmt: skip
+    summary, again = prepare(path, tmp_path / "out", cut=Cut(crop=False), suffix=".jpg", fps=5)
+    (clip,) = summary.clips
+    assert (clip.height, clip.width, clip.num_frames, clip.fps) == (96, 128, 6, 5) and whole.width < 128
+    assert [path.name for path in (tmp_path / "out" / "clips").iterdir()] == ["walk"]
+    assert (tmp_path / "out" / "clips" / "walk" / "frame" / "000000.jpg").is_file()
+    assert abs(read_image(tmp_path / "out" / "clips" / "walk" / "frame" / "000002.jpg").astype(int) - picture(24, 60)).mean() < 8
+
+
+def test_processes_give_what_one_gives(tmp_path, monkeypatch):
+    monkeypatch.setattr("meta_animator.preparation.pool.WORTH", 0)
+    path = film(tmp_path / "walk.mp4", 20, cuts=(10,))
+    prepare(path, tmp_path / "one" / "out")
+    prepare(path, tmp_path / "two" / "out", workers=2)
+    assert without_times(files_of(tmp_path / "one")) == without_times(files_of(tmp_path / "two"))
+
+
+def test_memory_does_not_grow_with_the_film(tmp_path):
+    def peak(count: int) -> float:
+        path = film(tmp_path / f"{count}.mp4", count)
+        tracemalloc.start()
+        prepare(path, tmp_path / f"out{count}")
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(20)
+    assert peak(160) < 1.3 * peak(40)
+
+
+def test_what_cannot_be_read_is_said_and_the_rest_is_done(tmp_path):
+    home = tmp_path / "in"
+    home.mkdir()
+    write_image(home / "1.png", picture())
+    (home / "2.png").write_bytes(b"no picture at all, whatever its name")
+    (home / "3.mp4").write_bytes(b"no film")
+    summary, _ = prepare(home, tmp_path / "out")
+    assert len(summary.clips) == 1 and sorted(Path(path).name for path in summary.broken) == ["2.png", "3.mp4"]
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(UserError, match=r"3\.mp4: cannot be read as a video"):
+        prepare(home / "3.mp4", tmp_path / "out")
+    write_image(home / "1.png", picture(person=False))
+    with pytest.raises(UserError, match=r"none of 1 frames can be kept: nobody is seen \(1\)"):
+        prepare(home / "1.png", tmp_path / "out")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years")
+    for overwrite, message in ((False, "exists and is not empty"), (True, "holds other things than a data set")):
+        with pytest.raises(UserError, match=message):
+            prepare(film(tmp_path / "walk.mp4", 4), tmp_path / "out", overwrite=overwrite)
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "years"

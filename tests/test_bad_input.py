@@ -894,7 +894,7 @@ def a_size_of_nothing(room):
 @case("2 inputs, 1 of them photos; give one video, or photos only")
 def video_and_photo_together(room):
     photo = write_image(room.folder / "photo.png", np.zeros((32, 32, 3), np.uint8))
-    return ["prepare_data", "--input", str(room.video()), str(photo), "--output", str(room.out)]
+    return ["prepare_data", "--input", str(room.video()), str(photo), "--output", str(room.out), "--annotators", "none"]
 
 
 @case("is a file; give the name of a new folder")

@@ -111,7 +111,7 @@ def _identities(clips: list[Clip]) -> Iterator[str]:
 def _size(folder: Path, index: int) -> tuple[int, int] | None:
     """(width, height) of a picture, upright; None where it is none."""
     try:
-        with Image.open(picture_path(folder, index)) as picture:
+        with picture_path(folder, index).open("rb") as file, Image.open(file) as picture:
             return picture.size[::-1] if picture.getexif().get(0x0112, 1) >= 5 else picture.size
     except (OSError, UserError):
         return None

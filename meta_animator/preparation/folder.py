@@ -18,12 +18,14 @@ SOON = 1.0  # seconds after which new clips come into the manifest at the latest
 
 
 class DataFolder:
-    """The clips and the manifest of a folder."""
+    """The clips and the manifest of a folder; a context manager. A new folder in which nothing came about goes away again."""
 
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
         """Raises UserError where `folder` holds something that was not made here, unless a data set is to be overwritten."""
         self.folder = folder
         _check_target(folder, overwrite)
+        self._new = not folder.exists() or not any(folder.iterdir())
+        self._existed = folder.exists()
         try:
             (folder / ANNOTATED).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -32,6 +34,16 @@ class DataFolder:
             shutil.rmtree(part, ignore_errors=True)
         self.entries = read_entries(folder)
         self._written = 0.0
+
+    def __enter__(self) -> "DataFolder":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        anything = any(self.folder.glob(f"{ANNOTATED}/*/*/*")) or (self.folder / MANIFEST).exists()
+        if kind is not None and self._new and not anything:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if self._existed:
+                self.folder.mkdir()
 
     def add(self, built: Built, prompt: str) -> None:
         """Takes a clip in, in the place of an older one of that name."""

@@ -89,8 +89,7 @@ def prepare_footage(
     """
     check_size(config.cut.size)
     sources = find_sources(config.inputs, config.identity) if sources is None else sources
-    folder = DataFolder(config.output, config.overwrite)
-    with lock_folder(config.output):
+    with DataFolder(config.output, config.overwrite) as folder, lock_folder(config.output):
         home = config.output / ANNOTATED
         broken: dict[str, str] = {}
         wishes = _heldout(list(_open_all(sources, home, config, broken)), config.heldout)

@@ -113,3 +113,22 @@ def test_a_second_motion_starts_from_what_was_learned(tmp_path, make_config, pre
     again = animate(tmp_path / "wave.npz")
     assert "learned already" in again and VideoSource(tmp_path / "all" / "person" / "wave.mp4").num_frames == 3
     assert len(list((tmp_path / "all" / "person").glob("tuned-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["photos"], "expected PHOTOS and MOTION, and maybe OUT.mp4, got 1 names"),
+        (["photos", "nothing.mp4"], "nothing.mp4: expected a film, a keypoint .npz or a data set"),
+        (["nobody", "{film}"], "nobody: no such file or folder; give a folder of photos"),
+        (["nobody", "{film}", "train.max_step=3"], "train.max_step"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, arguments, said):
+    film = write_video(tmp_path / "film.mp4", [np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)] * 3, 12)
+    given = [text.format(film=film) for text in arguments]
+    env = os.environ | {"META_ANIMATOR_STARTED_IN": str(tmp_path), "ANIMATE_DIR": str(tmp_path / "all")}
+    done = subprocess.run(
+        [sys.executable, "scripts/animate.py", *given], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1

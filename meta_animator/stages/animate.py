@@ -179,7 +179,7 @@ def perform(job: Job, config: RunConfig, photos: Path, run: Path, driving: Path,
     reference = best_reference(read_manifest(photos), _seen(driving, clip))
     own = [
         f"output_dir={folder}", f"model.control_from={run}", f"sample.reference={photos}", f"sample.reference_clip={reference}",
-        f"sample.driving={driving}", f"sample.driving_clip={clip}", f"sample.fit_pose={str(not job.same_person).lower()}",
+        f"sample.driving={driving}", f"sample.driving_clip={clip}", f"sample.fit_pose={'no' if job.same_person else 'limbs'}",
     ]  # fmt: skip
     _run("sample.py", str(job.config("step3")), *own, *job.overrides)
     target.parent.mkdir(parents=True, exist_ok=True)

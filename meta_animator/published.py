@@ -31,6 +31,10 @@ PATIENCE = ("--retries", "2", "--timeout", "30", "--disable-pip-version-check", 
 HUB = "https://huggingface.co"
 
 
+class NotThere(UserError):
+    """The repository does not have the file (any more)."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class File:
     """One file. `path` is its place in the wheel or repository; `size` in bytes is a guess where `sha256` is empty."""
@@ -284,7 +288,10 @@ def _ask_hub(entry: Published, file: File, folder: Path | None, **how: Any) -> P
     except EntryNotFoundError as error:
         if file.optional:
             return None
-        raise _missing(entry, folder, f"the hub has no {file.path} in {entry.hub} (moved or renamed?)") from error
+        if (moved := _moved(entry, file)) is not None:
+            print(f"note: {entry.hub} has {file.name} as {moved.path} now; it is taken from there")
+            return _ask_hub(entry, moved, folder, **how)
+        raise NotThere(_missing(entry, folder, f"the hub has no {file.path} in {entry.hub} (moved or renamed?)")) from error
     except GatedRepoError as error:
         reason = f"the hub wants its terms accepted first ({HUB}/{entry.hub}, then `hf auth login`)"
         raise _missing(entry, folder, reason) from error
@@ -294,6 +301,18 @@ def _ask_hub(entry: Published, file: File, folder: Path | None, **how: Any) -> P
         if getattr(error, "errno", None) is not None and not isinstance(error, ConnectionError):
             raise  # a full disk, a folder that may not be written
         raise _missing(entry, folder, f"the hub did not give it ({_last_line(str(error))})") from error
+
+
+def _moved(entry: Published, file: File) -> File | None:
+    """The one file of the same name elsewhere in the repository."""
+    from huggingface_hub import list_repo_files
+
+    try:
+        names = list_repo_files(entry.hub, revision=entry.revision)
+    except (OSError, ValueError):
+        return None
+    same = [name for name in names if Path(name).name == file.name and name != file.path]
+    return dataclasses.replace(file, path=same[0]) if len(same) == 1 else None
 
 
 def _last_line(text: str) -> str:

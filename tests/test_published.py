@@ -126,6 +126,13 @@ def test_a_folder_of_weights_is_filled_and_then_found(served, tmp_path):
         published.find("folder", models)
 
 
+def test_a_file_that_moved_inside_its_repository_is_followed(served, tmp_path, capsys):
+    served["who/large"] = {"elsewhere/model.onnx": LARGE, "README.md": b"moved"}
+    published.fetch_into(published.published()["large"], tmp_path / "models")
+    assert (tmp_path / "models" / "large.onnx").read_bytes() == LARGE
+    assert "has model.onnx as elsewhere/model.onnx now" in capsys.readouterr().out
+
+
 def test_another_file_at_the_hub_is_not_taken(served, tmp_path):
     served["who/large"]["sub/model.onnx"] = b"other weights"
     with pytest.raises(UserError, match=r"not the published file"):

@@ -10,6 +10,7 @@ import yaml
 
 from meta_animator import published
 from meta_animator.errors import UserError
+from meta_animator.published import entries, wheel
 from tests import hub
 
 NETWORK, OTHER, LARGE = b"a network" * 100, b"another", b"weights" * 1000
@@ -31,8 +32,8 @@ def listed(tmp_path, monkeypatch):
         "large": entry("sub/model.onnx", LARGE, hub="who/large", place="large.onnx", permissive=False, licence="research only"),
         "folder": {**entry("x", b""), "files": folder, "optional": ["extra.json"], "hub": "who/folder"},
     }
-    monkeypatch.setattr(published, "LIST", tmp_path / "list.yaml")
-    published.LIST.write_text(yaml.safe_dump(listing))
+    monkeypatch.setattr(entries, "LIST", tmp_path / "list.yaml")
+    entries.LIST.write_text(yaml.safe_dump(listing))
     index = tmp_path / "index"
     index.mkdir()
     environment = {
@@ -73,8 +74,8 @@ def served(listed, monkeypatch):
 
 def test_a_wheel_is_fetched_once_for_all_that_is_in_it(listed, monkeypatch):
     make_wheel(listed, **WHOLE)
-    calls, run = [], published.subprocess.run
-    monkeypatch.setattr(published.subprocess, "run", lambda *a, **k: calls.append(1) or run(*a, **k))
+    calls, run = [], wheel.subprocess.run
+    monkeypatch.setattr(wheel.subprocess, "run", lambda *a, **k: calls.append(1) or run(*a, **k))
     with ThreadPoolExecutor(4) as pool:  # a wheel is also waited for
         found = list(pool.map(published.find, ["first", "second", "first", "second"]))
     assert [path.read_bytes() for path in found] == [NETWORK, OTHER] * 2 and len(calls) == 1

@@ -7,7 +7,6 @@ import yaml
 
 pytest.importorskip("onnx")
 
-from meta_animator import published
 from meta_animator.annotators import depth_anything, moge, parts, sam2
 from meta_animator.annotators.base import Detection
 from meta_animator.annotators.dwpose import DWPose
@@ -16,6 +15,7 @@ from meta_animator.annotators.yolox import Yolox
 from meta_animator.data import keypoints as kp
 from meta_animator.data.layers import PARTS
 from meta_animator.errors import UserError
+from meta_animator.published import entries
 from tests.annotators import full_models as mini
 
 
@@ -209,11 +209,11 @@ def test_limbs_are_divided_at_their_joints_whatever_side_was_said():
 
 
 def test_the_full_set_gives_what_nine_tasks_need(models, tmp_path, monkeypatch):
-    listing = yaml.safe_load(published.LIST.read_text())
+    listing = yaml.safe_load(entries.LIST.read_text())
     for entry in listing.values():
         entry["files"] = {path: {} for path in entry["files"]}  # no sha256: the miniatures take the places of the real ones
-    monkeypatch.setattr(published, "LIST", tmp_path / "list.yaml")
-    published.LIST.write_text(yaml.safe_dump(listing))
+    monkeypatch.setattr(entries, "LIST", tmp_path / "list.yaml")
+    entries.LIST.write_text(yaml.safe_dump(listing))
     chosen = AnnotatorSet("full,parts=segformer", weights=models, fetch=False)
     assert any("segformer" in note for note in chosen.licence_notes) and any("dwpose" in note for note in chosen.licence_notes)
     frames = noise(2, 64, 64)

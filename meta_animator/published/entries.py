@@ -1,0 +1,141 @@
+"""What the list says of published weights, and whether a file is the published one."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from meta_animator.errors import UserError
+from meta_animator.file_kinds import refuse_impostor
+
+LIST = Path(__file__).parents[1] / "published.yaml"
+CACHE = "META_ANIMATOR_CACHE"  # environment variable: a folder in the place of ~/.cache/meta_animator
+HUB = "https://huggingface.co"
+
+
+class NotThere(UserError):
+    """The repository does not have the file (any more)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class File:
+    """One file. `path` is its place in the wheel or repository; `size` in bytes is a guess where `sha256` is empty."""
+
+    path: str
+    size: int = 0
+    sha256: str = ""
+    optional: bool = False
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """An entry of the list; its fields are explained at the top of `published.yaml`."""
+
+    name: str
+    files: tuple[File, ...]
+    place: str
+    licence: str
+    permissive: bool
+    checked: str
+    wheel: str = ""
+    hub: str = ""
+    revision: str = "main"
+    asked_by: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def source(self) -> str:
+        if self.wheel:
+            return f"the wheel {self.wheel}"
+        return f"{HUB}/{self.hub}" + (f" at {self.revision}" if self.revision != "main" else "")
+
+    def at(self, file: File, root: Path) -> Path:
+        """Where `file` lies below a folder of weights."""
+        return root / self.place if len(self.files) == 1 else root / self.place / file.name
+
+
+def published() -> dict[str, Published]:
+    """The whole list, by name."""
+    return _read(LIST)
+
+
+@functools.cache
+def _read(path: Path) -> dict[str, Published]:
+    return {name: _entry(name, dict(values)) for name, values in yaml.safe_load(path.read_text(encoding="utf-8")).items()}
+
+
+def _entry(name: str, values: dict[str, Any]) -> Published:
+    optional = values.pop("optional", ())
+    files = tuple(File(path=path, optional=path in optional, **about) for path, about in values.pop("files").items())
+    place = values.pop("place", files[0].name if len(files) == 1 else name)
+    return Published(name=name, files=files, place=place, asked_by=tuple(values.pop("for", ())), **values)
+
+
+def asked_by(*groups: str) -> list[Published]:
+    """The entries that one of `groups` asks for, in the list's order."""
+    return [entry for entry in published().values() if set(groups) & set(entry.asked_by)]
+
+
+def cache_folder() -> Path:
+    """Where fetched weights are kept for this user."""
+    own = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(CACHE) or Path(own) / "meta_animator")
+
+
+def check(entry: Published, root: Path) -> None:
+    """Raises UserError where a file of `entry` below `root` is missing or is not the published one."""
+    for file in entry.files:
+        path = entry.at(file, root)
+        if path.is_file():
+            check_file(entry, file, path, root)
+        elif not file.optional:
+            raise UserError(f"weights {path}: no such file; {to_put(entry, file, root)}")
+
+
+def to_put(entry: Published, file: File, root: Path) -> str:
+    """ "put dw-ll_ucoco_384.onnx of https://huggingface.co/yzd-v/DWPose there as models/dw-ll_ucoco_384.onnx" """
+    return f"put {file.path} of {entry.source} there as {entry.at(file, root)}"
+
+
+def check_file(entry: Published, file: File, path: Path, root: Path) -> None:
+    refuse_impostor(path, "weights ")
+    if file.sha256 and (found := sha256_of(path)) != file.sha256:
+        raise UserError(
+            f"weights {path}: not the published file (its sha256 begins {found[:8]}, expected {file.sha256[:8]}); "
+            f"{to_put(entry, file, root)}"
+        )
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def missing(entry: Published, folder: Path | None, reason: str) -> UserError:
+    named = folder or Path("DIR")
+    lacking = [file for file in entry.files if not file.optional]
+    put = "; ".join(to_put(entry, file, named) for file in lacking)
+    flag = "" if folder else " and name it with --weights DIR"
+    where = f"in {folder} nor in {cache_folder()}" if folder else f"in {cache_folder()}"
+    neither = "neither" if folder else "not"
+    return UserError(f"weights {entry.name}: {neither} {where}, and {reason}; {put}{flag}")
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("ERROR: ")[:200] if lines else "no reason given"

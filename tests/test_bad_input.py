@@ -771,7 +771,7 @@ def photos(room: Room, name: str, content: bytes | None = None) -> list[str]:
     write_image(folder / "good.png", np.full((32, 32, 3), 90, np.uint8))
     if content is not None:
         (folder / name).write_bytes(content)
-    return preparing(room, video=folder)
+    return preparing(room, "--annotators", "none", video=folder)
 
 
 @case("bad.jpg: cannot be read as a picture")

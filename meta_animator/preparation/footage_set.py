@@ -235,4 +235,5 @@ def _nothing(config: FootageConfig, records: Sequence[FrameRecord], broken: dict
         return next(iter(broken.values()))
     reasons = Counter(record.reason for record in records).most_common(3)
     why = ", ".join(f"{reason} ({count})" for reason, count in reasons)
-    return f"{config.inputs[0]}: none of {len(records)} frames can be kept: {why}"
+    also = f"; {len(broken)} files cannot be read, such as {next(iter(broken))}" if broken else ""
+    return f"{config.inputs[0]}: none of {len(records)} frames can be kept: {why}{also}"

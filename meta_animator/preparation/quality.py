@@ -1,7 +1,9 @@
 """How good a frame is to learn from: what is measured of it, and which measures reject it, with the reason."""
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
+from typing import Any, get_type_hints
 
 import cv2
 import numpy as np
@@ -10,8 +12,10 @@ from meta_animator.annotators.base import Detection
 from meta_animator.data.figures import mask_box
 from meta_animator.data.keypoints import BODY, face_box, person_box
 from meta_animator.data.transforms import Box
+from meta_animator.errors import UserError
 from meta_animator.preparation.views import inside, shows_head, view_of
 from meta_animator.settings import setting
+from meta_animator.values import from_argument
 
 NO_PERSON = "no person is found"
 SMALL = "the person is too small"
@@ -40,6 +44,37 @@ class Limits:
     min_face: int = setting(0, "least height in pixels of a face that is seen; 0: any", low=0)
     min_sharpness: float = setting(0.36, "least sharpness of the face, or else of the body; 0.5 to 0.7: sharp", low=0.0, high=1.0)
     blur_ratio: float = setting(0.5, "least sharpness as a share of what the film usually has; 0: any", low=0.0, high=1.0)
+
+
+RULES = {  # reason: (limits that decide, facts that they are compared with)
+    SMALL: (("min_height", "min_share"), ("height", "share")),
+    OUTSIDE: (("min_seen",), ("seen",)),
+    NO_HEAD: (("need_head",), ()),
+    NO_FACE: (("need_face",), ()),
+    SMALL_FACE: (("min_face",), ("face",)),
+    BLURRED: (("min_sharpness", "blur_ratio"), ("face_sharpness", "body_sharpness")),
+}
+
+
+def parse_limits(texts: Sequence[str]) -> Limits:
+    """Limits as name=value, such as min_height=60; others have their defaults. Raises UserError for what is none."""
+    fields = {field.name: field for field in dataclasses.fields(Limits)}
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if name not in fields or not equals:
+            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]}?" if near and name not in fields else ""
+            raise UserError(f"limit {text!r}: expected NAME=VALUE.{hint} Names: {', '.join(fields)}")
+        try:
+            values[name] = from_argument(value, get_type_hints(Limits)[name])
+        except UserError as error:
+            raise UserError(f"limit {name}: {error}") from None
+        low, high = (fields[name].metadata[bound] for bound in ("low", "high"))
+        if (low is not None and values[name] < low) or (high is not None and values[name] > high):
+            bounds = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+            raise UserError(f"limit {name}: expected {bounds}, got {value}")
+    return Limits(**values)
 
 
 def measure(frame: np.ndarray, layers: Mapping[str, np.ndarray], person: Detection | None = None) -> dict[str, float]:

@@ -11,8 +11,9 @@ from meta_animator.data.keypoints import BODY, FACE, face_box
 from meta_animator.data.layers import Layers
 from meta_animator.data.puppets import render_clip
 from meta_animator.data.transforms import crop_and_resize
+from meta_animator.errors import UserError
 from meta_animator.preparation import quality
-from meta_animator.preparation.quality import Limits, judge, measure, sharpness
+from meta_animator.preparation.quality import Limits, judge, measure, parse_limits, sharpness
 from meta_animator.preparation.views import view_of
 from tests.data.people import standing_person
 
@@ -154,3 +155,32 @@ def test_views_follow_the_turn_of_a_puppet(turn):
     bust[5:7, 2] = 0
     assert view_of(bust) == "front", "by the face alone"
     assert view_of(np.zeros((133, 3))) == ""
+
+
+def test_limits_are_read_from_a_command_line():
+    assert parse_limits(["min_height=60", "need_face=true"]) == Limits(min_height=60, need_face=True)
+    assert parse_limits([]) == Limits()
+    wrong = {
+        "min_hight=3": "Did you mean min_height?", "min_height": "expected NAME=VALUE", "min_height=tall": "a whole number",
+        "min_share=1.5": "expected 0 to 1, got 1.5", "min_face=-1": "expected at least 0",
+    }  # fmt: skip
+    for text, told in wrong.items():
+        with pytest.raises(UserError, match=told.replace("?", "[?]")):
+            parse_limits([text])
+
+
+def test_every_reason_names_the_limits_that_undo_it(dance):
+    """Each rejected frame is kept once those of its rule are at their loosest."""
+    loosest = {"min_height": 0, "min_share": 0.0, "min_seen": 0.0, "need_head": False, "need_face": False, "min_face": 0}
+    loosest |= {"min_sharpness": 0.0, "blur_ratio": 0.0}
+    fine = facts_of(dance[0])
+    bad = {
+        quality.SMALL: {"height": 3.0}, quality.OUTSIDE: {"seen": 0.1}, quality.NO_HEAD: {"head": 0.0},
+        quality.SMALL_FACE: {"face": 8.0}, quality.BLURRED: {"face_sharpness": 0.1},
+    }  # fmt: skip
+    strict = Limits(min_height=64, min_face=9)
+    for why, facts in bad.items():
+        assert judge([fine | facts], strict) == [why]
+        undone = dataclasses.replace(strict, **{name: loosest[name] for name in quality.RULES[why][0]})
+        assert judge([fine | facts], undone) == [""]
+    assert set(quality.RULES) == {*bad, quality.NO_FACE}

@@ -7,8 +7,9 @@ one factor for the whole clip: the reference's full length over the driver's.
 import numpy as np
 
 from meta_animator.data import keypoints as kp
-from meta_animator.data.retarget.comparing import Factors, compare
-from meta_animator.data.retarget.faces import carry_face, neutral_face
+from meta_animator.data.retarget.comparing import DIFFERENT, Factors, compare
+from meta_animator.data.retarget.faces import carry_face
+from meta_animator.data.retarget.heads import find_head
 from meta_animator.data.retarget.placing import place
 from meta_animator.data.retarget.proportions import NECK, PELVIS, Proportions, measure, with_middles
 from meta_animator.data.retarget.smoothing import smooth_points
@@ -71,15 +72,18 @@ def _fit(
         points = smooth_points(points, fps, own.height, smooth, threshold)
     own = measure(points, threshold)
     factors = compare(points, own, pictures, theirs, threshold)
+    head = find_head(points, own.heights / own.height, threshold)
+    their_head = find_head(pictures, theirs.heights / theirs.heights[0], threshold)
+    if head is not None and their_head is not None:
+        limits = factors.body / DIFFERENT, factors.body * DIFFERENT
+        factors.bones["head"] = float(np.clip(their_head.unit / head.unit, *limits))
     old = complete(points, threshold)
     new = _limbs(old, factors, own, nearness(own, fps))
     fitted = points.copy()
     fitted[:, :17, :2] = new[:, :17]
     for root, piece, bone in PIECES:
         fitted[:, piece, :2] = new[:, root, None] + factors.bones[bone] * (points[:, piece, :2] - old[:, root, None])
-    neutral = neutral_face(points, own.heights / own.height, threshold)
-    target = neutral_face(pictures, theirs.heights / theirs.heights[0], threshold)
-    carry_face(points, fitted, neutral, target, factors.bones["head"], threshold)
+    carry_face(points, fitted, head, their_head, factors.bones["head"], threshold)
     fitted[..., :2] += place(points, old, new, reference, factors, fps, threshold)[:, None]
     return fitted
 

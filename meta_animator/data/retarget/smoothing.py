@@ -30,7 +30,7 @@ def smooth_points(
     """
     steady = unswap(points, height, threshold)
     steady[..., 2] = np.where(_slips(steady, fps, height, threshold), 0, steady[..., 2])
-    steady = fill_gaps(steady, round(GAP_S * fps), threshold)
+    steady = fill_gaps(steady, int(GAP_S * fps + 1e-6), threshold)
     return _without_jitter(steady, round(REACH_S * fps), height, strength, threshold)
 
 
@@ -92,7 +92,7 @@ def _without_jitter(points: np.ndarray, reach: int, height: float, strength: flo
     weight = np.where(points[..., 2] >= threshold, points[..., 2], 0.0).astype(np.float64)
     fitted, enough = _local_parabola(places, weight, reach)
     off = np.where(enough[..., None], places - fitted, 0)
-    energy = _mean_around((off**2).sum(-1), weight, reach)
+    energy = _mean_around((off**2).sum(-1), weight > 0, reach)
     jitter = np.minimum(_jitter(places, weight), MOST_JITTER * height)
     keep = np.clip(1 - EXCESS * strength * 2 * jitter**2 / np.maximum(energy, 1e-12), 0, 1)
     steady = points.copy()
@@ -102,28 +102,33 @@ def _without_jitter(points: np.ndarray, reach: int, height: float, strength: flo
 
 def _local_parabola(places: np.ndarray, weight: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
     """(value in the middle (f, n, 2) of the parabolas fitted around each frame, whether enough is seen for one (f, n))."""
-    steps = np.arange(-reach, reach + 1)
-    near = (1 - (np.abs(steps) / (reach + 1)) ** 3) ** 3  # tricube
-    around = [_window(array, reach) for array in (np.where(weight[..., None] > 0, places, 0), weight)]
-    share = around[1] * near
-    powers = np.stack([share @ (steps**k / reach**k) for k in range(5)], axis=-1)  # (f, n, 5)
-    normal = powers[..., np.add.outer(range(3), range(3))]
-    target = np.stack([(around[0] * share[..., None, :]) @ (steps**k / reach**k) for k in range(3)], axis=-2)  # (f, n, 3, 2)
-    left, right = (around[1][..., part] > 0 for part in (slice(0, reach), slice(reach + 1, None)))
-    enough = (weight > 0) & (left.sum(-1) >= min(2, reach)) & (right.sum(-1) >= min(2, reach))
-    solved = np.linalg.solve(np.where(enough[..., None, None], normal, np.eye(3)), np.where(enough[..., None, None], target, 0))
-    return solved[..., 0, :], enough
+    powers, target = np.zeros((*weight.shape, 5)), np.zeros((*weight.shape, 3, 2))
+    sides = np.zeros((2, *weight.shape), int)
+    weighted = places * (weight > 0)[..., None]
+    for step in range(-reach, reach + 1):
+        near, at = (1 - (abs(step) / (reach + 1)) ** 3) ** 3, step / reach  # tricube
+        share = near * _shifted(weight, step)
+        powers += share[..., None] * at ** np.arange(5)
+        target += (share[..., None] * _shifted(weighted, step))[..., None, :] * (at ** np.arange(3))[:, None]
+        if step:
+            sides[int(step > 0)] += share > 0
+    enough = (weight > 0) & (sides.min(0) >= min(2, reach))
+    normal = np.where(enough[..., None, None], powers[..., np.add.outer(range(3), range(3))], np.eye(3))
+    return np.linalg.solve(normal, np.where(enough[..., None, None], target, 0))[..., 0, :], enough
 
 
-def _window(array: np.ndarray, reach: int) -> np.ndarray:
-    """(f, ...) to (f, ..., 2 reach + 1): what lies around each frame, zeros outside."""
-    padded = np.pad(array, [(reach, reach)] + [(0, 0)] * (array.ndim - 1))
-    return np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0)
+def _shifted(array: np.ndarray, step: int) -> np.ndarray:
+    """What lies `step` frames later than each frame of (f, ...); zeros outside."""
+    shifted = np.zeros_like(array)
+    if abs(step) < len(array):
+        shifted[max(0, -step) : len(array) - max(0, step)] = array[max(0, step) : len(array) - max(0, -step)]
+    return shifted
 
 
-def _mean_around(values: np.ndarray, weight: np.ndarray, reach: int) -> np.ndarray:
-    total = _window(values * (weight > 0), reach).sum(-1)
-    return total / np.maximum(_window((weight > 0).astype(np.float64), reach).sum(-1), 1)
+def _mean_around(values: np.ndarray, seen: np.ndarray, reach: int) -> np.ndarray:
+    steps = range(-reach, reach + 1)
+    total, count = (sum(_shifted(array, step) for step in steps) for array in (values * seen, seen.astype(np.float64)))
+    return total / np.maximum(count, 1)
 
 
 def _jitter(places: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from meta_animator.data import retarget
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from meta_animator.pipelines.driving import Driving
 
 MOST_PHOTOS = 240  # pictures of the reference person that are measured, evenly chosen
-COLUMNS, CELL = 8, 320  # frames on the sheet, and the longer side of each in pixels
+COLUMNS, ROW = 6, 300  # frames on the sheet, and the height of each in pixels
 DIMMED = 0.55  # brightness of pictures under a skeleton
 
 
@@ -101,7 +102,14 @@ def fit_sheet(driving: "Driving", reference: Layers, task: str) -> np.ndarray:
     own = [driving.drawn(task, driving.order[k]) for k in places]
     rows["its skeleton"] = [over(image, frame) for image, frame in zip(own, rows["driving"], strict=True)] if rows else own
     rows["fitted"] = [over(driving.condition(task, k), reference.frame) for k in places]
-    return grid(list(rows.values()), [str(driving.order[k]) for k in places], list(rows), cell=CELL)
+    pictures = [[_row_high(image) for image in row] for row in rows.values()]
+    return grid(pictures, [str(driving.order[k]) for k in places], list(rows))
+
+
+def _row_high(image: np.ndarray) -> np.ndarray:
+    width = max(1, round(image.shape[1] * ROW / image.shape[0]))
+    smaller = image.shape[0] > ROW
+    return cv2.resize(image, (width, ROW), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
 def over(skeleton: np.ndarray, picture: np.ndarray) -> np.ndarray:

@@ -208,6 +208,26 @@ def test_lengths_come_from_all_photos_of_the_person():
     assert fitted[:6] == pytest.approx(wanted[:6], rel=0.06)
 
 
+def test_who_comes_near_grows_as_a_whole():
+    driving = np.repeat(standing_person(400, 600)[None], 96, axis=0)
+    driving[..., :2] = (driving[..., :2] - (300, 400)) * np.linspace(0.8, 1.2, 96)[:, None, None] + (300, 400)
+    lengths = bone_lengths(fit_limbs(driving, with_bones(standing_person(300, 300), legs=1.1), fps=24))[:, :BODY_BONES]
+    growth = lengths[-1] / lengths[0]
+    assert growth.mean() > 1.4 and np.ptp(growth) < 0.04 * growth.mean()
+
+
+def test_gaps_and_short_clips_do_no_harm():
+    """Whatever is missing, places stay finite, scores of long gaps stay low, and nobody is thrown far out."""
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 3, 40):
+        for share in (0.1, 0.5):
+            driving = squatting()[:count]
+            driving[rng.random(driving.shape[:2]) < share] = np.nan
+            fitted = fit_limbs(driving, standing_person(300, 300), standing_person(300, 300)[None], fps=24)
+            assert np.isfinite(fitted).all()
+            assert np.abs(fitted[fitted[..., 2] >= 0.3][:, :2] - 150).max() < 300
+
+
 def test_too_little_to_go_by_is_said():
     driving, nobody = squatting(), standing_person(400, 600) * [1, 1, 0]
     with pytest.raises(UserError, match="the reference photo shows no person"):

@@ -47,9 +47,10 @@ def fit_limbs(
 
     A point that is not seen stays so. Raises UserError where the reference shows nobody, or the driving nobody to measure.
     """
+    driving, reference = _finite(driving), _finite(reference)
     if not kp.sees_person(reference, threshold):
         raise UserError("the reference photo shows no person (all scores below 0.3); take another, or set sample.fit_pose=no")
-    pictures = reference[None] if photos is None else np.concatenate([reference[None], photos])
+    pictures = reference[None] if photos is None else np.concatenate([reference[None], _finite(photos)])
     theirs = measure(pictures, threshold)
     own = measure(driving, threshold)
     if not np.isfinite(own.heights).any():
@@ -58,9 +59,15 @@ def fit_limbs(
         raise UserError("the reference photo shows too little of the person (no two limbs, and no head over shoulders)")
     shows = np.flatnonzero(kp.sees_person(driving, threshold))
     span = slice(shows[0], shows[-1] + 1)
-    fitted = np.array(driving, np.float32)
+    fitted = driving.copy()
     fitted[span] = _fit(fitted[span], own, theirs, reference, pictures, fps, smooth, threshold)
     return fitted
+
+
+def _finite(points: np.ndarray) -> np.ndarray:
+    """Points float32 (..., 133, 3), those without a place (NaN) scored 0 at zero."""
+    known = np.isfinite(points).all(-1, keepdims=True)
+    return np.where(known, points, 0).astype(np.float32)
 
 
 def _fit(

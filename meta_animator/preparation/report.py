@@ -77,11 +77,13 @@ def write_report(
     chosen = choose_shown(report)
     wanted = {id(record) for groups in chosen for records in groups.values() for record in records}
     images = {id(record): _embed(picture(record)) for record in report.records if id(record) in wanted}
+    reasons = _reasons(report)
     page = environment.get_template(TEMPLATE).render(
         report=report,
         kept=sum(record.kept for record in report.records),
         total=len(report.records),
-        reasons=_reasons(report),
+        reasons=reasons,
+        example=[limit for row in reasons for limit in row["limits"]] or [f"min_height={report.limits.min_height}"],
         limits=_limits(report.limits),
         made_by=_made_by(report.records),
         sections=[

@@ -11,10 +11,11 @@ from meta_animator.annotators.base import Detection
 from meta_animator.data.versions import code_version
 from meta_animator.errors import UserError
 from meta_animator.preparation.cuts import CutFinder
-from meta_animator.preparation.follow import nearest
 from meta_animator.preparation.footage import Footage, Source
-from meta_animator.preparation.measures import measure
-from meta_animator.preparation.store import RUN, USER, Made, Seen, Store, digest, person_key
+from meta_animator.preparation.photos import look_at
+from meta_animator.preparation.quality import measure
+from meta_animator.preparation.store import RUN, USER, Made, Seen, Store, digest, person_key, rounded
+from meta_animator.preparation.tracking import nearest
 
 TRANSPARENCY = "transparency"  # of a photo, whose outline is its mask
 OWN = (USER, TRANSPARENCY)  # who is not overruled by an annotator
@@ -59,7 +60,7 @@ class Rules:
     def __init__(self, annotators: Annotators) -> None:
         self.layers, self.versions = annotators.layers, dict(annotators.versions)
         self.detector = digest(self.versions["people"])
-        self._cuts, self._measures = code_version(CutFinder), code_version(measure)
+        self._cuts, self._measures = code_version(CutFinder), code_version(measure, look_at)
 
     def cutter(self, rate: float) -> str:
         return digest([self._cuts, round(rate, 3)]) if rate else ""
@@ -137,6 +138,7 @@ class Worker:
             people: dict[int, Detection | None] = {}
             for k, found in zip(new, self.annotators.detect([frames[k] for k in new]) if new else [], strict=True):
                 seen = runs.get(some[k])
+                found = [rounded(one) for one in found]
                 seen.people, seen.detector = found, self.rules.detector
                 seen.cut, seen.cutter = False, self.rules.cutter(span.rate)
                 people[some[k]] = last = nearest(found, last)
@@ -181,7 +183,10 @@ class Worker:
         for index, frame in zip(indices, frames, strict=True):
             seen, person = runs.get(index), people[index]
             if seen.measured != self.rules.measured(seen, person):
-                seen.facts = measure(frame, store.load(index, seen), person)
+                layers = store.load(index, seen)
+                seen.facts = measure(frame, layers, person)
+                if footage.source.kind == "photo":
+                    seen.look = look_at(footage.source.path.name, frame, layers, seen.facts)
                 seen.measured = self.rules.measured(seen, person)
 
     def _ask(

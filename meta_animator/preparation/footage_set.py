@@ -17,9 +17,10 @@ from meta_animator.preparation.clipping import Builder, Plan
 from meta_animator.preparation.crop import Cut
 from meta_animator.preparation.folder import ANNOTATED, DataFolder
 from meta_animator.preparation.footage import Footage, Source, find_sources
-from meta_animator.preparation.planning import Wish, choose_frames, plan_source, runs_of, scenes_of
+from meta_animator.preparation.planning import Selection, Wish, choose_frames, plan_all, runs_of, scenes_of
 from meta_animator.preparation.pool import Pool
 from meta_animator.preparation.prepare import SHEET_FRAMES, check_size, write_sheets
+from meta_animator.preparation.quality import Limits
 from meta_animator.preparation.records import FrameRecord, count_reasons
 from meta_animator.preparation.store import RUN, Store
 from meta_animator.training.lock import lock_folder
@@ -37,7 +38,9 @@ class FootageConfig:
     identity  of whom is in no sub-folder; by default the input's name
     fps       frames per second to keep of films; None keeps all
     heldout   (first, end) frame numbers of the only film, or of the photos, kept out of training
+    limits    what a frame needs to be kept
     least     frames of a film's clip at least
+    alike     whether photos that nearly repeat another are kept
     suffix    of the files of frames, .png or .jpg
     workers   processes
     """
@@ -49,7 +52,9 @@ class FootageConfig:
     cut: Cut = Cut()
     fps: float | None = None
     heldout: tuple[int, int] | None = None
+    limits: Limits = Limits()
     least: int = 4
+    alike: bool = False
     suffix: str = ".png"
     workers: int = 1
     overwrite: bool = False
@@ -99,7 +104,8 @@ def prepare_footage(
             wishes = [wish for wish in wishes if str(wish.source.path) not in broken]
             _annotate(pool, wishes, home, rules, progress)
         records: list[FrameRecord] = []
-        plans = [plan for wish in wishes for plan in plan_source(wish, _store(home, wish), rules.layers, config.least, records)]
+        selection = Selection(layers=rules.layers, limits=config.limits, least=config.least, alike=config.alike)
+        plans = list(plan_all(wishes, home, selection, records))
         if not plans:
             raise UserError(_nothing(config, records, broken))
         with Pool(config.workers, Builder, config.output, home, config.cut, config.suffix) as pool:
@@ -186,7 +192,7 @@ def _annotate(pool: Pool, wishes: Sequence[Wish], home: Path, rules: Rules, prog
 
 
 def _stale(wish: Wish, store: Store, rules: Rules) -> Iterator[Span]:
-    for scene in scenes_of(wish, store, rules.layers, look=True):
+    for scene in scenes_of(wish, store, look=True):
         people = dict(zip(scene.indices, scene.people, strict=True))
         stale = [i for i, seen in zip(scene.indices, scene.seen, strict=True) if not rules.current(seen, people[i])]
         for indices in _pieces(stale, scene.indices):

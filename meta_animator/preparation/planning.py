@@ -2,17 +2,20 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from meta_animator.annotators.base import Detection
 from meta_animator.errors import UserError
 from meta_animator.media.timeline import Timeline
 from meta_animator.preparation.annotating import OWN
 from meta_animator.preparation.clipping import Plan
-from meta_animator.preparation.follow import follow
 from meta_animator.preparation.footage import Footage, Source
+from meta_animator.preparation.photos import ALIKE, Look, repeats
+from meta_animator.preparation.quality import Limits, judge
 from meta_animator.preparation.records import FrameRecord
 from meta_animator.preparation.store import RUN, Seen, Store
+from meta_animator.preparation.tracking import follow
 
 LONGEST = 1000  # frames of a clip: its box is one for all, and it is made at once
 
@@ -78,7 +81,7 @@ class Scene:
     reasons: list[str]
 
 
-def scenes_of(wish: Wish, store: Store, layers: Sequence[str], look: bool = False) -> Iterator[Scene]:
+def scenes_of(wish: Wish, store: Store, look: bool = False) -> Iterator[Scene]:
     """The scenes of a source, read as they are needed; none is longer than LONGEST frames. look: see `Store.look`."""
     indices: list[int] = []
     seen: list[Seen] = []
@@ -89,37 +92,86 @@ def scenes_of(wish: Wish, store: Store, layers: Sequence[str], look: bool = Fals
         for index in run:
             one = known.get(index, Seen())
             if indices and (one.cut or len(indices) == LONGEST):
-                yield _scene(indices, seen)
+                yield _scene(indices, seen, wish.fps)
                 indices, seen = [], []
             indices.append(index)
             seen.append(one)
     if indices:
-        yield _scene(indices, seen)
+        yield _scene(indices, seen, wish.fps)
 
 
-def plan_source(
-    wish: Wish, store: Store, layers: Sequence[str], least: int, records: list[FrameRecord]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What is kept. layers: that each frame needs; least: frames of a film's clip; alike: whether photos that nearly repeat
+    another are kept."""
+
+    layers: tuple[str, ...]
+    limits: Limits = Limits()
+    least: int = 4
+    alike: bool = False
+
+
+def plan_all(wishes: Sequence[Wish], home: Path, selection: Selection, records: list[FrameRecord]) -> Iterator[Plan]:
+    """The clips of all sources, in order; adds a record of each frame to `records`."""
+    verdicts: dict[str, dict[int, str]] = {}
+    for wish in wishes:
+        if wish.source.name not in verdicts:
+            verdicts |= _judge([one for one in wishes if one.source.group == wish.source.group], home, selection)
+        yield from _plan_source(wish, Store(home / wish.source.name), selection, verdicts.pop(wish.source.name), records)
+
+
+def _judge(group: Sequence[Wish], home: Path, selection: Selection) -> dict[str, dict[int, str]]:
+    """{source: {frame: what speaks against its quality, or ""}} of a film, or of one person's photos."""
+    places = [(wish, start, run) for wish in group for start, run in runs_of(wish.unique)]
+    facts, keys, looks = [], [], []
+    for wish, start, run in places:
+        known = Store(home / wish.source.name).read_run(start)
+        for index in run:
+            seen = known.get(index, Seen())
+            keys.append((wish.source.name, index))
+            facts.append(seen.facts)
+            looks.append(seen.look)
+    reasons = judge(facts, selection.limits)
+    if not selection.alike:
+        _reject_alike(reasons, looks)
+    verdicts: dict[str, dict[int, str]] = {wish.source.name: {} for wish in group}
+    for (name, index), reason in zip(keys, reasons, strict=True):
+        verdicts[name][index] = reason
+    return verdicts
+
+
+def _reject_alike(reasons: list[str], looks: Sequence[Look | None]) -> None:
+    good = [k for k, look in enumerate(looks) if look is not None and not reasons[k]]
+    for k, other in zip(good, repeats([looks[k] for k in good]), strict=True):
+        if other is not None:
+            reasons[k] = ALIKE
+
+
+def _plan_source(
+    wish: Wish, store: Store, selection: Selection, verdicts: Mapping[int, str], records: list[FrameRecord]
 ) -> Iterator[Plan]:
-    """The clips of a source; adds a record of each frame to `records`. least: frames of a film's clip."""
     numbers: Counter[str] = Counter()
-    for scene in scenes_of(wish, store, layers):
-        reasons = [_reason(one, why, layers) for one, why in zip(scene.seen, scene.reasons, strict=True)]
+    for scene in scenes_of(wish, store):
+        reasons = [
+            _reason(seen, why, selection.layers) or verdicts[index]
+            for index, seen, why in zip(scene.indices, scene.seen, scene.reasons, strict=True)
+        ]
         for run, heldout in _kept_runs(scene.indices, reasons, wish.heldout):
-            if wish.source.kind == "clip" and len(run) < least:
+            if wish.source.kind == "clip" and len(run) < selection.least:
                 for place in run:
-                    reasons[place] = f"alone: fewer than {least} good frames in a row"
+                    reasons[place] = f"fewer than {selection.least} good frames in a row"
                 continue
             split = "heldout" if heldout else "train"
             numbers[split] += 1
             yield Plan(
-                id=_id(wish.source, split, numbers[split]), source=wish.source, sha=wish.sha, layers=tuple(layers),
+                id=_id(wish.source, split, numbers[split]), source=wish.source, sha=wish.sha, layers=selection.layers,
                 indices=_repeated(wish.indices, {scene.indices[place] for place in run}), fps=wish.fps, split=split,
             )  # fmt: skip
         records += _records(wish, scene, reasons)
 
 
-def _scene(indices: list[int], seen: list[Seen]) -> Scene:
-    people, reasons = follow([one.people for one in seen])
+def _scene(indices: list[int], seen: list[Seen], rate: float) -> Scene:
+    people, reasons = follow([one.people for one in seen], rate)
     return Scene(indices, seen, people, reasons)
 
 

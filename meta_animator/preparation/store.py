@@ -27,9 +27,11 @@ from meta_animator.files import whole_file
 from meta_animator.media.images import read_map, write_image
 from meta_animator.media.probe import check_file
 from meta_animator.preparation.footage import content_hash
+from meta_animator.preparation.photos import Look
 
 RUN = 64  # frames whose facts share a file
 USER = "user"
+UNSEEN = -999.0  # in the place of coordinates that are not known
 DIGITS = 3  # behind the point, of coordinates that are stored
 
 
@@ -51,6 +53,7 @@ class Seen:
     people   everybody that the detector saw; `detector` says which and how
     cut      whether a scene begins with it; `cutter` says among which frames and how that was told
     facts    what was measured; `measured` says from what
+    look     what is remembered of a photo
     layers   {name: how it was made}
     """
 
@@ -60,6 +63,7 @@ class Seen:
     cutter: str = ""
     facts: dict[str, float] = dataclasses.field(default_factory=dict)
     measured: str = ""
+    look: Look | None = None
     layers: dict[str, Made] = dataclasses.field(default_factory=dict)
 
 
@@ -171,6 +175,13 @@ def person_key(person: Detection | None) -> str:
     return digest([round(float(value), DIGITS) for value in [*person.box, *axis]])
 
 
+def rounded(person: Detection) -> Detection:
+    """As it comes back from a file, so that whoever is annotated again gets the same answer."""
+    axis = None if person.axis is None else np.round(np.asarray(person.axis, float), DIGITS)
+    box = np.round(np.asarray(person.box, float), DIGITS)
+    return Detection(box=box, score=round(float(person.score), DIGITS), axis=axis)
+
+
 def digest(value: Any) -> str:
     """12 hex digits of anything that JSON can say."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
@@ -178,33 +189,39 @@ def digest(value: Any) -> str:
 
 def _entry(seen: Seen) -> dict[str, Any]:
     people = [
-        {
-            "box": np.round(np.asarray(one.box, float), DIGITS).tolist(),
-            "score": round(float(one.score), DIGITS),
-            "axis": None if one.axis is None else np.round(np.asarray(one.axis, float), DIGITS).tolist(),
-        }
-        for one in seen.people
+        {"box": one.box.tolist(), "score": one.score, "axis": None if one.axis is None else one.axis.tolist()}
+        for one in map(rounded, seen.people)
     ]
     layers = {name: [made.by, made.key, made.sha, list(made.stat)] for name, made in seen.layers.items()}
     facts = {name: round(float(value), 5) for name, value in seen.facts.items()}
-    return {
+    entry = {
         "people": people, "detector": seen.detector, "cut": seen.cut, "cutter": seen.cutter,
         "facts": facts, "measured": seen.measured, "layers": layers,
     }  # fmt: skip
+    if seen.look is not None:
+        pose = None if seen.look.pose is None else np.nan_to_num(seen.look.pose, nan=UNSEEN).round(4).tolist()
+        entry["look"] = [seen.look.name, np.packbits(seen.look.bits).tobytes().hex(), pose, seen.look.legs]
+    return entry
 
 
 def _seen(entry: dict[str, Any]) -> Seen:
     people = [
         Detection(
-            box=np.array(one["box"], float),
-            score=one["score"],
+            box=np.array(one["box"], float), score=one["score"],
             axis=None if one["axis"] is None else np.array(one["axis"], float),
         )
         for one in entry["people"]
-    ]
-    layers = {name: Made(by, key, sha, tuple(stat)) for name, (by, key, sha, stat) in entry["layers"].items()}
-    facts = entry["facts"], entry["measured"], layers
-    return Seen(people, entry["detector"], entry["cut"], entry["cutter"], *facts)
+    ]  # fmt: skip
+    seen = Seen(people, entry["detector"], entry["cut"], entry["cutter"], dict(entry["facts"]), entry["measured"])
+    seen.layers = {name: Made(by, key, sha, tuple(stat)) for name, (by, key, sha, stat) in entry["layers"].items()}
+    if "look" in entry:
+        name, bits, pose, legs = entry["look"]
+        points = None if pose is None else np.array(pose, float)
+        seen.look = Look(
+            name=name, facts=seen.facts, bits=np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8)).astype(bool),
+            pose=None if points is None else np.where(points == UNSEEN, np.nan, points), legs=legs,
+        )  # fmt: skip
+    return seen
 
 
 def _read_known(path: Path) -> dict[str, Any]:

@@ -15,15 +15,19 @@ from meta_animator.media.images import read_image, read_map, write_image
 from meta_animator.preparation import footage_set
 from meta_animator.preparation.crop import Cut
 from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
+from meta_animator.preparation.photos import ALIKE
+from meta_animator.preparation.quality import SMALL, Limits
 from meta_animator.preparation.store import RUN
+from meta_animator.preparation.tracking import NOBODY
 from tests.preparation.fakes import FakeAnnotators, film, is_red, picture
 
+EASY = Limits(min_height=20, min_sharpness=0.0, blur_ratio=0.0)
 TASKS = ["dwpose", "pose_hamer", "fg_inpainting", "bg_outpainting", "canny", "blurred"]
 
 
 def prepare(inputs, output, annotators=None, progress=lambda *_: None, **changes):
     """(summary, annotators) of a preparation of inputs, with the fakes."""
-    annotators = annotators or FakeAnnotators()
+    annotators, changes = annotators or FakeAnnotators(), {"limits": EASY} | changes
     config = FootageConfig(inputs=[inputs] if isinstance(inputs, Path) else inputs, output=output, **changes)
     return prepare_footage(config, annotators, progress), annotators
 
@@ -54,7 +58,7 @@ def test_films_and_photos_of_several_people_become_one_data_set(tmp_path):
         "ben-walk-jpg": ("ben", "photo", 1),
     }  # fmt: skip
     assert summary.tasks == TASKS and summary.frames == 22 and sum(summary.reasons.values()) == 1
-    assert [(r.source, r.kept) for r in summary.records if not r.kept] == [("nobody", False)]
+    assert [(record.source, record.reason) for record in summary.records if not record.kept] == [("nobody", NOBODY)]
     walk = clips["ben-walk-mp4"]
     assert walk.made_by == {"keypoints": "points", "mask": "redness"} and walk.fps == 10
     assert clips["cut_out"].made_by == {"keypoints": "points", "mask": "transparency"}
@@ -238,3 +242,20 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         with pytest.raises(UserError, match=message):
             prepare(film(tmp_path / "walk.mp4", 4), tmp_path / "out", overwrite=overwrite)
     assert (tmp_path / "out" / "thesis.txt").read_text() == "years"
+
+
+def test_frames_are_rejected_for_what_is_measured_of_them(tmp_path):
+    """The person is 80 pixels high; photos of the same are one; a film's frames that stand alone make no clip."""
+    home = tmp_path / "in"
+    home.mkdir()
+    for name in ("1.png", "2.png"):
+        write_image(home / name, picture())
+    film(home / "walk.mp4", 30, hidden=(*range(9, 17), *range(19, 27)))
+    summary, _ = prepare(home, tmp_path / "out")
+    assert summary.reasons == {NOBODY: 16, "fewer than 4 good frames in a row": 5, ALIKE: 1}
+    assert [(clip.id, clip.num_frames) for clip in summary.clips] == [("1", 1), ("walk", 9)]
+    summary, again = prepare(home, tmp_path / "out", alike=True, least=2)
+    assert [clip.id for clip in summary.clips] == ["1", "2", "walk", "walk.2", "walk.3"] and again.annotated == []
+    with pytest.raises(UserError, match=f"none of 32 frames can be kept: {SMALL} .16., {NOBODY} .16."):
+        prepare(home, tmp_path / "out", limits=Limits(min_height=90))
+    assert len(read_manifest(tmp_path / "out")) == 5

@@ -8,6 +8,7 @@ OUTPUT/annotated/: delete one to have it made again, replace one by a better one
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--longest", type=int, default=1024, help="pixels of the longer side at most, without --size; 0: all")
     parser.add_argument("--fps", type=float, help="frames per second to keep of films")
     parser.add_argument("--least", type=int, default=4, help="good frames in a row that make a clip, at least")
+    needs = "what a frame needs to be kept, such as min_height=60; report.html lists them"
+    parser.add_argument("--limits", nargs="+", default=[], metavar="NAME=VALUE", help=needs)
+    parser.add_argument("--keep-alike", action="store_true", help="keep photos that nearly repeat another")
     parser.add_argument("--frames", choices=("png", "jpg"), default="png", help="how frames are stored; jpg takes a tenth")
     held = "frames A to B - 1 of the film, or photos by number, are not trained on"
     parser.add_argument("--heldout-frames", type=frame_range, metavar="A:B", help=held)
@@ -96,8 +100,11 @@ def footage(options: argparse.Namespace) -> None:
     """From films and photos alone."""
     from meta_animator.preparation.crop import Cut
     from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
-    from meta_animator.preparation.said import Bars, choose_annotators, say_summary, workers_of
+    from meta_animator.preparation.page import write_page
+    from meta_animator.preparation.quality import parse_limits
+    from meta_animator.preparation.said import Bars, choose_annotators, left_off, say_summary, workers_of
 
+    limits = parse_limits(options.limits)
     annotators = choose_annotators(options.annotators, options.weights, options.device)
     size = tuple(options.size) if options.size else None
     config = FootageConfig(
@@ -108,14 +115,29 @@ def footage(options: argparse.Namespace) -> None:
         cut=Cut(size=size, crop=not options.no_crop, longest=options.longest),
         fps=options.fps,
         heldout=options.heldout_frames,
+        limits=limits,
         least=options.least,
+        alike=options.keep_alike,
         suffix=f".{options.frames}",
         workers=workers_of(annotators, options.workers),
         overwrite=options.overwrite,
     )
     with Bars() as bars:
         summary = prepare_footage(config, annotators, bars)
+    lacking = left_off(summary.tasks, annotators.missing)
+    write_page(config, summary, _command(), lacking, annotators.licence_notes)
     say_summary(options.output, summary, annotators)
+
+
+def _command() -> str:
+    """This one, without limits."""
+    words = iter(["python", *sys.argv])
+    kept = []
+    for word in words:
+        if word == "--limits":
+            word = next((other for other in words if "=" not in other or other.startswith("--")), "")
+        kept += [shlex.quote(word)] if word else []
+    return " ".join(kept)
 
 
 def annotated_by_the_user(options: argparse.Namespace) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from meta_animator.data.figures import figure_of_points
 from meta_animator.data.layers import Layers
 from meta_animator.data.transforms import Box, crop_and_resize
 from meta_animator.data.versions import code_version
@@ -20,9 +19,11 @@ from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.preparation.crop import Cut, choose_box
 from meta_animator.preparation.footage import Footage, Source
+from meta_animator.preparation.padding import find_padding
 from meta_animator.preparation.store import RUN, Seen, Store, digest
 
 RECIPE = "recipe.json"
+LOOKS = 12  # frames of a film in which black bars are looked for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class Builder:
     def __init__(self, root: Path, home: Path, cut: Cut, suffix: str) -> None:
         """home: the folder of all stores; suffix: of the files of frames."""
         self.root, self.home, self.cut, self.suffix = root, home, cut, suffix
-        self._version = code_version(crop_and_resize, choose_box, encode_map, figure_of_points)
+        self._version = code_version(crop_and_resize, choose_box, encode_map)
 
     def build(self, plan: Plan) -> Built:
         """Raises UserError for files that do not fit the source."""
@@ -72,7 +73,8 @@ class Builder:
     def _build(self, plan: Plan, footage: Footage, store: Store) -> Built:
         known = _seen_of(store, plan.indices)
         points = [store.load_layer("keypoints", index) for index in plan.indices]
-        box, size = choose_box(figure_of_points(np.stack(points), footage.size), footage.size, self.cut)
+        facts = [known[index].facts for index in plan.indices]
+        box, size = choose_box(np.stack(points), facts, footage.size, picture_box(store, footage), self.cut)
         key = digest([plan.sha, plan.indices, [round(v, 3) for v in box], size, plan.layers, self.suffix, self._version])
         frames = [{layer: known[index].layers[layer].sha for layer in plan.layers} for index in plan.indices]
         home, old = self.root / "clips" / plan.id, read_recipe(self.root / "clips" / plan.id)
@@ -132,6 +134,21 @@ class Builder:
             "num_frames": len(plan.indices), "width": size[1], "height": size[0], "layers": paths,
             "made_by": {name: counts.most_common(1)[0][0] for name, counts in makers.items()},
         }  # fmt: skip
+
+
+def picture_box(store: Store, footage: Footage) -> Box:
+    """The pictures of a source without black bars; looked for once, in frames that are decoded quickly."""
+    version = code_version(find_padding)
+    known = store.read_note("picture")
+    if known.get("version") == version:
+        return tuple(known["box"])
+    indices = np.arange(len(footage.timeline.times))
+    if footage.source.kind == "clip" and footage.facts.keys is not None and footage.facts.keys.sum() >= LOOKS / 2:
+        indices = np.flatnonzero(footage.facts.keys)
+    some = sorted({int(indices[round(k)]) for k in np.linspace(0, len(indices) - 1, min(LOOKS, len(indices)))})
+    box = find_padding(frame for _, frames in footage.read(some) for frame in frames)
+    store.write_note("picture", {"version": version, "box": list(box)})
+    return box
 
 
 def _seen_of(store: Store, indices: tuple[int, ...]) -> dict[int, Seen]:

@@ -62,10 +62,12 @@ class FootageConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FootageSummary:
-    """What was made. records: of all frames that were looked at; broken: {file: why it cannot be read}."""
+    """What was made. wishes: of all sources that can be read; records: of all frames that were looked at; broken: {file: why it
+    cannot be read}."""
 
     clips: list[Clip]
     tasks: list[str]
+    wishes: list[Wish]
     records: list[FrameRecord]
     broken: dict[str, str]
     made: int
@@ -112,7 +114,7 @@ def prepare_footage(
             made = _build(pool, plans, folder, config, progress)
     clips = read_manifest(config.output)
     tasks = write_sheets(config.output / "sheets", list(_samples(clips)), title=config.output.name)
-    return FootageSummary(clips=clips, tasks=tasks, records=records, broken=broken, made=made)
+    return FootageSummary(clips=clips, tasks=tasks, wishes=wishes, records=records, broken=broken, made=made)
 
 
 def _open_all(sources: Sequence[Source], home: Path, config: FootageConfig, broken: dict[str, str]) -> Iterator[Wish]:

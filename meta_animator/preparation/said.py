@@ -1,13 +1,17 @@
 """What preparation says before, during and after its work."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from meta_animator import published
 from meta_animator.annotators.sets import ANNOTATORS, AnnotatorSet
 from meta_animator.data.conditions import CONDITIONS
+from meta_animator.preparation.folder import ANNOTATED
 from meta_animator.preparation.footage_set import FootageSummary
+from meta_animator.preparation.page import advice_on
+from meta_animator.preparation.report import NAME as REPORT
 
 SHOWN = 6  # sources that are named at most
 
@@ -72,8 +76,8 @@ def say_summary(folder: Path, summary: FootageSummary, chosen: AnnotatorSet) -> 
     who = ", ".join(people[:SHOWN]) + (", ..." if len(people) > SHOWN else "")
     print(f"{folder}: {summary.frames} frames ({summary.heldout} held out) in {what} of {len(people)} people ({who})")
     print(f"tasks: {', '.join(summary.tasks)}")
-    for line in left_off(summary.tasks, chosen.missing):
-        print(f"left off: {line}")
+    for task, why in left_off(summary.tasks, chosen.missing).items():
+        print(f"left off: {task}: {why}")
     if summary.reasons:
         rejected = sum(summary.reasons.values())
         print(f"rejected: {rejected} of {len(summary.records)} frames:")
@@ -81,17 +85,22 @@ def say_summary(folder: Path, summary: FootageSummary, chosen: AnnotatorSet) -> 
             print(f"  {count} {reason}")
     for path, error in summary.broken.items():
         print(f"note: left out {error if error.startswith(path) else f'{path}: {error}'}")
-    print(f"look at {folder / 'sheets' / 'overview.png'}; correct what is wrong in {folder / 'annotated'} and run this again")
+    photos = {wish.source.group: wish.source.identity for wish in summary.wishes if wish.source.kind == "photo"}
+    for group, identity in photos.items():
+        for line in advice_on([wish for wish in summary.wishes if wish.source.group == group], folder / ANNOTATED):
+            print(f"advice on the photos of {identity}: {line}")
+    print(f"look at {folder / REPORT} and {folder / 'sheets' / 'overview.png'}")
+    print(f"correct what is wrong in {folder / ANNOTATED} (delete or replace files), and run this again")
 
 
-def left_off(tasks: list[str], missing: dict[str, str]) -> list[str]:
-    """A line for each task that cannot be shown, with what it lacks."""
-    lines = []
+def left_off(tasks: Sequence[str], missing: Mapping[str, str]) -> dict[str, str]:
+    """{task that cannot be shown: what it lacks, and why}"""
+    reasons = {}
     for name, task in CONDITIONS.items():
         lacking = [layer for layer in task.needs if layer in missing]
         if name not in tasks and lacking:
-            lines.append(f"{name}, which needs {lacking[0]}: {missing[lacking[0]]}")
-    return lines
+            reasons[name] = f"needs {lacking[0]}, and {missing[lacking[0]]}"
+    return reasons
 
 
 def _is_here(name: str, weights: Path | None) -> bool:

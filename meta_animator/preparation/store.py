@@ -102,6 +102,16 @@ class Store:
     def write_run(self, start: int, frames: Mapping[int, Seen]) -> None:
         _write_json(self._run(start), {str(index): _entry(frames[index]) for index in sorted(frames)})
 
+    def read_note(self, name: str) -> dict[str, Any]:
+        """Something else that is known of the source; nothing where it is not."""
+        try:
+            return _read_json(self.folder / f"{name}.json")
+        except (OSError, ValueError):
+            return {}
+
+    def write_note(self, name: str, value: dict[str, Any]) -> None:
+        _write_json(self.folder / f"{name}.json", value)
+
     def look(self, index: int, seen: Seen) -> bool:
         """Looks whether the files of a frame are as they were made: what is gone is forgotten, what is another is the user's.
         Returns whether anything changed."""

@@ -48,10 +48,8 @@ class PaddingFinder:
         if self._brightest is None:
             raise ValueError("no frame was added")
         height, width = self._brightest.shape
-        x0, y0, x1, y1 = 0, 0, width, height
-        for _ in range(2):  # bars on all sides shorten each other's lines
-            y0, y1 = self._ends(np.s_[:, x0:x1], axis=1)
-            x0, x1 = self._ends(np.s_[y0:y1, :], axis=0)
+        y0, y1 = self._ends(np.s_[:, :], axis=1)
+        x0, x1 = self._ends(np.s_[y0:y1, :], axis=0)
         if x1 - x0 < KEPT * width or y1 - y0 < KEPT * height:
             return 0.0, 0.0, float(width), float(height)
         return float(x0), float(y0), float(x1), float(y1)

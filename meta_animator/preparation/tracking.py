@@ -17,7 +17,7 @@ AS_LARGE = "somebody else is about as large"
 IN_THE_WAY = "somebody else overlaps the person"
 
 SAME = 0.2  # least overlap (intersection over union) of one person's boxes in frames that follow each other
-STEP = 0.7  # farthest that a box of about the same size moves where none overlaps, in its own size
+STEP = 0.9  # farthest that a box of about the same size moves where none overlaps, in its own size
 GROWTH = 1.6  # how many times larger or smaller it may be there
 GAP = 0.5  # seconds that somebody may be overlooked, or hidden
 LEAST_GAP = 2  # frames of that, at low rates
@@ -25,7 +25,7 @@ BRIEF = 0.1  # seconds below which somebody else is the detector's error
 LARGE = 0.5  # of the person's area: from which on somebody else is about as large
 COVERED = 0.15  # share of the person's box that somebody else may share
 TWIN = 0.6  # overlap from which on, for most of the time, two tracks are one person seen twice
-AHEAD = 2  # frames for which somebody is expected to go on as before
+AHEAD = 5  # frames for which somebody is expected to go on as before
 RETURNS = 0.3  # least share of the main person's area that one has who is taken for them, come back
 
 
@@ -47,8 +47,8 @@ def follow(
     brief = min(round(BRIEF * rate), len(scene) - 1)
     crowd: list[list[Detection]] = [[] for _ in scene]
     for track in others:
-        for k, one in track.seen.items() if len(track.seen) > brief else ():
-            crowd[k].append(one)
+        for k, one in enumerate(_filled([track], len(scene), gap)) if len(track.seen) > brief else ():
+            crowd[k] += [] if one is None else [one]
     return chosen, [_reason(person, people) for person, people in zip(chosen, crowd, strict=True)]
 
 

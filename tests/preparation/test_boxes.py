@@ -73,6 +73,20 @@ def test_hair_and_hats_belong_to_the_head():
     assert box[1] <= top
 
 
+def test_a_head_that_rises_once_is_whole():
+    """One frame in forty does not make the person's box larger; a head, or a hat on it, does."""
+    have, low = (1280, 720), box_facts(250, 500, 470, 1160)
+    behind = person_at(360, 430, 780)
+    behind[BODY.start : 5, 2] = behind[FACE, 2] = 0
+    up = behind + np.float32([0, -300, 0])
+    facts = [low] * 40 + [box_facts(250, 200, 470, 1160)]
+    assert 199 <= clip_box(find_figure(np.stack([behind] * 40 + [up]), facts, have), have, margin=0)[1] <= 200
+    front = np.stack([person_at(360, 430, 780)] * 41)
+    top = face_box(front[0])[1]
+    hats = [box_facts(250, top, 470, 1160)] * 40 + [box_facts(250, top - 60, 470, 1160)]
+    assert clip_box(find_figure(front, hats, have), have, margin=0)[1] <= top - 60
+
+
 def test_black_bars_stay_outside():
     points = np.stack([person_at(200, 110, 480)])
     within = (160.0, 100.0, 1120.0, 620.0)

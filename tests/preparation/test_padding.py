@@ -45,7 +45,11 @@ def test_a_dark_scene_is_not_cut(frames):
     down = np.linspace(0, 1, 128)[:, None, None] ** 2
     night = frames[0] * down * 0.3
     vignette = frames[0] * np.sin(np.linspace(0, np.pi, 96))[None, :, None] ** 2
-    for scene in (stage, night, vignette, np.zeros((128, 96, 3))):
+    to_edge = np.minimum(np.arange(96), 95 - np.arange(96))[None, :, None] / 47
+    spot, soft_spot = frames[0] * to_edge, frames[0] * np.sin(np.pi / 2 * np.minimum(4 * to_edge, 1))
+    display = np.zeros((128, 96, 3))
+    display[60:76, 40:52] = 200
+    for scene in (stage, night, vignette, spot, soft_spot, display, np.zeros((128, 96, 3))):
         film = [np.clip(scene + rng.normal(0, 1.5, scene.shape), 0, 255).astype(np.uint8) for _ in range(4)]
         assert find_padding(film) == WHOLE
 
@@ -55,6 +59,13 @@ def test_a_dark_film_keeps_its_upper_half_where_that_is_noise_and_not_a_bar(fram
     film = [frame.copy() for frame in frames]
     for frame in film:
         frame[:40] = np.clip(rng.normal(14, 9, (40, 96, 3)), 0, 40)
+    assert find_padding(film) == WHOLE
+
+
+def test_a_dark_band_that_flickers_is_no_bar(frames):
+    film = [frame.copy() for frame in frames]
+    for k, frame in enumerate(film):
+        frame[:40] = (4, 40)[k % 2]
     assert find_padding(film) == WHOLE
 
 

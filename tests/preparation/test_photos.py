@@ -64,6 +64,11 @@ def test_the_next_of_a_burst_and_another_framing_are_repeats_where_keypoints_tel
     assert repeats([look(first), look(burst)]) in ([None, 0], [1, None])
 
 
+def test_the_same_pose_in_another_light_or_other_clothes_is_no_repeat(photos):
+    other = dataclasses.replace(photos[0], frame=np.ascontiguousarray(255 - photos[0].frame[::-1]))
+    assert repeats([look(photos[0]), look(other)]) == [None, None]
+
+
 def test_of_repeats_the_sharpest_is_kept(photos):
     soft = dataclasses.replace(photos[0], frame=cv2.GaussianBlur(photos[0].frame, (0, 0), 1.2))
     assert repeats([look(soft), look(photos[0]), look(soft), look(photos[1])]) == [1, None, 1, None]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from meta_animator.annotators.base import Detection
-from meta_animator.preparation.tracking import AS_LARGE, IN_THE_WAY, NOBODY, follow, nearest
+from meta_animator.preparation.tracking import AS_LARGE, IN_THE_WAY, NOBODY, find_tracks, follow, nearest
 
 
 def person(x: float, y: float = 100.0, tall: float = 200.0, score: float = 0.9) -> Detection:
@@ -47,7 +47,7 @@ def test_people_who_pass_each_other_keep_their_names():
     scene = []
     for k in range(40):
         both = [person(100 + 10 * k), person(500 - 10 * k, tall=150)]
-        scene.append(both[1:] if 18 <= k <= 21 else both if k % 2 else both[::-1])
+        scene.append([] if 18 <= k <= 21 else both if k % 2 else both[::-1])
     chosen, reasons = follow(scene)
     assert middles(chosen) == pytest.approx([100 + 10 * k for k in range(40)])
     assert set(reasons) == {AS_LARGE}
@@ -73,6 +73,13 @@ def test_a_fast_person_at_a_low_rate_stays_one():
     scene = [[person(100 + 95 * k), person(700, 40, 60)] for k in range(6)]
     chosen, reasons = follow(scene, rate=5)
     assert middles(chosen) == [100 + 95 * k for k in range(6)] and not any(reasons)
+    assert [len(track.seen) for track in find_tracks(scene, 2)] == [6, 6]
+    assert len(find_tracks([[person(100)], [person(195, tall=120)]], 2)) == 2, "not somebody of another size"
+
+
+def test_somebody_small_who_is_left_alone_is_not_taken_for_the_person():
+    scene = [[person(100)]] * 20 + [[]] * 20 + [[person(100, tall=90)]] * 20
+    assert follow(scene)[1] == [""] * 20 + [NOBODY] * 40
 
 
 def test_a_photo_is_a_scene_of_one_frame():

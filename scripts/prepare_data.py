@@ -76,6 +76,10 @@ def main() -> None:
     options = parse()
     if options.check is not None:
         check(options.check)
+    elif options.join:
+        from meta_animator.preparation.parts import join
+
+        print(f"{options.output}: {join(options.output)} clips and photos joined")
     elif options.keypoints is not None or options.annotators == "none":
         annotated_by_the_user(options)
     else:
@@ -101,6 +105,7 @@ def footage(options: argparse.Namespace) -> None:
     from meta_animator.preparation.crop import Cut
     from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
     from meta_animator.preparation.page import write_page
+    from meta_animator.preparation.parts import join, prepare_part
     from meta_animator.preparation.quality import parse_limits
     from meta_animator.preparation.said import Bars, choose_annotators, left_off, say_summary, workers_of
 
@@ -123,10 +128,16 @@ def footage(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
     )
     with Bars() as bars:
-        summary = prepare_footage(config, annotators, bars)
-    lacking = left_off(summary.tasks, annotators.missing)
-    write_page(config, summary, _command(), lacking, annotators.licence_notes)
-    say_summary(options.output, summary, annotators)
+        if options.part is None:
+            summary = prepare_footage(config, annotators, bars)
+        else:
+            config, summary = prepare_part(config, annotators, *options.part, bars)
+    if summary is not None:
+        lacking = left_off(summary.tasks, annotators.missing)
+        write_page(config, summary, _command(), lacking, annotators.licence_notes)
+        say_summary(config.output, summary, annotators)
+    if options.part is not None and (clips := join(options.output, options.part[1])) is not None:
+        print(f"{options.output}: all {options.part[1]} parts are there and joined: {clips} clips and photos")
 
 
 def _command() -> str:

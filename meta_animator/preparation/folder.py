@@ -100,7 +100,9 @@ def _check_target(folder: Path, overwrite: bool) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the name of a new folder")
     held = [path.name for path in folder.iterdir()]
-    if not held or ({ANNOTATED, PARTS} & set(held) and not overwrite):
+    if PARTS in held and not overwrite:
+        raise UserError(f"{folder}: holds parts of a data set; add --part K/N or --join, or name another folder")
+    if not held or (ANNOTATED in held and not overwrite):
         return
     if not overwrite:
         raise UserError(f"{folder}: exists and is not empty; choose another folder or add --overwrite")

@@ -87,12 +87,14 @@ class FootageSummary:
 
 def prepare_footage(
     config: FootageConfig, annotators: Annotators, progress: Progress = lambda what, done, of: None,
-    sources: Sequence[Source] | None = None,
+    sources: Sequence[Source] | None = None, empty: bool = False,
 ) -> FootageSummary:  # fmt: skip
     """Makes, continues or brings up to date the data set. `progress(what, frames done, of)` is called as it goes.
 
-    sources: those to take in the place of the inputs'. Raises UserError for inputs of which nothing can be read or kept, and for
-    files of the user that do not fit.
+    sources  those to take in the place of the inputs'
+    empty    whether there may be nothing that can be kept
+
+    Raises UserError for inputs of which nothing can be read or (unless `empty`) kept, and for files of the user that do not fit.
     """
     check_size(config.cut.size)
     sources = find_sources(config.inputs, config.identity) if sources is None else sources
@@ -108,12 +110,12 @@ def prepare_footage(
         records: list[FrameRecord] = []
         selection = Selection(layers=rules.layers, limits=config.limits, least=config.least, alike=config.alike)
         plans = list(plan_all(wishes, home, selection, records))
-        if not plans:
+        if not plans and not empty:
             raise UserError(_nothing(config, records, broken))
         with Pool(config.workers, Builder, config.output, home, config.cut, config.suffix) as pool:
             made = _build(pool, plans, folder, config, progress)
-    clips = read_manifest(config.output)
-    tasks = write_sheets(config.output / "sheets", list(_samples(clips)), title=config.output.name)
+    clips = read_manifest(config.output) if plans else []
+    tasks = write_overview(config.output, clips) if plans else []
     return FootageSummary(clips=clips, tasks=tasks, wishes=wishes, records=records, broken=broken, made=made)
 
 
@@ -225,13 +227,21 @@ def _build(pool: Pool, plans: Sequence[Plan], folder: DataFolder, config: Footag
     return made
 
 
+def write_overview(folder: Path, clips: Sequence[Clip]) -> list[str]:
+    """Contact sheets of a data set; returns the tasks that it shows."""
+    return write_sheets(folder / "sheets", list(_samples(clips)), title=folder.resolve().name)
+
+
 def _samples(clips: Sequence[Clip]) -> Iterator[tuple[str, Any]]:
-    """Frames for sheets, spread over all clips."""
-    frames = [(clip, index) for clip in clips for index in range(clip.num_frames)]
-    for place in sorted({round(k) for k in np.linspace(0, len(frames) - 1, min(SHEET_FRAMES, len(frames)))}):
-        clip, index = frames[place]
-        where = clip.id if clip.num_frames == 1 else f"{clip.id} {index}"
-        yield f"{where}{' (held out)' if clip.split == 'heldout' else ''}", clip.load(index)
+    """Frames for sheets: of as many clips as there is room for, and of few clips several each."""
+    some = [clips[round(k)] for k in np.linspace(0, len(clips) - 1, min(SHEET_FRAMES, len(clips)))]
+    counts = [0] * len(some)
+    while sum(counts) < SHEET_FRAMES and (free := [k for k, clip in enumerate(some) if counts[k] < clip.num_frames]):
+        counts[min(free, key=lambda k: counts[k])] += 1
+    for clip, count in zip(some, counts, strict=True):
+        for index in sorted({round(k) for k in np.linspace(0, clip.num_frames - 1, count + 2)[1:-1]}):
+            where = clip.id if clip.num_frames == 1 else f"{clip.id} {index}"
+            yield f"{where}{' (held out)' if clip.split == 'heldout' else ''}", clip.load(index)
 
 
 def _store(home: Path, wish: Wish) -> Store:

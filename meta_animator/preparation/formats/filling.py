@@ -1,0 +1,99 @@
+"""Layers that the user brings lie in the store as the user's own, before annotators make what is still missing."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from meta_animator.annotators.base import Detection
+from meta_animator.data.formats.maps import Given, Maps, read_layers
+from meta_animator.errors import UserError
+from meta_animator.preparation.annotating import Annotators
+from meta_animator.preparation.footage import Footage, Source
+from meta_animator.preparation.planning import runs_of
+from meta_animator.preparation.store import USER, Seen, Store, digest
+
+GIVEN = "given"
+
+
+class WithGiven:
+    """Annotators beside whom the user brings `layers`; those that no annotator gives come last."""
+
+    def __init__(self, annotators: Annotators, layers: Collection[str]) -> None:
+        self.annotators = annotators
+        self.extra = tuple(layer for layer in layers if layer not in annotators.layers)
+        self.layers = (*annotators.layers, *self.extra)
+        self.made_by = {**annotators.made_by, **dict.fromkeys(self.extra, GIVEN)}
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return {**self.annotators.versions, **dict.fromkeys(self.extra, GIVEN)}
+
+    def detect(self, frames: Sequence[np.ndarray]) -> list[list[Detection]]:
+        return self.annotators.detect(frames)
+
+    def annotate(
+        self, frames: Sequence[np.ndarray], people: Sequence[Detection | None],
+        known: Sequence[Mapping[str, np.ndarray]] | None = None, only: Collection[str] | None = None,
+    ) -> list[dict[str, np.ndarray]]:  # fmt: skip
+        """As the annotators' own; of the layers that nobody gives, nothing."""
+        wanted = set(self.annotators.layers if only is None else only) - set(self.extra)
+        return self.annotators.annotate(frames, people, known, wanted) if wanted else [{} for _ in frames]
+
+
+def given_of(given: Given, sources: Sequence[Source]) -> dict[str, tuple[dict[str, Maps], int]]:
+    """{source's name: (the maps given for it, the number of its first frame in them)}.
+
+    For one film the paths that are given are its own; for several films each has a folder or file of its name below them, and
+    photos a file of their names. Raises UserError where a source has none.
+    """
+    found: dict[str, tuple[dict[str, Maps], int]] = {}
+    films = [source for source in sources if source.kind == "clip"]
+    for source in films:
+        own = given if len(films) == 1 else _below(given, source)
+        footage = Footage(source)
+        found[source.name] = own.of_film(len(footage.timeline.times), source.path), 0
+    photos = [source for source in sources if source.kind == "photo"]
+    if photos:
+        maps = given.of_photos([source.path for source in photos])
+        found |= {source.name: (maps, place) for place, source in enumerate(photos)}
+    return found
+
+
+def fill(store: Store, footage: Footage, indices: Sequence[int], maps: Mapping[str, Maps], first: int = 0) -> None:
+    """Saves the maps of these frames as the user's, but for those that were corrected since, or are there already."""
+    for start, run in runs_of(indices):
+        known, changed = store.read_run(start), False
+        for index in run:
+            seen = known.setdefault(index, Seen())
+            store.look(index, seen)
+            keys = {layer: _key(one, first + index) for layer, one in maps.items()}
+            stale = [layer for layer, key in keys.items() if not _stays(seen, layer, key)]
+            if not stale:
+                continue
+            arrays = read_layers(maps, first + index, footage.size)
+            for layer in stale:
+                seen.layers[layer] = store.save(layer, index, arrays[layer], USER, keys[layer])
+            changed = True
+        if changed:
+            store.write_run(start, known)
+
+
+def _stays(seen: Seen, layer: str, key: str) -> bool:
+    made = seen.layers.get(layer)
+    return made is not None and made.by == USER and made.key in ("", key)  # "": replaced by hand
+
+
+def _key(maps: Maps, index: int) -> str:
+    path = maps.files[0 if maps.is_film else index]
+    facts = path.stat()
+    return digest([str(path), facts.st_size, facts.st_mtime_ns, maps.bright, maps.axes])
+
+
+def _below(given: Given, source: Source) -> Given:
+    paths = {}
+    for layer, path in given.paths.items():
+        own = [entry for entry in (path.iterdir() if path.is_dir() else ()) if source.path.stem in (entry.name, entry.stem)]
+        if len(own) != 1:
+            raise UserError(f"{path}: has {len(own)} entries for {source.path.name}; of several films each needs {source.path.stem}")
+        paths[layer] = own[0]
+    return Given(paths=paths, bright=given.bright, axes=given.axes)

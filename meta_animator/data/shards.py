@@ -57,9 +57,6 @@ class ShardPath:
     def __str__(self) -> str:
         return f"{self.tar}/{self.relative}" if self.relative else self.tar
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_read": {}}
-
     def __lt__(self, other: "ShardPath") -> bool:
         return (self.tar, self.relative) < (other.tar, other.relative)
 

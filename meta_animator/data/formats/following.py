@@ -10,6 +10,7 @@ from meta_animator.data.keypoints import NUM_KEYPOINTS, VISIBLE, person_box
 
 LOST = 30  # frames after which somebody who comes is somebody else
 FAR = 0.4  # mean move of the points from one frame to the next, in diagonals of the person, that is not the same person's
+GROWN = 2.0  # times that nobody grows or shrinks from one frame to the next
 GAP_FILLER = 0.5  # share of the main person's size that somebody has who is taken for them while they are not seen
 
 
@@ -72,10 +73,14 @@ def _add(track: Track, number: int, person: np.ndarray, box: tuple[float, float,
 
 
 def _distance(before: np.ndarray, now: np.ndarray) -> float:
-    """How far the points that both show have moved on average, in diagonals of the larger box; infinite where they show none."""
+    """How far the points that both show have moved on average, in diagonals of the larger person; infinite where they show none,
+    or one of both is `GROWN` times as large."""
     both = (before[:, 2] >= VISIBLE) & (now[:, 2] >= VISIBLE)
     if not both.any():
         return float("inf")
-    diagonal = max(np.hypot(*np.ptp(points[points[:, 2] >= VISIBLE, :2], axis=0)) for points in (before, now))
+    small, large = sorted(float(np.hypot(*np.ptp(points[both, :2], axis=0))) for points in (before, now))
+    if large > GROWN * max(small, 1.0):
+        return float("inf")
+    whole = max(float(np.hypot(*np.ptp(points[points[:, 2] >= VISIBLE, :2], axis=0))) for points in (before, now))
     moved = np.linalg.norm(before[both, :2].astype(float) - now[both, :2], axis=1).mean()
-    return float(moved / max(diagonal, 1.0))
+    return float(moved / max(whole, 1.0))

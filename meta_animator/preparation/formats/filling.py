@@ -94,6 +94,7 @@ def _below(given: Given, source: Source) -> Given:
     for layer, path in given.paths.items():
         own = [entry for entry in (path.iterdir() if path.is_dir() else ()) if source.path.stem in (entry.name, entry.stem)]
         if len(own) != 1:
-            raise UserError(f"{path}: has {len(own)} entries for {source.path.name}; of several films each needs {source.path.stem}")
+            said = f"has {len(own)} entries for {source.path.name}"
+            raise UserError(f"{path}: {said}; of several films each has a folder or file of its name")
         paths[layer] = own[0]
     return Given(paths=paths, bright=given.bright, axes=given.axes)

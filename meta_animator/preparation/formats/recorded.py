@@ -16,8 +16,8 @@ from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.picture_film import PictureFilm
 from meta_animator.media.video import VideoSource
-from meta_animator.preparation.formats import trees
 from meta_animator.preparation.footage import slug
+from meta_animator.preparation.formats import trees
 from meta_animator.preparation.prepare import SHEET_FRAMES, Summary, check_size, cropped, write_sheets
 from meta_animator.preparation.sources import CHUNK, Source
 

@@ -172,6 +172,23 @@ def test_the_largest_person_is_followed_and_others_are_said(tmp_path, capsys):
     assert "several people in 7 of 8 frames; the largest is followed" in capsys.readouterr().out
 
 
+def test_a_passer_by_does_not_fill_a_gap_and_after_a_cut_the_main_person_is_found_again(tmp_path):
+    here, there = person(0.6), person(0.6, (90, 40))
+    shown = [here, here, here, person(0.2, (100, 100)), there, there]
+    frames = [{"frame_id": k, "instances": [mmpose(points)]} for k, points in enumerate(shown)]
+    found = read_keypoints(write(tmp_path / "walk.json", frames))
+    assert not found[3].any()
+    assert np.allclose(found[[0, 1, 2, 4, 5]], [here, here, here, there, there])
+
+
+def test_somebody_who_comes_while_the_main_person_is_not_seen_is_somebody_else(tmp_path):
+    here, there = person(0.6), person(0.6, (90, 40))
+    shown = [[here]] * 4 + [[there]] + [[there, here]] * 3
+    frames = [{"frame_id": k, "instances": [mmpose(points) for points in people]} for k, people in enumerate(shown)]
+    found = read_keypoints(write(tmp_path / "walk.json", frames))
+    assert not found[4].any() and np.allclose(np.delete(found, 4, axis=0), here)
+
+
 BAD = {
     "is not JSON": "{",
     "is JSON, but no keypoints": '{"a": 1}',

@@ -13,6 +13,7 @@ import numpy as np
 from meta_animator.data.annotations import natural_key
 from meta_animator.errors import UserError
 from meta_animator.media.images import HEIC_ADVICE, HEIC_SUFFIXES, PHOTO_SUFFIXES, can_read_heic, read_alpha, read_image
+from meta_animator.media.picture_film import PictureFilm
 from meta_animator.media.probe import VideoFacts, probe_video
 from meta_animator.media.timeline import Timeline, even
 from meta_animator.media.video import VideoSource
@@ -27,11 +28,14 @@ HASHED = 2**20  # bytes read at once
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A film, or a single photo.
+    """A film, as a file or a folder of pictures, or a single photo.
 
     name      unique among the sources of a data set; letters, digits, '_' and '-'
     identity  whom it shows
     group     what it is judged and shared out together with: the photos of one person; a film is alone
+    frames    the pictures of a film that is a folder, in order, and `fps`, frames per second at which they are shown
+    masks     pictures of masks that came with it, one for each frame
+    split     "heldout": none of it is trained on
     """
 
     name: str
@@ -39,6 +43,10 @@ class Source:
     kind: Literal["clip", "photo"]
     identity: str
     group: str
+    frames: tuple[Path, ...] = ()
+    fps: float = 0.0
+    masks: tuple[Path, ...] | None = None
+    split: Literal["train", "heldout"] = "train"
 
 
 class Footage:
@@ -46,12 +54,13 @@ class Footage:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._film: VideoSource | None = None
+        self._film: VideoSource | PictureFilm | None = None
 
     @functools.cached_property
-    def facts(self) -> VideoFacts:
+    def facts(self) -> VideoFacts | PictureFilm:
         """Of a film. Raises UserError for what cannot be read."""
-        return probe_video(self.source.path)
+        source = self.source
+        return PictureFilm(source.path, source.frames, source.fps) if source.frames else probe_video(source.path)
 
     @property
     def timeline(self) -> Timeline:
@@ -73,7 +82,10 @@ class Footage:
         if self.source.kind == "photo":
             yield from (([index], self.photo[None]) for index in indices)
             return
-        self._film = self._film or VideoSource(self.source.path, verify=False, facts=self.facts)
+        if self._film is None:
+            facts = self.facts
+            is_folder = isinstance(facts, PictureFilm)
+            self._film = facts if is_folder else VideoSource(self.source.path, verify=False, facts=facts)
         for start in range(0, len(indices), CHUNK):
             some = list(indices[start : start + CHUNK])
             yield some, self._film.read(some)

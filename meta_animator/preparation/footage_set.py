@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from meta_animator.data.clips import Clip
+from meta_animator.data.formats.maps import NOTHING, Given
 from meta_animator.data.manifest import read_manifest
 from meta_animator.errors import UserError
 from meta_animator.preparation.annotating import Annotators, Rules, Span, Worker
@@ -17,6 +18,7 @@ from meta_animator.preparation.clipping import Builder, Plan
 from meta_animator.preparation.crop import Cut
 from meta_animator.preparation.folder import ANNOTATED, DataFolder
 from meta_animator.preparation.footage import Footage, Source, find_sources
+from meta_animator.preparation.formats.filling import put_given, with_given
 from meta_animator.preparation.planning import Selection, Wish, choose_frames, plan_all, runs_of, scenes_of
 from meta_animator.preparation.pool import Pool
 from meta_animator.preparation.prepare import SHEET_FRAMES, check_size, write_sheets
@@ -41,6 +43,7 @@ class FootageConfig:
     limits    what a frame needs to be kept
     least     frames of a film's clip at least
     alike     whether photos that nearly repeat another are kept
+    given     masks, depth, normals and body parts of the user's, which take the place of the annotators'
     suffix    of the files of frames, .png or .jpg
     workers   processes
     """
@@ -55,6 +58,7 @@ class FootageConfig:
     limits: Limits = Limits()
     least: int = 4
     alike: bool = False
+    given: Given = NOTHING
     suffix: str = ".png"
     workers: int = 1
     overwrite: bool = False
@@ -102,6 +106,7 @@ def prepare_footage(
         home = config.output / ANNOTATED
         broken: dict[str, str] = {}
         wishes = _heldout(list(_open_all(sources, home, config, broken)), config.heldout)
+        annotators = with_given(annotators, put_given(config.given, wishes, home, progress))
         rules = Rules(annotators)
         with Pool(config.workers, Worker, annotators, home) as pool:
             _see(pool, wishes, home, rules, broken, progress)
@@ -127,7 +132,7 @@ def _open_all(sources: Sequence[Source], home: Path, config: FootageConfig, brok
     for source in sources:
         footage = Footage(source)
         try:
-            sha = Store(home / source.name).open_for(source.path)
+            sha = Store(home / source.name).open_for(source.path, source.frames)
             times = footage.timeline.times if source.kind == "clip" else ()
         except UserError as error:
             if len(sources) == 1:
@@ -135,7 +140,8 @@ def _open_all(sources: Sequence[Source], home: Path, config: FootageConfig, brok
             broken[str(source.path)] = str(error)
             continue
         indices, fps = choose_frames(footage, config.fps)
-        yield Wish(source=source, sha=sha, indices=tuple(indices), fps=fps, times=times)
+        heldout = (0, max(1, len(times))) if source.split == "heldout" else None
+        yield Wish(source=source, sha=sha, indices=tuple(indices), fps=fps, times=times, heldout=heldout)
 
 
 def _heldout(wishes: list[Wish], heldout: tuple[int, int] | None) -> list[Wish]:

@@ -77,7 +77,7 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
 
     def loaded(indices: list[int], heldout: bool) -> Iterator[Layers]:
         nonlocal done
-        for index, layers in zip(indices, _cropped(source, indices, config.size), strict=True):
+        for index, layers in zip(indices, cropped(source, indices, config.size), strict=True):
             if index in shown:
                 samples[index] = (f"{source.title(index)}{' (held out)' if heldout else ''}", layers)
             done += 1
@@ -142,7 +142,7 @@ def _split(kept: list[int], count: int, heldout: tuple[int, int] | None) -> list
     return [(run, False) for run in (before, after) if run] + [(inside, True)]
 
 
-def _cropped(source: Source, indices: list[int], size: tuple[int, int] | None) -> Iterator[Layers]:
+def cropped(source: Source, indices: list[int], size: tuple[int, int] | None) -> Iterator[Layers]:
     """The frames, all of a film cut to one box so that the camera stays still."""
     box = None
     for index, layers in zip(indices, source.read(indices), strict=True):

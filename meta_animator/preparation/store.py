@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,17 @@ class Store:
     def __init__(self, folder: Path, size: tuple[int, int] | None = None) -> None:
         self.folder, self.size = folder, size
 
-    def open_for(self, path: Path) -> str:
-        """The content hash of the source. What the store holds of another file of that name is moved aside."""
-        check_file(path)
-        about, stat = self.folder / "source.json", list(_stat(path))
+    def open_for(self, path: Path, frames: Sequence[Path] = ()) -> str:
+        """The content hash of the source, of a folder of `frames` one of their names, sizes and times. What the store holds of
+        another source of that name is moved aside."""
+        if not frames:
+            check_file(path)
+        about = self.folder / "source.json"
+        stat = [digest([[file.name, *_stat(file)] for file in frames])] if frames else list(_stat(path))
         known = _read_known(about)
         if known.get("stat") == stat:
             return known["sha256"]
-        sha = content_hash(path)
+        sha = stat[0] if frames else content_hash(path)
         if known and known["sha256"] != sha:
             aside = self.folder.with_name(f"{self.folder.name}.{known['sha256']}")
             shutil.rmtree(aside, ignore_errors=True)

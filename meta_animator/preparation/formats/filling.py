@@ -1,15 +1,16 @@
 """Layers that the user brings lie in the store as the user's own, before annotators make what is still missing."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from meta_animator.annotators.base import Detection
-from meta_animator.data.formats.maps import Given, Maps, read_layers
+from meta_animator.data.formats.maps import LAYERS, Given, Maps, read_layers
 from meta_animator.errors import UserError
 from meta_animator.preparation.annotating import Annotators
 from meta_animator.preparation.footage import Footage, Source
-from meta_animator.preparation.planning import runs_of
+from meta_animator.preparation.planning import Wish, runs_of
 from meta_animator.preparation.store import USER, Seen, Store, digest
 
 GIVEN = "given"
@@ -40,22 +41,48 @@ class WithGiven:
         return self.annotators.annotate(frames, people, known, wanted) if wanted else [{} for _ in frames]
 
 
+def with_given(annotators: Annotators, layers: Collection[str]) -> Annotators:
+    """The annotators, and the layers that the user brings beside them."""
+    return WithGiven(annotators, layers) if layers else annotators
+
+
+def put_given(given: Given, wishes: Sequence[Wish], home: Path, progress: Callable[[str, int, int], None]) -> list[str]:
+    """Saves what the user brings for the wanted frames of all sources in their stores below `home`; returns the layers.
+
+    Raises UserError for maps that do not fit.
+    """
+    found = given_of(given, [wish.source for wish in wishes])
+    total, done = sum(len(wish.unique) for wish in wishes if found[wish.source.name][0]), 0
+    for wish in wishes:
+        maps, first = found[wish.source.name]
+        if maps:
+            footage = Footage(wish.source)
+            fill(Store(home / wish.source.name, footage.size), footage, wish.unique, maps, first)
+            done += len(wish.unique)
+            progress("taking over maps", done, total)
+    layers = {layer for maps, _ in found.values() for layer in maps}
+    return [layer for layer in LAYERS if layer in layers]
+
+
 def given_of(given: Given, sources: Sequence[Source]) -> dict[str, tuple[dict[str, Maps], int]]:
     """{source's name: (the maps given for it, the number of its first frame in them)}.
 
-    For one film the paths that are given are its own; for several films each has a folder or file of its name below them, and
-    photos a file of their names. Raises UserError where a source has none.
+    The masks that came with a source are its own. What the user brings is the only film's; of several films each has a folder or
+    file of its name there, and each photo a picture of its name. Raises UserError where a source has none.
     """
     found: dict[str, tuple[dict[str, Maps], int]] = {}
     films = [source for source in sources if source.kind == "clip"]
     for source in films:
-        own = given if len(films) == 1 else _below(given, source)
-        footage = Footage(source)
-        found[source.name] = own.of_film(len(footage.timeline.times), source.path), 0
+        own = given if len(films) == 1 or not given.paths else _below(given, source)
+        count = len(Footage(source).timeline.times) if own.paths else 0
+        found[source.name] = own.of_film(count, source.path), 0
     photos = [source for source in sources if source.kind == "photo"]
     if photos:
         maps = given.of_photos([source.path for source in photos])
         found |= {source.name: (maps, place) for place, source in enumerate(photos)}
+    for source in sources:
+        if source.masks is not None and "mask" not in given.paths:
+            found[source.name][0]["mask"] = Maps("mask", list(source.masks))
     return found
 
 

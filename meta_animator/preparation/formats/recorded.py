@@ -101,7 +101,7 @@ def prepare_sequences(
             frames += len(kept)
             heldout += len(kept) if sequence.split == "heldout" else 0
             if len(samples) < SHEET_FRAMES and (done - 1) % every == 0:
-                samples.append((sequence.name, shown.middle))
+                samples.append((sequence.name, shown.last))
             if progress is not None:
                 progress(done, len(sequences))
         if not frames:
@@ -114,11 +114,11 @@ class _Shown:
     """Passes frames on, and keeps the last for the sheets."""
 
     def __init__(self, layers: Iterator[Layers]) -> None:
-        self.layers, self.middle = layers, None
+        self.layers, self.last = layers, None
 
     def __iter__(self) -> Iterator[Layers]:
         for layers in self.layers:
-            self.middle = layers
+            self.last = layers
             yield layers
 
 

@@ -1,0 +1,38 @@
+"""The sequences of published data sets as sources of footage, whose people are annotated like any others."""
+
+import dataclasses
+from pathlib import Path
+
+from meta_animator.preparation.footage import Source, slug
+from meta_animator.preparation.formats.trees import Sequence, find_sequences
+from meta_animator.preparation.formats.tsv import find_tsv, unpack
+
+UNPACKED = "unpacked"
+
+
+def sources_of(format: str, root: Path, output: Path) -> list[Source]:
+    """A source for each sequence that `sequences_of` finds."""
+    return [
+        Source(
+            name=slug(one.name), path=one.path, kind="clip", identity=one.name, group=slug(one.name), frames=one.frames,
+            fps=one.fps, masks=one.masks, split=one.split,
+        )
+        for one in sequences_of(format, root, output)
+    ]  # fmt: skip
+
+
+def sequences_of(format: str, root: Path, output: Path) -> list[Sequence]:
+    """The sequences of a data set of a format of `trees`; DisCo's TSV files are unpacked below `output` first.
+
+    Raises UserError where `root` is not of that format.
+    """
+    files = find_tsv(root) if format == "disco" and root.is_dir() else []
+    if not files:
+        return find_sequences(format, root)
+    print(f"note: {root}: the pictures of {len(files)} TSV files are unpacked to {output / UNPACKED}; drawn poses are left out")
+    return [one for split in unpack(files, output / UNPACKED) for one in _of_split(split)]
+
+
+def _of_split(folder: Path) -> list[Sequence]:
+    split = "heldout" if folder.name == "heldout" else "train"
+    return [dataclasses.replace(one, split=split) for one in find_sequences("disco", folder)]

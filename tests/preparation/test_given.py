@@ -1,0 +1,117 @@
+"""What users bring takes the place of what annotators would make, and lies in the store as theirs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meta_animator.data.formats.maps import Given
+from meta_animator.data.manifest import read_manifest
+from meta_animator.errors import UserError
+from meta_animator.media.images import write_image
+from meta_animator.preparation.crop import Cut
+from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
+from meta_animator.preparation.formats.sources import sources_of
+from meta_animator.preparation.quality import Limits
+from tests.preparation.fakes import HEIGHT, WIDTH, FakeAnnotators, film, picture
+
+COUNT = 8
+EASY = {"min_height": 20, "min_sharpness": 0.0, "blur_ratio": 0.0}
+HALF = np.zeros((HEIGHT, WIDTH), np.uint8)
+HALF[:, : WIDTH // 2] = 255
+
+
+def prepare(output: Path, *inputs: Path, given: Given, sources=None):
+    config = FootageConfig(inputs=inputs, output=output, given=given, cut=Cut(crop=False), **limits())
+    return prepare_footage(config, FakeAnnotators(), sources=sources)
+
+
+def limits() -> dict:
+    fields = FootageConfig.__dataclass_fields__
+    return {"limits": Limits(**EASY)} if "limits" in fields else {}
+
+
+def test_maps_of_a_film_take_the_annotators_place(tmp_path):
+    walk = film(tmp_path / "walk.mp4", COUNT)
+    for index in range(COUNT):
+        write_image(tmp_path / "masks" / f"{index}.png", HALF)
+        write_image(tmp_path / "depth" / f"{index}.png", np.full((HEIGHT, WIDTH), 20 * index + 50, np.uint8))
+    given = Given(paths={"mask": tmp_path / "masks", "depth": tmp_path / "depth"})
+    summary = prepare(tmp_path / "out", walk, given=given)
+    assert "depth" in summary.tasks and "normal" not in summary.tasks
+    layers = read_manifest(tmp_path / "out")[0].load(3)
+    assert np.array_equal(layers.mask, HALF > 0) and layers.keypoints is not None
+    assert np.allclose(layers.depth, (110 / 255) * (HALF > 0), atol=1e-3)
+    # a correction by hand stays, another map is taken over, and nothing else is made anew
+    corrected = next((tmp_path / "out" / "annotated").glob("*/mask/000002.png"))
+    write_image(corrected, 255 - HALF)
+    write_image(tmp_path / "masks" / "5.png", np.roll(HALF, 10, axis=1))
+    again = prepare(tmp_path / "out", walk, given=given)
+    clip = read_manifest(tmp_path / "out")[0]
+    assert again.made > 0 and np.array_equal(clip.load(2).mask, HALF == 0)
+    assert np.array_equal(clip.load(5).mask, np.roll(HALF, 10, axis=1) > 0) and np.array_equal(clip.load(4).mask, HALF > 0)
+
+
+def test_several_films_and_photos_find_their_maps_by_name(tmp_path):
+    inputs = [film(tmp_path / f"{name}.mp4", COUNT) for name in ("a", "b")]
+    inputs.append(write_image(tmp_path / "c.png", picture(40)))
+    for name, mask in (("a", HALF), ("b", 255 - HALF)):
+        for index in range(COUNT):
+            write_image(tmp_path / "masks" / name / f"{index}.png", mask)
+    write_image(tmp_path / "masks" / "c.png", np.roll(HALF, 9, axis=1))
+    prepare(tmp_path / "out", *inputs, given=Given(paths={"mask": tmp_path / "masks"}))
+    found = {clip.id: clip.load(0).mask for clip in read_manifest(tmp_path / "out")}
+    assert np.array_equal(found["a"], HALF > 0) and np.array_equal(found["b"], HALF == 0)
+    assert np.array_equal(found["c"], np.roll(HALF, 9, axis=1) > 0)
+    (tmp_path / "masks" / "b").rename(tmp_path / "masks" / "d")
+    with pytest.raises(UserError, match=r"masks: has 0 entries for b\.mp4; of several films each has"):
+        prepare(tmp_path / "new", *inputs, given=Given(paths={"mask": tmp_path / "masks"}))
+
+
+@pytest.fixture
+def tiktok(tmp_path: Path) -> Path:
+    for name, shade in (("00001", 90), ("00336", 150)):
+        for index in range(COUNT):
+            write_image(tmp_path / "TikTok_dataset" / name / "images" / f"{index + 1:04d}.png", picture(20 + index, shade))
+            write_image(tmp_path / "TikTok_dataset" / name / "masks" / f"{index + 1:04d}.png", np.repeat(HALF[..., None], 3, 2))
+    return tmp_path
+
+
+def test_a_published_tree_is_annotated_and_keeps_its_masks_and_split(tiktok):
+    given = Given()
+    prepare(tiktok / "out", given=given, sources=sources_of("tiktok", tiktok, tiktok / "out"))
+    clips = {clip.identity: clip for clip in read_manifest(tiktok / "out")}
+    assert {name: (clip.split, clip.fps, clip.num_frames) for name, clip in clips.items()} == {
+        "00001": ("train", 30, COUNT), "00336": ("heldout", 30, COUNT),
+    }  # fmt: skip
+    layers = clips["00001"].load(4)
+    assert np.array_equal(layers.frame, picture(24, 90)) and np.array_equal(layers.mask, HALF > 0)
+    assert layers.keypoints[0, 2] > 0.5
+    known = prepare(tiktok / "out", given=given, sources=sources_of("tiktok", tiktok, tiktok / "out"))
+    assert known.made == 0
+
+
+def test_a_frame_of_another_size_is_said_and_the_sequence_left_out(tiktok):
+    write_image(tiktok / "TikTok_dataset" / "00001" / "images" / "0003.png", picture(20)[:80])
+    with pytest.raises(UserError, match=r"0003\.png: is 128x80, the first frame 128x96; the frames of a film have one size"):
+        prepare(tiktok / "out", given=Given(), sources=sources_of("tiktok", tiktok, tiktok / "out")[:1])
+
+
+def test_the_keypoints_of_a_tree_serve_where_nobody_annotates(tiktok):
+    from meta_animator.preparation.formats.recorded import TreeConfig, prepare_sequences
+    from meta_animator.preparation.formats.trees import find_sequences
+
+    for name in ("00001", "00336"):
+        folder = tiktok / "TikTok_dataset" / name / "openpose_json"
+        folder.mkdir()
+        for index in range(COUNT):
+            points = [[30.0 + index + k, 20.0 + 3 * k, 0.9] for k in range(17)]
+            (folder / f"{index + 1:04d}.png.json").write_text(json.dumps([{"keypoints": points}]))
+    sequences = find_sequences("disco", tiktok)
+    summary = prepare_sequences(TreeConfig(output=tiktok / "out", fps=15), sequences)
+    assert (summary.frames, summary.heldout) == (COUNT, COUNT // 2)
+    assert "dwpose" in summary.tasks and "bg_outpainting" in summary.tasks
+    clip = read_manifest(tiktok / "out")[0]
+    assert (clip.id, clip.split, clip.fps) == ("00001", "train", 15)
+    assert np.allclose(clip.load_keypoints(2)[5], [39, 35, 0.9]) and np.array_equal(clip.load(2).mask, HALF > 0)

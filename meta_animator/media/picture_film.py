@@ -1,4 +1,4 @@
-"""A folder of pictures as a film: with what a `video.VideoSource` tells and gives."""
+"""A folder of pictures as a film: with what a `video.VideoSource` gives and `probe.VideoFacts` tell."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +25,11 @@ class PictureFilm:
     @property
     def num_frames(self) -> int:
         return len(self.files)
+
+    @property
+    def keys(self) -> np.ndarray:
+        """bool (num_frames,): each frame can be read alone."""
+        return np.ones(self.num_frames, bool)
 
     @property
     def timeline(self) -> Timeline:

@@ -17,19 +17,14 @@ from meta_animator.preparation.quality import Limits
 from tests.preparation.fakes import HEIGHT, WIDTH, FakeAnnotators, film, picture
 
 COUNT = 8
-EASY = {"min_height": 20, "min_sharpness": 0.0, "blur_ratio": 0.0}
+EASY = Limits(min_height=20, min_sharpness=0.0, blur_ratio=0.0)
 HALF = np.zeros((HEIGHT, WIDTH), np.uint8)
 HALF[:, : WIDTH // 2] = 255
 
 
 def prepare(output: Path, *inputs: Path, given: Given, sources=None):
-    config = FootageConfig(inputs=inputs, output=output, given=given, cut=Cut(crop=False), **limits())
+    config = FootageConfig(inputs=inputs, output=output, given=given, cut=Cut(crop=False), limits=EASY)
     return prepare_footage(config, FakeAnnotators(), sources=sources)
-
-
-def limits() -> dict:
-    fields = FootageConfig.__dataclass_fields__
-    return {"limits": Limits(**EASY)} if "limits" in fields else {}
 
 
 def test_maps_of_a_film_take_the_annotators_place(tmp_path):

@@ -1,6 +1,7 @@
 """Checkpoints of CtrLoRA, the released Meta-Animator and AnimateDiff in and out.
 
     python scripts/convert.py import-control FILE OUTPUT [--tasks openpose=dwpose ...] [--base-control FILE] [--base models/sd15]
+    python scripts/convert.py join-control BASE_FILE OUTPUT LORA_FILE=TASK [...] [--base models/sd15]
     python scripts/convert.py export-control RUN FILE [--part whole|base|lora] [--task dwpose] [--base models/sd15]
     python scripts/convert.py export-motion RUN FILE_OR_FOLDER [--base models/sd15]
 
@@ -24,8 +25,13 @@ def main() -> None:
     taken.add_argument("output", type=Path, help="checkpoint folder, for model.control_from")
     taken.add_argument("--tasks", nargs="+", default=[], help="THEIRS=OURS, or OURS, for each LoRA to take; OURS for a LoRA file")
     taken.add_argument("--base-control", type=Path, help="for a LoRA file: the base file that it was trained on")
-    taken.add_argument("--vae", default="", help="VAE instead of the base's own, as model.vae")
-    taken.add_argument("--tokenizer", default="", help="tokenizer instead of the base's own, as model.tokenizer")
+    joined = actions.add_parser("join-control", parents=[common], help="CtrLoRA's base file and several of its LoRAs into one")
+    joined.add_argument("file", type=Path, help="base file")
+    joined.add_argument("output", type=Path, help="checkpoint folder, for model.control_from")
+    joined.add_argument("loras", nargs="+", metavar="LORA_FILE=TASK", help="for each task of ours the file that it begins from")
+    for one in (taken, joined):
+        one.add_argument("--vae", default="", help="VAE instead of the base's own, as model.vae")
+        one.add_argument("--tokenizer", default="", help="tokenizer instead of the base's own, as model.tokenizer")
     given = actions.add_parser("export-control", parents=[common], help="a run of ours into a file of theirs")
     given.add_argument("run", type=Path)
     given.add_argument("file", type=Path)
@@ -37,13 +43,17 @@ def main() -> None:
     args = parser.parse_args()
 
     from meta_animator.conversion.exchange import export_ctrlora, export_motion, import_ctrlora, parse_tasks
+    from meta_animator.conversion.quickstart import join_ctrlora, parse_loras
     from meta_animator.settings import ModelConfig
 
     folder = Path(args.base) if (Path(args.base) / "unet" / "config.json").is_file() else Path(args.architecture)
-    if args.action == "import-control":
+    if args.action in ("import-control", "join-control"):
         architecture = "" if folder == Path(args.base) else args.architecture
         model = ModelConfig(base=args.base, architecture=architecture, vae=args.vae, tokenizer=args.tokenizer)
-        manifest = import_ctrlora(args.file, args.output, model, parse_tasks(args.tasks), args.base_control)
+        if args.action == "join-control":
+            manifest = join_ctrlora(args.file, parse_loras(args.loras), args.output, model)
+        else:
+            manifest = import_ctrlora(args.file, args.output, model, parse_tasks(args.tasks), args.base_control)
         print(
             f"wrote {args.output}: tasks {', '.join(manifest['tasks']) or 'none'}, rank {manifest['lora_rank']}; use it with "
             f"model.control_from={args.output} model.condition_range={manifest['condition_range']}, and to train as it was "

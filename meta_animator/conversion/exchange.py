@@ -52,7 +52,7 @@ def import_ctrlora(
         base = _control_weights(base_control, names)
     weights = from_ctrlora(state, names, str(file), tasks, base)
     manifest = manifest_of(weights, backbone.fingerprint(), file)
-    _check_shapes(network, weights, manifest, f"{file}, for {model.base}")
+    check_shapes(network, weights, manifest, f"{file}, for {model.base}")
     if differing := other_unet(state, backbone.unet):
         print(
             f"note: {file} carries its own base UNet, which is not that of {model.base} ({differing} is the first to differ); "
@@ -63,7 +63,7 @@ def import_ctrlora(
     return manifest
 
 
-def _check_shapes(network: MetaControlNet, weights: Mapping[str, Tensor], manifest: Mapping[str, Any], what: str) -> None:
+def check_shapes(network: MetaControlNet, weights: Mapping[str, Tensor], manifest: Mapping[str, Any], what: str) -> None:
     """Of the shared weights and every LoRA. `network` goes to the meta device."""
     network.to("meta")
     check_fit(network.base_state(), part(weights, "control."), what)

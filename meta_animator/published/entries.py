@@ -21,6 +21,12 @@ class NotThere(UserError):
     """The repository does not have the file (any more)."""
 
 
+class OutOfReach(UserError):
+    """Neither here nor to be had for want of a network; `reason` says no more than that."""
+
+    reason = ""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class File:
     """One file. `path` is its place in the wheel or repository; `size` in bytes is a guess where `sha256` is empty."""
@@ -50,6 +56,7 @@ class Published:
     revision: str = "main"
     asked_by: tuple[str, ...] = ()
     note: str = ""
+    can_be_missed: bool = False
 
     @property
     def size(self) -> int:
@@ -126,14 +133,17 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def missing(entry: Published, folder: Path | None, reason: str) -> UserError:
+def missing(entry: Published, folder: Path | None, reason: str, kind: type[UserError] = UserError) -> UserError:
+    """The error that `entry` is neither in `folder` nor in the cache, and why it is not to be had: with what to put where."""
     named = folder or Path("DIR")
     lacking = [file for file in entry.files if not file.optional]
     put = "; ".join(to_put(entry, file, named) for file in lacking)
     flag = "" if folder else " and name it with --weights DIR"
-    where = f"in {folder} nor in {cache_folder()}" if folder else f"in {cache_folder()}"
-    neither = "neither" if folder else "not"
-    return UserError(f"weights {entry.name}: {neither} {where}, and {reason}; {put}{flag}")
+    where = f"neither in {folder} nor in {cache_folder()}" if folder else f"not in {cache_folder()}"
+    error = kind(f"weights {entry.name}: {where}, and {reason}; {put}{flag}")
+    if isinstance(error, OutOfReach):
+        error.reason = reason
+    return error
 
 
 def last_line(text: str) -> str:

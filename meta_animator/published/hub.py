@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from meta_animator.published.entries import HUB, File, NotThere, Published, check_file, last_line, missing
+from meta_animator.published.entries import HUB, File, NotThere, OutOfReach, Published, check_file, last_line, missing
 
 
 def from_hub_cache(entry: Published, folder: Path | None, fetch: bool) -> Path:
@@ -28,15 +28,17 @@ def ask_hub(entry: Published, file: File, folder: Path | None, **how: Any) -> Pa
     except LocalEntryNotFoundError as error:
         if file.optional and how.get("local_files_only"):
             return None
-        reason = "the hub is out of reach" if not how.get("local_files_only") else "not fetched"
-        raise missing(entry, folder, reason) from error
+        if how.get("local_files_only"):
+            raise missing(entry, folder, "not fetched") from error
+        raise missing(entry, folder, "the hub is out of reach", OutOfReach) from error
     except EntryNotFoundError as error:
         if file.optional:
             return None
         if (moved := _moved(entry, file)) is not None:
             print(f"note: {entry.hub} has {file.name} as {moved.path} now; it is taken from there")
             return ask_hub(entry, moved, folder, **how)
-        raise NotThere(missing(entry, folder, f"the hub has no {file.path} in {entry.hub} (moved or renamed?)")) from error
+        reason = f"the hub has no {file.path} in {entry.hub} (moved or renamed?)"
+        raise missing(entry, folder, reason, NotThere) from error
     except GatedRepoError as error:
         reason = f"the hub wants its terms accepted first ({HUB}/{entry.hub}, then `hf auth login`)"
         raise missing(entry, folder, reason) from error
@@ -45,7 +47,7 @@ def ask_hub(entry: Published, file: File, folder: Path | None, **how: Any) -> Pa
     except (OSError, ValueError) as error:
         if getattr(error, "errno", None) is not None and not isinstance(error, ConnectionError):
             raise  # a full disk, a folder that may not be written
-        raise missing(entry, folder, f"the hub did not give it ({last_line(str(error))})") from error
+        raise missing(entry, folder, f"the hub did not give it ({last_line(str(error))})", OutOfReach) from error
 
 
 def _moved(entry: Published, file: File) -> File | None:

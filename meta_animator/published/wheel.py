@@ -11,7 +11,7 @@ from pathlib import Path
 
 from meta_animator.errors import UserError
 from meta_animator.files import locked, whole_file
-from meta_animator.published.entries import File, Published, last_line, missing, published, sha256_of
+from meta_animator.published.entries import File, OutOfReach, Published, last_line, missing, published, sha256_of
 
 WHEELS = ("--only-binary=:all:", "--python-version", "3.11", "--platform", "manylinux_2_28_x86_64")  # data: any system takes them
 PATIENCE = ("--retries", "2", "--timeout", "30", "--disable-pip-version-check", "--no-input", "--quiet")
@@ -43,7 +43,7 @@ def _downloaded(entry: Published, folder: Path | None) -> Iterator[Path]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
-            raise missing(entry, folder, f"pip could not fetch it ({last_line(done.stderr)})")
+            raise missing(entry, folder, f"pip could not fetch it ({last_line(done.stderr)})", OutOfReach)
         yield wheels[0]
 
 

@@ -20,6 +20,7 @@ STAGE_1 = "configs/sd15/step1.yaml"
     [
         (STAGE_1, 46), ("configs/sd15/step1_24gb.yaml", 14), ("configs/sd15/step0.yaml", 15), ("configs/sd15/step2.yaml", 15),
         ("configs/sd15/step0_12gb.yaml", 10), ("configs/sd15/step2_8gb.yaml", 8), ("configs/sd15/step3.yaml", 8),
+        ("configs/sd15/quickstart/step2_8gb.yaml", 8),
     ],
 )  # fmt: skip
 def test_shipped_configs_fit_where_they_are_sold_for(config, gib):

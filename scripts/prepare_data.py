@@ -11,6 +11,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from meta_animator.cli import run
 
@@ -44,14 +45,47 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--join", action="store_true", help="make one manifest of the parts in OUTPUT")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set that is there, corrections included")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="say all that is wrong with a data set, and nothing else")
-    annotated = "your own .npz: keypoints (frames, 133, 3); mask: bits packed by row. For photos also a folder of NAME.npz"
-    parser.add_argument("--keypoints", type=Path, help=annotated)
+    packed = "also pack the data set into tar files of about so many megabytes, in OUTPUT/shards; without --input, only that"
+    parser.add_argument("--shards", type=float, metavar="MB", help=packed)
+    add_what_others_made(parser)
     options = parser.parse_args()
     if options.check is None and options.output is None:
         parser.error("the following arguments are required: --output")
-    if options.check is None and options.input is None and not options.join:
+    if options.check is None and options.input is None and not options.join and options.shards is None:
         parser.error("the following arguments are required: --input")
+    if options.shards is not None and options.shards <= 0:
+        parser.error("argument --shards: expected a number of megabytes above 0")
+    if options.format and (len(options.input or ()) != 1 or options.keypoints is not None or given(options)):
+        parser.error("argument --format: takes one --input, the data set's folder, and no keypoints or maps of your own")
     return options
+
+
+def add_what_others_made(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "what others made", "maps are folders with a picture for each frame (in the order of their names), or NAME.png for each "
+        "photo; of several films each has a folder of its name there",
+    )  # fmt: skip
+    annotated = (
+        "your own keypoints, and nothing is annotated: .npz with keypoints (frames, 133, 3) and maybe mask (bits packed by row), "
+        "for photos also a folder of NAME.npz; or JSON of OpenPose, MMPose, rtmlib or COCO, one file, or a folder with a file "
+        "for each frame or photo"
+    )
+    group.add_argument("--keypoints", type=Path, help=annotated)
+    group.add_argument("--masks", type=Path, help="masks, white on black; for a film also a film")
+    group.add_argument("--depth", type=Path, help="depth in grey, 8 or 16 bits")
+    group.add_argument("--depth-bright", choices=("near", "far"), default="near", help="what is bright in it (default: near)")
+    group.add_argument("--normal", type=Path, help="normals as (n + 1) / 2 in RGB, black where there is none")
+    axes = "opengl: x right, y up, z to the camera (default); directx: y down; opencv: y down, z away from the camera"
+    group.add_argument("--normal-axes", choices=("opengl", "directx", "opencv"), default="opengl", help=axes)
+    group.add_argument("--parts", type=Path, help="body parts, a number of the 28 of Sapiens in each pixel")
+    trees = "--input is a published data set as it lies on disk; with --annotators none, what comes with it is all there is"
+    group.add_argument("--format", choices=("tiktok", "ubc", "disco"), default="", help=trees)
+
+
+def given(options: argparse.Namespace) -> dict[str, Path]:
+    """{layer: where the user has it}"""
+    layers = {"mask": options.masks, "depth": options.depth, "normal": options.normal, "parts": options.parts}
+    return {layer: path for layer, path in layers.items() if path is not None}
 
 
 def frame_range(text: str) -> tuple[int, int]:
@@ -80,10 +114,40 @@ def main() -> None:
         from meta_animator.preparation.parts import join
 
         print(f"{options.output}: {join(options.output)} clips and photos joined")
+    elif options.input is None:
+        pass
+    elif options.format and options.annotators == "none":
+        published(options)
     elif options.keypoints is not None or options.annotators == "none":
         annotated_by_the_user(options)
     else:
         footage(options)
+    if options.shards is not None and options.check is None:
+        pack(options.output, options.shards)
+
+
+def pack(folder: Path, megabytes: float) -> None:
+    """The data set as tar shards beside its clips."""
+    from meta_animator.data.shard_writer import write_shards
+
+    clips, tars = write_shards(folder, folder / "shards", megabytes)
+    print(f"{folder / 'shards'}: {clips} clips and photos in {tars} tar files; data.train=[{folder / 'shards'}], or its URL")
+
+
+def published(options: argparse.Namespace) -> None:
+    """The sequences of a published data set with the masks and keypoints that come with them."""
+    from meta_animator.preparation.formats.recorded import TreeConfig, prepare_sequences
+    from meta_animator.preparation.formats.sources import sequences_of
+    from meta_animator.preparation.said import Bars
+
+    size = tuple(options.size) if options.size else None
+    config = TreeConfig(
+        output=options.output, prompt=options.prompt, size=size, fps=options.fps, overwrite=options.overwrite
+    )  # fmt: skip
+    sequences = sequences_of(options.format, options.input[0], options.output)
+    with Bars() as bars:
+        summary = prepare_sequences(config, sequences, lambda done, of: bars("sequences", done, of))
+    say_frames(options.output, summary)
 
 
 def check(folder: Path) -> None:
@@ -101,7 +165,8 @@ def check(folder: Path) -> None:
 
 
 def footage(options: argparse.Namespace) -> None:
-    """From films and photos alone."""
+    """From films and photos alone, with maps that the user may have."""
+    from meta_animator.data.formats.maps import Given
     from meta_animator.preparation.crop import Cut
     from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
     from meta_animator.preparation.page import write_page
@@ -123,6 +188,8 @@ def footage(options: argparse.Namespace) -> None:
         limits=limits,
         least=options.least,
         alike=options.keep_alike,
+        format=options.format,
+        given=Given(paths=given(options), bright=options.depth_bright, axes=options.normal_axes),
         suffix=f".{options.frames}",
         workers=workers_of(annotators, options.workers),
         overwrite=options.overwrite,
@@ -155,12 +222,14 @@ def annotated_by_the_user(options: argparse.Namespace) -> None:
     """A film or photos of one person with the user's keypoints, or with nothing at all."""
     from tqdm import tqdm
 
+    from meta_animator.data.formats.maps import Given
     from meta_animator.preparation.prepare import PrepareConfig, prepare
 
     config = PrepareConfig(
         inputs=options.input,
         output=options.output,
         keypoints=options.keypoints,
+        given=Given(paths=given(options), bright=options.depth_bright, axes=options.normal_axes),
         identity=options.identity,
         prompt=options.prompt,
         size=tuple(options.size) if options.size else None,
@@ -175,7 +244,11 @@ def annotated_by_the_user(options: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         summary = prepare(config, progress)
-    print(f"{options.output}: {summary.frames} frames ({summary.heldout} held out); tasks: {', '.join(summary.tasks)}")
+    say_frames(options.output, summary)
+
+
+def say_frames(output: Path, summary: Any) -> None:
+    print(f"{output}: {summary.frames} frames ({summary.heldout} held out); tasks: {', '.join(summary.tasks)}")
     if summary.skipped:
         print(f"no person found in {len(summary.skipped)} photos, skipped: {', '.join(summary.skipped)}")
     if summary.empty:
@@ -183,7 +256,7 @@ def annotated_by_the_user(options: argparse.Namespace) -> None:
         print(f"no person found in {share} of the video; they were kept")
     for note in summary.notes:
         print(f"note: {note}")
-    print(f"look at {options.output / 'sheets' / 'overview.png'}")
+    print(f"look at {output / 'sheets' / 'overview.png'}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from meta_animator.preparation.crop import Cut
 from meta_animator.preparation.folder import ANNOTATED, DataFolder
 from meta_animator.preparation.footage import Footage, Source, find_sources
 from meta_animator.preparation.formats.filling import put_given, with_given
+from meta_animator.preparation.formats.sources import sources_of
 from meta_animator.preparation.planning import Selection, Wish, choose_frames, plan_all, runs_of, scenes_of
 from meta_animator.preparation.pool import Pool
 from meta_animator.preparation.prepare import SHEET_FRAMES, check_size, write_sheets
@@ -43,6 +44,7 @@ class FootageConfig:
     limits    what a frame needs to be kept
     least     frames of a film's clip at least
     alike     whether photos that nearly repeat another are kept
+    format    of a published data set, which the only input is, a key of `formats.trees.FORMATS`; "": films and photos
     given     masks, depth, normals and body parts of the user's, which take the place of the annotators'
     suffix    of the files of frames, .png or .jpg
     workers   processes
@@ -58,6 +60,7 @@ class FootageConfig:
     limits: Limits = Limits()
     least: int = 4
     alike: bool = False
+    format: str = ""
     given: Given = NOTHING
     suffix: str = ".png"
     workers: int = 1
@@ -101,7 +104,7 @@ def prepare_footage(
     Raises UserError for inputs of which nothing can be read or (unless `empty`) kept, and for files of the user that do not fit.
     """
     check_size(config.cut.size)
-    sources = find_sources(config.inputs, config.identity) if sources is None else sources
+    sources = find_all(config) if sources is None else sources
     with DataFolder(config.output, config.overwrite) as folder, lock_folder(config.output):
         home = config.output / ANNOTATED
         broken: dict[str, str] = {}
@@ -122,6 +125,13 @@ def prepare_footage(
     clips = read_manifest(config.output) if plans else []
     tasks = write_overview(config.output, clips) if plans else []
     return FootageSummary(clips=clips, tasks=tasks, wishes=wishes, records=records, broken=broken, made=made)
+
+
+def find_all(config: FootageConfig) -> list[Source]:
+    """All sources that a config names. Raises UserError where there is nothing to read."""
+    if not config.format:
+        return find_sources(config.inputs, config.identity)
+    return sources_of(config.format, config.inputs[0], config.output)
 
 
 def _open_all(sources: Sequence[Source], home: Path, config: FootageConfig, broken: dict[str, str]) -> Iterator[Wish]:

@@ -13,8 +13,15 @@ from meta_animator.errors import UserError
 from meta_animator.files import locked, whole_file
 from meta_animator.preparation.annotating import Annotators
 from meta_animator.preparation.folder import ANNOTATED, PARTS, read_entries, write_entries
-from meta_animator.preparation.footage import Source, find_sources
-from meta_animator.preparation.footage_set import FootageConfig, FootageSummary, Progress, prepare_footage, write_overview
+from meta_animator.preparation.footage import Source
+from meta_animator.preparation.footage_set import (
+    FootageConfig,
+    FootageSummary,
+    Progress,
+    find_all,
+    prepare_footage,
+    write_overview,
+)
 from meta_animator.preparation.store import digest
 
 DONE = "part.json"
@@ -42,7 +49,7 @@ def prepare_part(
         raise UserError("--heldout-frames is for one film or some photos, and not for parts")
     if (config.output / ANNOTATED).exists():
         raise UserError(f"{config.output}: holds a data set that was made in one go; name another folder for parts")
-    sources = find_sources(config.inputs, config.identity)
+    sources = find_all(config)
     own = dataclasses.replace(config, output=part_folder(config.output, part, count))
     summary = None
     if share := share_of(sources, part, count):

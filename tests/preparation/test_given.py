@@ -1,6 +1,8 @@
 """What users bring takes the place of what annotators would make, and lies in the store as theirs."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from meta_animator.preparation.crop import Cut
 from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
 from meta_animator.preparation.formats.sources import sources_of
 from meta_animator.preparation.quality import Limits
+from tests.data.people import standing_person
 from tests.preparation.fakes import HEIGHT, WIDTH, FakeAnnotators, film, picture
 
 COUNT = 8
@@ -62,6 +65,25 @@ def test_several_films_and_photos_find_their_maps_by_name(tmp_path):
     (tmp_path / "masks" / "b").rename(tmp_path / "masks" / "d")
     with pytest.raises(UserError, match=r"masks: has 0 entries for b\.mp4; of several films each has"):
         prepare(tmp_path / "new", *inputs, given=Given(paths={"mask": tmp_path / "masks"}))
+
+
+def test_the_script_takes_json_and_masks_and_packs_shards(tmp_path):
+    walk = film(tmp_path / "walk.mp4", COUNT)
+    (tmp_path / "json").mkdir()
+    for index in range(COUNT):
+        points = standing_person(80, 30) + np.array([20 + index, 8, 0])
+        people = [{"keypoints": points[:, :2].tolist(), "keypoint_scores": points[:, 2].tolist()}]
+        (tmp_path / "json" / f"{index}.json").write_text(json.dumps(people))
+        write_image(tmp_path / "masks" / f"{index}.png", HALF)
+    command = [sys.executable, "scripts/prepare_data.py", "--input", walk, "--output", tmp_path / "out", "--shards", "10"]
+    command += ["--keypoints", tmp_path / "json", "--masks", tmp_path / "masks"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(list(map(str, command)), cwd=root, capture_output=True, text=True, env={"PYTHONPATH": "."})
+    assert done.returncode == 0, done.stderr
+    assert "1 clips and photos in 1 tar files" in done.stdout
+    clip = read_manifest(tmp_path / "out" / "shards")[0]
+    assert np.allclose(clip.load_keypoints(3)[:, 0], standing_person(80, 30)[:, 0] + 23, atol=1e-3)
+    assert np.array_equal(clip.load(3).mask, HALF > 0)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from meta_animator.media.video import open_film
 LAYERS = ("mask", "depth", "normal", "parts")
 AXES = {"opengl": (1, 1, 1), "directx": (1, -1, 1), "opencv": (1, -1, -1)}
 LABELS = 16  # numbers below which a PNG of a mask holds labels, and not grey levels
+GREY = 0.25  # share of neither black nor white from which on a picture is no mask
 SAME_SHAPE = 0.02  # share by which the aspect of a map may differ from its picture's
 
 
@@ -56,7 +57,7 @@ class Maps:
             raise UserError(f"{where}: is {have[1]}x{have[0]}, its picture {size[1]}x{size[0]}; expected the same shape")
         if self.layer == "mask":
             lossless = not self.is_film and path.suffix.lower() == ".png"
-            return _scaled(_mask(stored, lossless).astype(np.uint8), size, smooth=False) > 0
+            return _scaled(_mask(stored, lossless, where).astype(np.uint8), size, smooth=False) > 0
         if self.layer == "depth":
             depth = _scaled(_depth(stored, where), size, smooth=True)
             return depth if self.bright == "near" else 1 - depth
@@ -140,15 +141,19 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
-def _mask(stored: np.ndarray, lossless: bool) -> np.ndarray:
+def _mask(stored: np.ndarray, lossless: bool, where: str) -> np.ndarray:
     if stored.dtype == np.bool_:
         return stored
     if stored.ndim == 3 and stored.shape[2] in (2, 4) and stored[..., -1].min() < np.iinfo(stored.dtype).max:
         stored = stored[..., -1]
     elif stored.ndim == 3:
         stored = stored[..., : 3 if stored.shape[2] > 2 else 1].max(-1)
-    labels = lossless and stored.max() < LABELS
-    return stored > (0 if labels else np.iinfo(stored.dtype).max // 2)
+    top = np.iinfo(stored.dtype).max
+    if lossless and stored.max() < LABELS:
+        return stored > 0
+    if ((stored > 0.1 * top) & (stored < 0.9 * top)).mean() > GREY:
+        raise UserError(f"{where}: is a picture in many greys; expected a mask, white on black")
+    return stored > top // 2
 
 
 def _depth(stored: np.ndarray, where: str) -> np.ndarray:

@@ -67,13 +67,13 @@ def put_given(given: Given, wishes: Sequence[Wish], home: Path, progress: Callab
 def given_of(given: Given, sources: Sequence[Source]) -> dict[str, tuple[dict[str, Maps], int]]:
     """{source's name: (the maps given for it, the number of its first frame in them)}.
 
-    The masks that came with a source are its own. What the user brings is the only film's; of several films each has a folder or
-    file of its name there, and each photo a picture of its name. Raises UserError where a source has none.
+    The masks that came with a source are its own. In what the user brings each film has a folder or file of its name, or the only
+    film all of it, and each photo has a picture of its name. Raises UserError where a source has none.
     """
     found: dict[str, tuple[dict[str, Maps], int]] = {}
     films = [source for source in sources if source.kind == "clip"]
     for source in films:
-        own = given if len(films) == 1 or not given.paths else _below(given, source)
+        own = _own(given, source, alone=len(films) == 1)
         count = len(Footage(source).timeline.times) if own.paths else 0
         found[source.name] = own.of_film(count, source.path), 0
     photos = [source for source in sources if source.kind == "photo"]
@@ -116,12 +116,13 @@ def _key(maps: Maps, index: int) -> str:
     return digest([str(path), facts.st_size, facts.st_mtime_ns, maps.bright, maps.axes])
 
 
-def _below(given: Given, source: Source) -> Given:
+def _own(given: Given, film: Source, alone: bool) -> Given:
+    """What lies below the given paths under the film's name; for a film that is `alone` also the paths themselves."""
     paths = {}
     for layer, path in given.paths.items():
-        own = [entry for entry in (path.iterdir() if path.is_dir() else ()) if source.path.stem in (entry.name, entry.stem)]
-        if len(own) != 1:
-            said = f"has {len(own)} entries for {source.path.name}"
+        own = [entry for entry in (path.iterdir() if path.is_dir() else ()) if film.path.stem in (entry.name, entry.stem)]
+        if len(own) != 1 and not alone:
+            said = f"has {len(own)} entries for {film.path.name}"
             raise UserError(f"{path}: {said}; of several films each has a folder or file of its name")
-        paths[layer] = own[0]
+        paths[layer] = own[0] if len(own) == 1 else path
     return Given(paths=paths, bright=given.bright, axes=given.axes)

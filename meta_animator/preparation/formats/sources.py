@@ -7,7 +7,7 @@ from meta_animator.preparation.footage import Source, slug
 from meta_animator.preparation.formats.trees import Sequence, find_sequences
 from meta_animator.preparation.formats.tsv import find_tsv, unpack
 
-UNPACKED = "unpacked"
+UNPACKED = "{}-unpacked"
 
 
 def sources_of(format: str, root: Path, output: Path) -> list[Source]:
@@ -22,15 +22,16 @@ def sources_of(format: str, root: Path, output: Path) -> list[Source]:
 
 
 def sequences_of(format: str, root: Path, output: Path) -> list[Sequence]:
-    """The sequences of a data set of a format of `trees`; DisCo's TSV files are unpacked below `output` first.
+    """The sequences of a data set of a format of `trees`; DisCo's TSV files are unpacked first, beside `output`.
 
     Raises UserError where `root` is not of that format.
     """
     files = find_tsv(root) if format == "disco" and root.is_dir() else []
     if not files:
         return find_sequences(format, root)
-    print(f"note: {root}: the pictures of {len(files)} TSV files are unpacked to {output / UNPACKED}; drawn poses are left out")
-    return [one for split in unpack(files, output / UNPACKED) for one in _of_split(split)]
+    into = output.with_name(UNPACKED.format(output.name))
+    print(f"note: {root}: the pictures of {len(files)} TSV files are unpacked to {into}; drawn poses are left out")
+    return [one for split in unpack(files, into) for one in _of_split(split)]
 
 
 def _of_split(folder: Path) -> list[Sequence]:

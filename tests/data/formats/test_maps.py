@@ -89,13 +89,14 @@ def test_photos_find_their_maps_by_name(tmp_path):
 def test_what_does_not_fit_is_one_line(tmp_path):
     grey, colour = np.zeros(SIZE, np.uint8), np.zeros((*SIZE, 3), np.uint8)
     colour[..., 0] = np.arange(SIZE[1])
-    files = {"grey": grey, "colour": colour, "labels": grey + 28, "tall": np.zeros((64, 48), np.uint8)}
+    files = {"grey": grey + 100, "colour": colour, "labels": grey + 28, "tall": np.zeros((64, 48), np.uint8)}
     paths = {name: write_image(tmp_path / f"{name}.png", array) for name, array in files.items()}
     for layer, name, said in (
         ("depth", "colour", "is a coloured picture; expected depth in grey"),
         ("normal", "grey", "expected normals in RGB"),
         ("parts", "colour", "has 3 channels; expected labels in one channel"),
         ("parts", "labels", "has label 28; labels go from 0 to 27"),
+        ("mask", "grey", "is a picture in many greys; expected a mask"),
         ("mask", "tall", "is 48x64, its picture 64x48; expected the same shape"),
     ):
         with pytest.raises(UserError, match=said) as caught:

@@ -44,7 +44,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--part", metavar="K/N", type=part_of, help="prepare the K-th of N shares, into OUTPUT/parts")
     parser.add_argument("--join", action="store_true", help="make one manifest of the parts in OUTPUT")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set that is there, corrections included")
-    parser.add_argument("--check", type=Path, metavar="FOLDER", help="say all that is wrong with a data set, and nothing else")
+    parser.add_argument("--check", metavar="FOLDER", help="say all that is wrong with a data set, and nothing else")
     packed = "also pack the data set into tar files of about so many megabytes, in OUTPUT/shards; without --input, only that"
     parser.add_argument("--shards", type=float, metavar="MB", help=packed)
     add_what_others_made(parser)
@@ -150,7 +150,7 @@ def published(options: argparse.Namespace) -> None:
     say_frames(options.output, summary)
 
 
-def check(folder: Path) -> None:
+def check(folder: str) -> None:
     """Says every fault of a data set; exit code 2 where there is one."""
     from meta_animator.preparation.check import check_folder
 

@@ -258,12 +258,12 @@ def test_only_paths_of_the_command_line_start_where_the_user_stands(tmp_path, mo
     monkeypatch.chdir(root)
     monkeypatch.setenv("META_ANIMATOR_STARTED_IN", str(there))
     arguments = [
-        "run.yaml", "output_dir=2024", "data.train=[my, /abs]", "sample.loras={l: 1}", "sample.prompt=my",
+        "run.yaml", "output_dir=2024", "data.train=[my, /abs, s3://bucket/set]", "sample.loras={l: 1}", "sample.prompt=my",
         "model.base=models/mine", "model.tokenizer=openai/clip", "model.vae=", "extract.checkpoint=../run",
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     config = config_from_arguments("")
-    assert (config.output_dir, config.data.train) == (f"{there}/2024", [f"{there}/my", "/abs"])
+    assert (config.output_dir, config.data.train) == (f"{there}/2024", [f"{there}/my", "/abs", "s3://bucket/set"])
     assert (config.sample.loras, config.extract.checkpoint) == ({f"{there}/l": 1.0}, f"{there}/../run")
     assert (config.model.base, config.model.tokenizer, config.model.vae) == (f"{there}/models/mine", "openai/clip", "")
     assert (config.model.control_from, config.data.cache_dir, config.sample.prompt) == ("outputs/step0", "cache", "my")

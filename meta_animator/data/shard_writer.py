@@ -65,7 +65,7 @@ def _add_clip(tar: tarfile.TarFile, clip: Clip) -> tuple[dict[str, Any], dict[st
     key = clip.id.replace(".", "%2E")  # webdataset takes the name up to the first dot for the sample's
     layers = {name: "keypoints.npz" if name == "keypoints" else name for name in clip.layers}
     conditions = {task: f"conditions/{task}" for task in clip.conditions}
-    names = ("id", "identity", "prompt", "fps", "num_frames", "width", "height", "kind", "split")
+    names = ("id", "identity", "prompt", "fps", "num_frames", "width", "height", "kind", "split", "made_by")
     entry = {name: getattr(clip, name) for name in names} | {"layers": layers, "conditions": conditions}
     _add(tar, f"{key}.json", json.dumps(entry, ensure_ascii=False).encode())
     stored = {}

@@ -29,7 +29,7 @@ class Found:
     people: int = 0
 
 
-def check_folder(folder: Path) -> Found:
+def check_folder(folder: str | Path) -> Found:
     """Looks at every line of the manifest and every file it counts on; at the pixels of some. Raises UserError where there is
     no manifest to read."""
     found, clips = Found(), []

@@ -18,6 +18,7 @@ from meta_animator.data.shard_writer import write_shards
 from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
 from meta_animator.media.video import write_video
+from meta_animator.preparation.check import check_folder
 from meta_animator.settings import DataConfig
 from tests.data.people import layers_of_person
 
@@ -40,7 +41,8 @@ def folder(tmp_path: Path) -> Path:
         shutil.rmtree(place)
         write_video(place.with_suffix(".mp4"), images, 25)
     manifest = tmp_path / "set" / "manifest.jsonl"
-    text = manifest.read_text().replace("film/frame", "film/frame.mp4").replace("conditions/dwpose", "conditions/dwpose.mp4")
+    text = manifest.read_text().replace('"prompt": "in', '"made_by": {"mask": "sam2"}, "prompt": "in')
+    text = text.replace("film/frame", "film/frame.mp4").replace("conditions/dwpose", "conditions/dwpose.mp4")
     manifest.write_text(text)
     return tmp_path / "set"
 
@@ -61,6 +63,7 @@ def test_shards_hold_what_the_folder_held(folder, in_memory):
         for packed, clip in zip(read_manifest(place), read_manifest(folder), strict=True):
             assert (packed.id, packed.identity, packed.prompt, packed.fps) == (clip.id, clip.identity, clip.prompt, clip.fps)
             assert (packed.kind, packed.split, packed.available_tasks()) == (clip.kind, clip.split, clip.available_tasks())
+            assert packed.made_by == clip.made_by
             for index, name in itertools.product(range(clip.num_frames), LAYER_NAMES):
                 found, wanted = (getattr(one.load(index), name) for one in (packed, clip))
                 assert found is wanted is None or np.array_equal(found, wanted)
@@ -82,6 +85,18 @@ def test_batches_are_those_of_the_folder(folder, in_memory):
             assert mine.keys() == packed.keys()
             assert all(torch.equal(mine[key], packed[key]) for key in mine if isinstance(mine[key], torch.Tensor))
             assert mine["prompts"] == packed["prompts"]
+
+
+def test_a_check_of_shards_looks_into_them(folder, in_memory):
+    found = check_folder(in_memory)
+    assert (found.clips, found.people, found.faults) == (3, 2, check_folder(folder).faults)
+    system = fsspec.filesystem("memory")
+    tar = bytearray(system.cat("/sets/dance/00002.tar"))
+    start = tar.index(b"\x89PNG")
+    tar[start : start + 60] = bytes(60)
+    system.pipe("/sets/dance/00002.tar", bytes(tar))
+    fault, *_ = check_folder(in_memory).faults
+    assert "line 3: 'photo': frame of frame 0 cannot be read" in fault
 
 
 def test_webdataset_reads_a_clip_as_one_sample(folder, in_memory):

@@ -164,9 +164,13 @@ class AnnotatorSet:
                 self._ready[name] = self._make(name)
         return self
 
+    def one(self, name: str) -> Detector | Annotator:
+        """The detector or annotator of this name, one of `names`."""
+        return self.load()._ready[name]
+
     def detect(self, frames: Sequence[np.ndarray]) -> list[list[Detection]]:
         """All people in each of the frames, uint8 (h, w, 3) RGB, the most certain first."""
-        return self.load()._ready[self._chosen[PEOPLE]].detect(frames)
+        return self.one(self._chosen[PEOPLE]).detect(frames)
 
     def annotate(
         self, frames: Sequence[np.ndarray], people: Sequence[Detection | None],

@@ -79,11 +79,20 @@ def _surface(tubes: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     """Height of the rounded tubes above the picture plane in pixels, 0 outside them."""
     height = np.zeros(xs.shape)
     for ax, ay, ra, bx, by, rb in tubes:
-        dx, dy = bx - ax, by - ay
-        t = np.clip(((xs - ax) * dx + (ys - ay) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
-        square = (xs - ax - t * dx) ** 2 + (ys - ay - t * dy) ** 2
-        height = np.maximum(height, np.sqrt(np.maximum((ra + t * (rb - ra)) ** 2 - square, 0)))
+        reach = max(ra, rb)
+        columns = _between(xs[0], min(ax, bx) - reach, max(ax, bx) + reach)
+        rows = _between(ys[:, 0], min(ay, by) - reach, max(ay, by) + reach)
+        x, y, dx, dy = xs[rows, columns] - ax, ys[rows, columns] - ay, bx - ax, by - ay
+        t = np.clip((x * dx + y * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
+        square = (x - t * dx) ** 2 + (y - t * dy) ** 2
+        part = np.sqrt(np.maximum((ra + t * (rb - ra)) ** 2 - square, 0))
+        height[rows, columns] = np.maximum(height[rows, columns], part)
     return height
+
+
+def _between(places: np.ndarray, low: float, high: float) -> slice:
+    """Where ascending places are in [low, high]."""
+    return slice(*np.searchsorted(places, [low, high]))
 
 
 def _average(values: np.ndarray) -> np.ndarray:

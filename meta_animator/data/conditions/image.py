@@ -27,4 +27,6 @@ def draw_canny(layers: Layers) -> np.ndarray:
 
 def draw_blurred(layers: Layers) -> np.ndarray:
     """The frame under a Gaussian blur that keeps colours and layout only: uint8 (h, w, 3) RGB."""
-    return cv2.GaussianBlur(np.ascontiguousarray(layers.frame), (0, 0), BLUR_SIGMA * min(layers.size))
+    sigma = BLUR_SIGMA * min(layers.size)
+    kernel = cv2.getGaussianKernel(round(6 * sigma + 1) | 1, sigma, cv2.CV_32F)
+    return cv2.sepFilter2D(np.ascontiguousarray(layers.frame), -1, kernel, kernel)  # cv2.GaussianBlur takes three times as long

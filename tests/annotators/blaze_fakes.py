@@ -33,8 +33,8 @@ def middle(crop, channel):
 class FakePeople:
     """Detects red spots with an area of at least `least` pixels of its crop: the hips' middle; the head is `up` radii above."""
 
-    def __init__(self, least=150.0, up=4.0):
-        self.least, self.up, self.asked = least, up, 0
+    def __init__(self, least=150.0, up=4.0, score=0.99):
+        self.least, self.up, self.logit, self.asked = least, up, np.log(score / (1 - score)), 0
 
     def __call__(self, crop):
         self.asked += 1
@@ -47,16 +47,17 @@ class FakePeople:
             reach = self.up * np.sqrt(area / np.pi) / SIZE
             points = np.array([at, at - [0, reach], at, at]) - anchors[nearest]
             values[0, nearest] = np.concatenate([at - anchors[nearest], [reach, reach], points.ravel()]) * SIZE
-            logits[0, nearest] = SURE if area >= self.least else NEVER
+            logits[0, nearest] = self.logit if area >= self.least else NEVER
         return [values, logits]
 
 
 class FakePose:
-    """A pose whose head is in the middle of the red spot and whose other points are on its edge; the green one is the top of
-    the circle around the person, and the mask is where blue is."""
+    """A pose whose head is in the middle of the red spot and whose left and right points are on its edge, pair by pair; the
+    green spot is the top of the circle around the person, and the mask is where blue is. `shifty` is by how many pixels of
+    its crop it is wrong, to another side with each look."""
 
-    def __init__(self, present=1.0):
-        self.present, self.asked = present, 0
+    def __init__(self, present=1.0, shifty=0.0):
+        self.present, self.shifty, self.asked = present, shifty, 0
 
     def __call__(self, crop):
         self.asked += 1
@@ -65,8 +66,11 @@ class FakePose:
         x, y, area = middle(crop, RED)
         top_x, top_y, top = middle(crop, GREEN)
         points[:, :2] = np.array([x, y]) * size
-        turns = np.linspace(0, 2 * np.pi, POINTS - HEAD.stop, endpoint=False)
-        points[HEAD.stop : POINTS, :2] += np.sqrt(area / np.pi) * np.stack([np.cos(turns), np.sin(turns)], 1)
+        turns = np.linspace(-1.5, 1.5, (POINTS - HEAD.stop) // 2)
+        ring = np.sqrt(area / np.pi) * np.stack([np.cos(turns), np.sin(turns)], 1)
+        points[HEAD.stop : POINTS : 2, :2] += ring
+        points[HEAD.stop + 1 : POINTS : 2, :2] += ring * [-1, 1]
+        points[:POINTS, 1] += self.shifty * (-1) ** self.asked
         points[POINTS + 1, :2] = (np.array([top_x, top_y]) if top else np.array([x, y - 0.5 / MARGIN])) * size
         points[:, 3] = SURE
         heatmaps = np.full((1, 64, 64, ALL_POINTS), NEVER, np.float32)

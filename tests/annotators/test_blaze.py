@@ -99,6 +99,15 @@ def test_nobody_is_seen_without_a_pose_that_confirms(detector):
     assert [len(found) for found in doubtful] == [1, 0]  # what is cut out of a picture looks like a person more easily
 
 
+@pytest.mark.parametrize(
+    "score, shifty, lying, seen", [(0.9, 8, True, 1), (0.5, 8, False, 0), (0.5, 0, True, 0), (0.5, 0, False, 1)]
+)
+def test_whom_the_detector_doubts_is_somebody_upright_who_looks_the_same_again(detector, score, shifty, lying, seen):
+    image = picture((360, 640), [(300, 180, 40, RED), *([(390, 180, 9, GREEN)] if lying else [])])
+    (found,) = detector(FakePeople(score=score), FakePose(shifty=shifty)).detect([image])
+    assert len(found) == seen
+
+
 def test_the_box_holds_the_points_and_what_of_the_mask_is_near_them():
     mask = np.zeros((64, 64), np.float32)
     mask[20:44, 24:40], mask[:4, :4] = 1, 1

@@ -9,16 +9,14 @@ from meta_animator.annotators.base import Detection, Detector
 from meta_animator.annotators.blaze.boxes import BoxNetwork, Found
 from meta_animator.annotators.blaze.mask import PERSON, person_pieces
 from meta_animator.annotators.blaze.networks import Network, load_network
-from meta_animator.annotators.blaze.pose import MARGIN, Pose, axis_of, look_for
+from meta_animator.annotators.blaze.pose import MARGIN, Pose, axis_of, holds, look_for
 from meta_animator.annotators.blaze.regions import Region, upright, whole_picture
 
 SIZE, STRIDES, POINTS = 224, (8, 16, 32, 32, 32), 4
-LEAST = 0.3  # of the detector's score; a pose must then confirm it
+LEAST, SURE = 0.3, 0.75  # of the detector's score; a pose must confirm it, and hold where the score is not sure
 SMALL = 0.3  # of the picture's longer side: the detector misses half of those who are smaller
 TILES = (2, 4)  # by how much smaller than the picture's longer side
-# Parts of a picture show parts of things, which look like people more often. Score, the pose's presence, shares of the tile's
-# side (people are not larger) and of the radius (the detector's hips and the pose's are not farther apart).
-LEAST_IN_TILE, PRESENT_IN_TILE, LARGEST_IN_TILE, APART_IN_TILE = 0.5, 0.9, 1.2, 0.3
+LEAST_IN_TILE, LARGEST_IN_TILE = 0.5, 1.2  # score, and share of the tile's side: parts of large things look like people
 SAME = 0.2  # of the radius: two poses whose points are on average this near are one person's
 
 
@@ -54,18 +52,14 @@ class BlazePeople(Detector):
         for answer in sorted(found, key=lambda answer: -answer.score):
             if any(_among(answer, pose) for _, pose in people):
                 continue
-            pose = look_for(self.pose, frame, upright(answer.points[0], answer.points[1], MARGIN), twice=tiled)
-            if pose is None or (tiled and not _fits_tile(pose, answer, regions[0].width)):
+            pose = look_for(self.pose, frame, upright(answer.points[0], answer.points[1], MARGIN))
+            if pose is None or any(_same(pose, other) for _, other in people):
                 continue
-            if not any(_same(pose, other) for _, other in people):
+            if tiled and 2 * pose.radius > LARGEST_IN_TILE * regions[0].width:
+                continue
+            if (answer.score >= SURE and not tiled) or holds(self.pose, frame, pose):
                 people.append((answer.score, pose))
         return people
-
-
-def _fits_tile(pose: Pose, answer: Found, side: float) -> bool:
-    apart = float(np.hypot(*(answer.points[0] - pose.axis[0])))
-    large = 2 * pose.radius > LARGEST_IN_TILE * side
-    return pose.presence >= PRESENT_IN_TILE and not large and apart <= APART_IN_TILE * pose.radius
 
 
 def tiles(size: tuple[int, int], side: float) -> list[Region]:

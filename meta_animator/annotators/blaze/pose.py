@@ -7,17 +7,19 @@ import numpy as np
 
 from meta_animator.annotators.base import Detection
 from meta_animator.annotators.blaze.networks import Network, sigmoid
-from meta_animator.annotators.blaze.regions import Region, upright
+from meta_animator.annotators.blaze.regions import Region, turn, upright
 
 SIZE, POINTS, ALL_POINTS = 256, 33, 39  # the first two after the body's points are its axis
 MARGIN = 1.25  # of the region around the circle that holds the person
 PRESENT, SEEN = 0.5, 0.3
 SAME_SHIFT, SAME_SCALE, SAME_TURN = 0.1, 1.25, math.radians(15)  # of regions between which the answers hardly differ
 HEATMAP_KERNEL, HEATMAP_LEAST = 7, 0.5
+# A pose holds with this presence, by medians of the points' distances as shares of the radius, and this far from upright.
+CERTAIN, AGAIN, IN_MIRROR, LEAN = 0.9, 0.05, 0.08, math.radians(60)
 
 NOSE, LEFT_EYE, RIGHT_EYE, LEFT_EAR, RIGHT_EAR = 0, 2, 5, 7, 8
 HEAD = slice(0, 11)
-LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP = 11, 12, 23, 24
+MIRRORED = (0, 4, 5, 6, 1, 2, 3, 8, 7, 10, 9, *(k + 1 if k % 2 else k - 1 for k in range(11, POINTS)))  # left is right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,20 +48,42 @@ class Pose:
         return self.points[self.points[:, 3] >= SEEN, :2]
 
 
-def look_for(network: Network, image: np.ndarray, region: Region, *, twice: bool = False) -> Pose | None:
+def look_for(network: Network, image: np.ndarray, region: Region) -> Pose | None:
     """The pose of the person in a region of uint8 (h, w, 3); None where nobody is there.
 
-    It is looked at again where the answer says that the person is elsewhere, or of another size (with `twice` anyway). Of both
-    answers it is the more certain, and as present as the less certain says: things that look like a person once do not twice.
+    It is looked at again where the answer says that the person is elsewhere, or of another size; the more certain answer is
+    taken.
     """
     first = find_pose(network, image, region)
     better = upright(first.axis[0], first.axis[1], MARGIN)
-    if first.presence < PRESENT or (_alike(region, better) and not twice):
+    if first.presence < PRESENT or _alike(region, better):
         return first if first.presence >= PRESENT else None
     second = find_pose(network, image, better)
-    pose = first if first.presence > second.presence else second
-    presence = min(first.presence, second.presence)
-    return dataclasses.replace(pose, presence=presence) if presence >= PRESENT else None
+    if second.presence < PRESENT:
+        return None
+    return first if first.presence > second.presence else second
+
+
+def holds(network: Network, image: np.ndarray, pose: Pose) -> bool:
+    """Whether it is somebody upright whose pose looks the same from a region that fits better, and in a mirror.
+
+    Hands, cups and animals are taken for people too, but for another one with each look.
+    """
+    up = pose.axis[1] - pose.axis[0]
+    if abs(turn(np.zeros(2), up, -math.pi / 2)) > LEAN:
+        return False
+    again = find_pose(network, image, upright(pose.axis[0], pose.axis[1], MARGIN))
+    last = image.shape[1] - 1
+    region = dataclasses.replace(pose.region, x=last - pose.region.x, angle=-pose.region.angle)
+    mirrored = find_pose(network, np.ascontiguousarray(image[:, ::-1]), region)
+    points = mirrored.points[list(MIRRORED)]
+    points[:, 0] = last - points[:, 0]
+    certain = min(pose.presence, again.presence, mirrored.presence) >= CERTAIN
+    return certain and _apart(again.points, pose) <= AGAIN and _apart(points, pose) <= IN_MIRROR
+
+
+def _apart(points: np.ndarray, pose: Pose) -> float:
+    return float(np.median(np.hypot(*(points - pose.points)[:, :2].T))) / pose.radius
 
 
 def _alike(a: Region, b: Region) -> bool:

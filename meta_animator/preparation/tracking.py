@@ -19,8 +19,10 @@ IN_THE_WAY = "somebody else overlaps the person"
 SAME = 0.2  # least overlap (intersection over union) of one person's boxes in frames that follow each other
 STEP = 0.9  # farthest that a box of about the same size moves where none overlaps, in its own size
 GROWTH = 1.6  # how many times larger or smaller it may be there
-GAP = 0.5  # seconds that somebody may be overlooked, or hidden
-LEAST_GAP = 2  # frames of that, at low rates
+MOST_GROWTH = 3.0  # the same where they overlap
+GAP = 0.5  # seconds that the person may be overlooked, or hidden, and is known from the frames beside
+ABSENT = 2.0  # seconds that anybody may be overlooked who is then found again in that place
+LEAST_GAP = 2  # frames of either, at low rates
 BRIEF = 0.1  # seconds below which somebody else is the detector's error
 LARGE = 0.5  # of the person's area: from which on somebody else is about as large
 COVERED = 0.15  # share of the person's box that somebody else may share
@@ -37,8 +39,8 @@ def follow(
     scene: whom the detector saw in each frame. Where the person was overlooked for a short time, boxes between the neighbours'
     are given. A photo is a scene of one frame.
     """
-    gap = max(LEAST_GAP, round(GAP * rate))
-    tracks = find_tracks(scene, gap)
+    gap, absent = (max(LEAST_GAP, round(seconds * rate)) for seconds in (GAP, ABSENT))
+    tracks = find_tracks(scene, absent)
     if not tracks:
         return [None] * len(scene), [NOBODY] * len(scene)
     main = _main(tracks)
@@ -47,7 +49,7 @@ def follow(
     brief = min(round(BRIEF * rate), len(scene) - 1)
     crowd: list[list[Detection]] = [[] for _ in scene]
     for track in others:
-        for k, one in enumerate(_filled([track], len(scene), gap)) if len(track.seen) > brief else ():
+        for k, one in enumerate(_filled([track], len(scene), absent)) if len(track.seen) > brief else ():
             crowd[k] += [] if one is None else [one]
     return chosen, [_reason(person, people) for person, people in zip(chosen, crowd, strict=True)]
 
@@ -130,11 +132,11 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 def _affinity(one: Detection, other: Detection) -> float:
     """How likely two detections are one person, shortly after each other; 0: they are not."""
-    same = overlap(one.box, other.box)
-    if same >= SAME:
+    same, a, b = overlap(one.box, other.box), area(one.box), area(other.box)
+    grown = max(a, b) / max(min(a, b), 1e-9)
+    if same >= SAME and grown <= MOST_GROWTH:
         return same
-    a, b = area(one.box), area(other.box)
-    if min(a, b) <= 0 or max(a, b) > GROWTH * min(a, b):
+    if grown > GROWTH:
         return 0.0
     way = np.hypot(*(one.box[:2] + one.box[2:] - other.box[:2] - other.box[2:])) / 2
     return SAME * max(0.0, 1 - way / (STEP * np.sqrt(b)))

@@ -43,7 +43,11 @@ def torso_length(keypoints: np.ndarray) -> float | None:
 def shows_head(keypoints: np.ndarray, mask: np.ndarray | None, size: tuple[int, int]) -> bool:
     """Whether the head is in a picture of `size` (height, width): seen, or, from behind, where there is person or room above
     the shoulders."""
-    if (inside(keypoints, size)[HEAD].sum() >= 1) or kp.face_box(keypoints) is not None:
+    seen = inside(keypoints, size)
+    eyes = keypoints[[kp.LEFT_EYE, kp.RIGHT_EYE], :2]
+    if ((eyes < -0.5) | (eyes >= [size[1] - 0.5, size[0] - 0.5])).any(1).all():
+        return False
+    if seen[HEAD].any():
         return True
     shoulders = _middle(keypoints, SIDES[0])
     if shoulders is None:

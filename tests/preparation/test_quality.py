@@ -122,6 +122,15 @@ def test_a_head_that_is_cut_off_is_told_from_one_seen_from_behind(turn):
         assert reason(cut, Limits(min_height=64, need_head=False)) == ""
 
 
+def test_a_head_cut_through_the_eyes_is_no_head(turn):
+    x0, y0, x1, y1 = face_box(turn[0].keypoints)
+    eyes = int(turn[0].keypoints[[1, 2], 1].max()) + 2
+    assert y0 < eyes < turn[0].keypoints[0, 1] < y1 and x0 < x1
+    assert reason(crop_and_resize(turn[0], (0, eyes, 96, 128), (128 - eyes, 96))) == quality.NO_HEAD
+    above = int(y0)
+    assert reason(crop_and_resize(turn[0], (0, above, 96, 128), (128 - above, 96))) == ""
+
+
 def test_legs_alone_or_a_hidden_body_are_mostly_outside(dance):
     points = dance[0].keypoints.copy()
     points[np.r_[5:17], 2] = 0  # the head alone is seen

@@ -60,6 +60,12 @@ def test_somebody_in_the_way_rejects_only_those_frames():
     assert [k for k, reason in enumerate(reasons) if reason] == [8, 9, 10, 11, 12] and set(reasons) == {"", IN_THE_WAY}
 
 
+def test_somebody_who_is_overlooked_for_a_while_is_still_there():
+    """The detector misses the other person for a second in the middle, and never sees them again from the 60th frame on."""
+    scene = [[person(100)] + ([person(300)] if k < 20 or 45 <= k < 60 else []) for k in range(90)]
+    assert follow(scene)[1] == [AS_LARGE] * 60 + [""] * 30
+
+
 def test_errors_of_the_detector_are_nobody():
     """The same person found twice, and somebody for a single frame."""
     scene = [[person(100), person(104, 102, 196, score=0.6)] for _ in range(25)]

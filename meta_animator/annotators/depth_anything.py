@@ -14,8 +14,8 @@ AT_ONCE = 4
 
 
 class DepthAnything(Annotator):
-    """Relative nearness of a person whose mask is known. The frames given together share one scale, so that a limb that
-    comes nearer becomes brighter; what they show of the person together reaches from FLOOR to 1."""
+    """Relative nearness of a person whose mask is known, frame by frame: from FLOOR, the farthest that is seen of the person, to
+    1. What the network itself says is in a scale of each frame's own."""
 
     name = "depth-anything"
     gives = ("depth",)
@@ -42,11 +42,7 @@ class DepthAnything(Annotator):
             same = len({frames[k].shape for k in group}) == 1
             for together in [group] if same else [[k] for k in group]:
                 values |= dict(zip(together, self._run([frames[k] for k in together]), strict=True))
-        depths = to_nearness([values[k] for k in seen], [known[k]["mask"] for k in seen])
-        answers: list[dict[str, np.ndarray]] = [{} for _ in frames]
-        for k, depth in zip(seen, depths, strict=True):
-            answers[k]["depth"] = depth
-        return answers
+        return [{"depth": to_nearness(values[k], known[k]["mask"])} if k in values else {} for k in range(len(frames))]
 
     def _run(self, frames: list[np.ndarray]) -> list[np.ndarray]:
         """The network's nearness (h, w), in a scale of its own: larger is nearer."""
@@ -60,12 +56,8 @@ class DepthAnything(Annotator):
         return [one["predicted_depth"].float().cpu().numpy() for one in found]
 
 
-def to_nearness(values: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Layers `depth`, float32 (h, w), of values that grow with nearness, on one scale for all; 0 off the masks (h, w)."""
-    if not values:
-        return []
-    on_person = np.concatenate([value[mask] for value, mask in zip(values, masks, strict=True)])
-    far, near = np.percentile(on_person, ENDS)
-    span = max(float(near - far), 1e-9)
-    scaled = [FLOOR + (1 - FLOOR) * np.clip((value - far) / span, 0, 1) for value in values]
-    return [np.where(mask, one, 0).astype(np.float32) for one, mask in zip(scaled, masks, strict=True)]
+def to_nearness(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The layer `depth`, float32 (h, w), of values (h, w) that grow with nearness; 0 off the mask (h, w)."""
+    far, near = np.percentile(values[mask], ENDS)
+    scaled = FLOOR + (1 - FLOOR) * np.clip((values - far) / max(float(near - far), 1e-9), 0, 1)
+    return np.where(mask, scaled, 0).astype(np.float32)

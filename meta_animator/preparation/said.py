@@ -52,11 +52,12 @@ def choose_annotators(choice: str, weights: Path | None, device: str = "") -> An
     for note in chosen.licence_notes:
         print(f"note: {note}")
     names = list(dict.fromkeys(weight for name in chosen.names for weight in ANNOTATORS[name].weights))
-    missing = [name for name in names if not _is_here(name, weights)]
+    missing = [name for name in names if not published.is_here(name, weights)]
     if missing:
         size = sum(published.published()[name].size for name in missing) / 1e6
-        where = published.cache_folder()
-        print(f"note: first use of these annotators: {len(missing)} networks ({size:.0f} MB) are fetched to {where}")
+        print(f"note: first use of these annotators: {len(missing)} networks ({size:.0f} MB) are fetched, and kept", flush=True)
+        for name in missing:  # here and now, not in each worker
+            published.find(name, weights)
     return chosen
 
 
@@ -101,11 +102,6 @@ def left_off(tasks: Sequence[str], missing: Mapping[str, str]) -> dict[str, str]
         if name not in tasks and lacking:
             reasons[name] = f"needs {lacking[0]}, and {missing[lacking[0]]}"
     return reasons
-
-
-def _is_here(name: str, weights: Path | None) -> bool:
-    place = published.published()[name].place
-    return any((root / place).exists() for root in (weights, published.cache_folder()) if root is not None)
 
 
 def _device(choice: str) -> str:

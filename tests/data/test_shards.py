@@ -10,7 +10,9 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 
+from meta_animator.data import shards
 from meta_animator.data.layers import LAYER_NAMES, Layers
 from meta_animator.data.manifest import DatasetWriter, find_clip, is_data_set, read_manifest
 from meta_animator.data.samples import SampleSet, read_clips
@@ -168,6 +170,24 @@ def test_an_index_that_does_not_fit_is_one_line(folder, change, said):
     with pytest.raises(UserError, match=said) as caught:
         read_manifest(home)
     assert "\n" not in str(caught.value)
+
+
+def test_a_request_that_fails_is_made_again(in_memory, monkeypatch):
+    clip = read_manifest(in_memory)[0]
+    wanted = clip.load(1).frame
+    real, failures = MemoryFileSystem.cat_file, [OSError("reset by peer"), TimeoutError()]
+
+    def cat_file(self, *arguments, **options):
+        if failures:
+            raise failures.pop()
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
+    monkeypatch.setattr(shards, "RETRIES", (0.0, 0.0))
+    assert np.array_equal(read_manifest(in_memory)[0].load(1).frame, wanted) and not failures
+    failures += [OSError("reset by peer")] * 3
+    with pytest.raises(UserError, match=r"frame/000001\.png: cannot be read \(reset by peer\)"):
+        clip.load(1, ("frame",))
 
 
 def test_what_is_not_there_is_one_line(folder, in_memory):

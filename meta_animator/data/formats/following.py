@@ -48,10 +48,11 @@ def followed(path: Path, frames: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
 
 def _tracks(frames: Sequence[Sequence[np.ndarray]]) -> list[Track]:
     tracks: list[Track] = []
+    open_ones: list[Track] = []
     for number, people in enumerate(frames):
         boxes = [person_box(person, margin=0.0) for person in people]
         left = {k for k, box in enumerate(boxes) if box is not None}
-        open_ones = [track for track in tracks if track.frames[-1] >= number - LOST]
+        open_ones = [track for track in open_ones if track.frames[-1] >= number - LOST]
         pairs = sorted(
             (_distance(track.points[-1], people[k]), place, k) for place, track in enumerate(open_ones) for k in left
         )
@@ -63,6 +64,7 @@ def _tracks(frames: Sequence[Sequence[np.ndarray]]) -> list[Track]:
         for k in sorted(left):
             _add(track := Track([], [], []), number, people[k], boxes[k])
             tracks.append(track)
+            open_ones.append(track)
     return tracks
 
 

@@ -33,6 +33,9 @@ from meta_animator.training.checkpoint import list_checkpoints
 PHOTOS_OF_A_FILM = 16  # frames that are taken of a film of the person, evenly
 FEWEST = 5  # photos from which a person is learned well
 FACE_WORTH = 0.5  # of a usable face beside the body, where a reference photo is chosen
+ALL_FRAMES = (  # a motion is not to be cut where a frame is blurred or a head leaves the picture
+    "--limits", "min_height=0", "min_share=0", "min_seen=0", "need_head=false", "min_sharpness=0", "blur_ratio=0",
+)  # fmt: skip
 LOOKS = 6  # frames of a film that are looked at, to tell whether it shows drawn poses
 
 
@@ -118,7 +121,8 @@ def prepare_photos(job: Job) -> Path:
     target, more = job.home / "photos", []
     if job.photos.is_file() and job.photos.suffix.lower() not in PHOTO_SUFFIXES:
         film = VideoSource(job.photos)
-        more = ["--fps", f"{min(film.timeline.rate, PHOTOS_OF_A_FILM / max(film.timeline.duration, 1e-3)):.4f}"]
+        rate = min(film.timeline.rate, PHOTOS_OF_A_FILM / max(film.timeline.duration, 1e-3))
+        more = ["--fps", f"{rate:.4f}", "--least", "1"]
         film.close()
     _prepare(job, job.photos, target, ["--identity", job.name, *more])
     count = sum(clip.num_frames for clip in read_manifest(target) if clip.split == "train")
@@ -134,7 +138,7 @@ def prepare_motion(job: Job, kind: str) -> tuple[Path, str]:
     folder = job.motion.resolve()
     if kind == "film":
         folder = (job.root / "motions" / f"{_plain(job.motion.stem)}-{_digest([job.motion])[:6]}").resolve()
-        _prepare(job, job.motion, folder, ["--identity", _plain(job.motion.stem), "--keep-all"])
+        _prepare(job, job.motion, folder, ["--identity", _plain(job.motion.stem), *ALL_FRAMES])
     clips = [clip for clip in read_manifest(folder) if "keypoints" in clip.layers or clip.conditions]
     if not clips:
         raise UserError(f"{job.motion}: no clip with keypoints or drawn poses to drive from")

@@ -67,13 +67,14 @@ class Proportions:
 def measure(keypoints: np.ndarray, threshold: float = kp.VISIBLE) -> Proportions:
     """The proportions of the one person whom pictures (n, 133, 3) show, each at its own scale. Left and right are taken
     for equally long. All NaN where no picture shows enough."""
-    lengths = bone_lengths(keypoints, threshold)
+    sides = side_lengths(keypoints, threshold)
+    lengths = np.fmax(*np.moveaxis(sides, -1, 0))
     shares = np.full(len(USUAL), np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # nanquantile of nothing is NaN, as it should be
         for _ in range(3):
             heights = _heights(lengths, np.where(np.isfinite(shares), shares, USUAL))
-            shares = _long(lengths / heights[:, None])
+            shares = _long(sides / heights[:, None, None])
             shares = np.clip(shares, USUAL / SLACK, USUAL * SLACK)
         heights = _heights(lengths, np.where(np.isfinite(shares), shares, USUAL))
     return Proportions(shares, heights)
@@ -81,12 +82,14 @@ def measure(keypoints: np.ndarray, threshold: float = kp.VISIBLE) -> Proportions
 
 def bone_lengths(keypoints: np.ndarray, threshold: float = kp.VISIBLE) -> np.ndarray:
     """(n, len(BONES)) pixels: of every bone the longer side; NaN where neither is seen."""
+    return np.fmax(*np.moveaxis(side_lengths(keypoints, threshold), -1, 0))
+
+
+def side_lengths(keypoints: np.ndarray, threshold: float = kp.VISIBLE) -> np.ndarray:
+    """(n, len(BONES), 2) pixels, left and right, twice the same for bones in the middle; NaN where not seen."""
     points = with_middles(keypoints, threshold)
-    columns = []
-    for pairs, _ in BONES.values():
-        sides = [np.linalg.norm(points[:, a] - points[:, b], axis=-1) for a, b in pairs]
-        columns.append(np.fmax.reduce(sides))
-    return np.stack(columns, axis=1)
+    first, second = (np.array([[pairs[0][end], pairs[-1][end]] for pairs, _ in BONES.values()]) for end in (0, 1))
+    return np.linalg.norm(points[:, first] - points[:, second], axis=-1)
 
 
 def with_middles(keypoints: np.ndarray, threshold: float = kp.VISIBLE) -> np.ndarray:
@@ -98,12 +101,12 @@ def with_middles(keypoints: np.ndarray, threshold: float = kp.VISIBLE) -> np.nda
 
 
 def _long(shares: np.ndarray) -> np.ndarray:
-    """The full lengths (bones,) from those in the pictures (n, bones). An estimator that puts a knee too high or too low gives
-    both bones too long at times, but not the leg."""
-    full = np.nanquantile(shares, LONG, axis=0)
+    """The full lengths (bones,) from those in the pictures (n, bones, 2), of the side that tells more. An estimator that
+    puts a knee too high or too low gives both bones too long at times, but not the leg."""
+    full = np.fmax(*np.nanquantile(shares, LONG, axis=0).T)
     for names in CHAINS:
         chain = [NAMES.index(name) for name in names]
-        whole = np.nanquantile(shares[:, chain].sum(1), LONG) / full[chain].sum()
+        whole = np.fmax(*np.nanquantile(shares[:, chain].sum(1), LONG, axis=0)) / full[chain].sum()
         full[chain] *= np.clip(whole, BENT, 1) if np.isfinite(whole) else 1
     return full
 

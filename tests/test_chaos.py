@@ -58,7 +58,7 @@ def test_damaged_files_do_no_harm():
     )
     assert done.returncode == 0, done.stdout + done.stderr[-900:]
     rows = [line.split() for line in done.stdout.splitlines()[1:]]
-    assert len(rows) == 8 and all(row[1] == "60" and row[4] == "0" for row in rows)
+    assert len(rows) == 12 and all(row[1] == "60" and row[4] == "0" for row in rows)
     assert all(int(row[3]) > 0 for row in rows), "some files of every kind are refused"
 
 

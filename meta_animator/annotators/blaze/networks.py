@@ -1,6 +1,8 @@
 """TFLite files as functions."""
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,9 @@ def load_network(path: Path) -> Network:
     from ai_edge_litert.interpreter import Interpreter
 
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=1)
-        interpreter.allocate_tensors()
+        with _quiet():
+            interpreter = Interpreter(model_path=str(path), num_threads=1)
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read as a TFLite network ({error})") from error
     entry = interpreter.get_input_details()[0]["index"]
@@ -28,6 +31,24 @@ def load_network(path: Path) -> Network:
         return [interpreter.get_tensor(output) for output in outputs]
 
     return run
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the runtime writes to the standard error of the process, past Python: which kernels it has chosen."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:

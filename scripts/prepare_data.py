@@ -167,8 +167,9 @@ def check(folder: str) -> None:
 def footage(options: argparse.Namespace) -> None:
     """From films and photos alone, with maps that the user may have."""
     from meta_animator.data.formats.maps import Given
+    from meta_animator.errors import UserError
     from meta_animator.preparation.crop import Cut
-    from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
+    from meta_animator.preparation.footage_set import FootageConfig, NothingKept, prepare_footage
     from meta_animator.preparation.page import write_page
     from meta_animator.preparation.parts import join, prepare_part
     from meta_animator.preparation.quality import parse_limits
@@ -194,11 +195,17 @@ def footage(options: argparse.Namespace) -> None:
         workers=workers_of(annotators, options.workers),
         overwrite=options.overwrite,
     )
-    with Bars() as bars:
-        if options.part is None:
-            summary = prepare_footage(config, annotators, bars)
-        else:
-            config, summary = prepare_part(config, annotators, *options.part, bars)
+    try:
+        with Bars() as bars:
+            if options.part is None:
+                summary = prepare_footage(config, annotators, bars)
+            else:
+                config, summary = prepare_part(config, annotators, *options.part, bars)
+    except NothingKept as error:
+        if error.summary.records:
+            page = write_page(config, error.summary, _command(), {}, annotators.licence_notes)
+            raise UserError(f"{error}; {page} shows them") from None
+        raise
     if summary is not None:
         lacking = left_off(summary.tasks, annotators.missing)
         write_page(config, summary, _command(), lacking, annotators.licence_notes)

@@ -103,9 +103,10 @@ class Rules:
 class Worker:
     """Does spans, one after the other."""
 
-    def __init__(self, annotators: Annotators, home: Path, tell: Callable[[int], None] = lambda frames: None) -> None:
-        """home: the folder of all stores; tell: is called with the number of frames done."""
-        self.annotators, self.home, self.tell = annotators, home, tell
+    def __init__(self, annotators: Annotators, home: Path) -> None:
+        """home: the folder of all stores."""
+        self.annotators, self.home = annotators, home
+        self.tell: Callable[[int], None] = lambda frames: None  # called with the number of frames that were done
         self.rules = Rules(annotators)
         self._open: Footage | None = None
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class Builder:
     def __init__(self, root: Path, home: Path, cut: Cut, suffix: str) -> None:
         """home: the folder of all stores; suffix: of the files of frames."""
         self.root, self.home, self.cut, self.suffix = root, home, cut, suffix
+        self.tell: Callable[[int], None] = lambda frames: None  # called with the number of frames that were done
         self._version = code_version(crop_and_resize, choose_box, encode_map)
 
     def build(self, plan: Plan) -> Built:
@@ -88,6 +89,7 @@ class Builder:
         for place, layers in enumerate(self._cut(plan, footage, store, frames, kept, box, size)):
             moved.append(layers.keypoints)
             made += self._write(part, home, place, layers, frames[place], kept[place] if kept else None)
+            self.tell(1)
         facts = self._finish(part, plan, moved, size, known)
         _write_recipe(part, {"key": key, "frames": frames, "facts": facts})
         return Built(plan=plan, facts=facts, part=part, made=made)

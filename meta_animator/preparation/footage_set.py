@@ -92,6 +92,25 @@ class FootageSummary:
         return count_reasons(self.records)
 
 
+class NothingKept(UserError):
+    """There is no frame for a data set; `summary` says why."""
+
+    def __init__(self, message: str, summary: FootageSummary) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
+class Count:
+    """Passes on how many frames of the jobs are done."""
+
+    def __init__(self, what: str, jobs: Sequence[Span | Plan], progress: Progress) -> None:
+        self.what, self.done, self.total, self.progress = what, 0, sum(map(_frames, jobs)), progress
+
+    def __call__(self, frames: int) -> None:
+        self.done += frames
+        self.progress(self.what, self.done, self.total)
+
+
 def prepare_footage(
     config: FootageConfig, annotators: Annotators, progress: Progress = lambda what, done, of: None,
     sources: Sequence[Source] | None = None, empty: bool = False,
@@ -101,7 +120,8 @@ def prepare_footage(
     sources  those to take in the place of the inputs'
     empty    whether there may be nothing that can be kept
 
-    Raises UserError for inputs of which nothing can be read or (unless `empty`) kept, and for files of the user that do not fit.
+    Raises NothingKept for inputs of which nothing is kept (unless `empty`), UserError for what cannot be read, and for files of
+    the user that do not fit.
     """
     check_size(config.cut.size)
     sources = find_all(config) if sources is None else sources
@@ -119,7 +139,8 @@ def prepare_footage(
         selection = Selection(layers=rules.layers, limits=config.limits, least=config.least, alike=config.alike)
         plans = list(plan_all(wishes, home, selection, records))
         if not plans and not empty:
-            raise UserError(_nothing(config, records, broken))
+            summary = FootageSummary(clips=[], tasks=[], wishes=wishes, records=records, broken=broken, made=0)
+            raise NothingKept(_nothing(config, records, broken), summary)
         with Pool(config.workers, Builder, config.output, home, config.cut, config.suffix) as pool:
             made = _build(pool, plans, folder, config, progress)
     clips = read_manifest(config.output) if plans else []
@@ -181,12 +202,9 @@ def _see(
 ) -> None:
     """Everybody in all frames is detected, and mostly annotated."""
     spans = [span for wish in wishes for span in _unseen(wish, _store(home, wish), rules)]
-    total, done = sum(len(span.indices) for span in spans), 0
-    for span, error in pool.map("do", spans, total):
+    for span, error in pool.map("do", spans, _frames, Count("looking for people", spans, progress)):
         if error:
             broken[str(span.source.path)] = error
-        done += len(span.indices)
-        progress("looking for people", done, total)
 
 
 def _unseen(wish: Wish, store: Store, rules: Rules) -> Iterator[Span]:
@@ -205,10 +223,8 @@ def _unseen(wish: Wish, store: Store, rules: Rules) -> Iterator[Span]:
 def _annotate(pool: Pool, wishes: Sequence[Wish], home: Path, rules: Rules, progress: Progress) -> None:
     """What is missing, of the people who are followed, is annotated."""
     spans = [span for wish in wishes for span in _stale(wish, _store(home, wish), rules)]
-    total, done = sum(len(span.indices) for span in spans), 0
-    for span, _ in pool.map("do", spans, total):
-        done += len(span.indices)
-        progress("annotating", done, total)
+    for _ in pool.map("do", spans, _frames, Count("annotating", spans, progress)):
+        pass
 
 
 def _stale(wish: Wish, store: Store, rules: Rules) -> Iterator[Span]:
@@ -234,11 +250,10 @@ def _pieces(todo: Sequence[int], everything: Sequence[int]) -> Iterator[list[int
 
 def _build(pool: Pool, plans: Sequence[Plan], folder: DataFolder, config: FootageConfig, progress: Progress) -> int:
     """Makes the clips that are not as they should be; returns the number of frames that were written."""
-    total, done, made = sum(len(plan.indices) for plan in plans), 0, 0
-    for plan, built in pool.map("build", plans, total):
+    made = 0
+    for _, built in pool.map("build", plans, _frames, Count("storing frames", plans, progress)):
         folder.add(built, config.prompt)
-        made, done = made + built.made, done + len(plan.indices)
-        progress("storing frames", done, total)
+        made += built.made
     folder.finish([plan.id for plan in plans])
     return made
 
@@ -258,6 +273,10 @@ def _samples(clips: Sequence[Clip]) -> Iterator[tuple[str, Any]]:
         for index in sorted({round(k) for k in np.linspace(0, clip.num_frames - 1, count + 2)[1:-1]}):
             where = clip.id if clip.num_frames == 1 else f"{clip.id} {index}"
             yield f"{where}{' (held out)' if clip.split == 'heldout' else ''}", clip.load(index)
+
+
+def _frames(job: Span | Plan) -> int:
+    return len(job.indices)
 
 
 def _store(home: Path, wish: Wish) -> Store:

@@ -3,9 +3,11 @@
 import concurrent.futures
 import contextlib
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from meta_animator.errors import UserError
 from meta_animator.training.signals import leave_signals_to_the_loop
 
 WORTH = 48  # frames for which processes are started
@@ -21,23 +23,50 @@ class Pool:
         self._own: Any = None
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
 
-    def map(self, method: str, jobs: Iterable[Any], frames: int) -> Iterator[tuple[Any, Any]]:
-        """(job, answer of `method` of what was made), as they are done. frames: in all jobs; few are done here at once.
+    def map(
+        self, method: str, jobs: Sequence[Any], frames: Callable[[Any], int], tell: Callable[[int], None] = lambda frames: None
+    ) -> Iterator[tuple[Any, Any]]:
+        """(job, answer of `method` of what was made), as they are done. Few frames are done in this process.
 
-        Raises what the method raises.
+        frames  how many there are in a job
+        tell    is called with numbers of frames as they are done; by what was made itself where it has an attribute `tell`, and
+                is in this process
+
+        Raises what the method raises, and UserError where a process was killed.
         """
-        if self.workers < 2 or (frames < WORTH and self._pool is None):
-            self._own = self._own if self._own is not None else self.make(*self.arguments)
-            for job in jobs:
-                yield job, getattr(self._own, method)(job)
+        if self.workers < 2 or (self._pool is None and sum(map(frames, jobs)) < WORTH):
+            yield from self._map_here(method, jobs, frames, tell)
             return
         waiting: dict[concurrent.futures.Future, Any] = {}
+        try:
+            for job in jobs:
+                waiting[self._started().submit(_do, method, job)] = job
+                if len(waiting) >= AHEAD * self.workers:
+                    yield from _done(waiting, frames, tell)
+            while waiting:
+                yield from _done(waiting, frames, tell)
+        except BrokenProcessPool:
+            few = "take fewer --workers, or smaller films"
+            raise UserError(f"one of {self.workers} processes was killed, most likely for want of memory; {few}") from None
+
+    def _map_here(
+        self, method: str, jobs: Sequence[Any], frames: Callable[[Any], int], tell: Callable[[int], None]
+    ) -> Iterator[tuple[Any, Any]]:
+        self._own = self._own if self._own is not None else self.make(*self.arguments)
+        told = 0
+
+        def count(number: int) -> None:
+            nonlocal told
+            told += number
+            tell(number)
+
+        self._own.tell = count
         for job in jobs:
-            waiting[self._started().submit(_do, method, job)] = job
-            if len(waiting) >= AHEAD * self.workers:
-                yield from _done(waiting)
-        while waiting:
-            yield from _done(waiting)
+            told = 0
+            answer = getattr(self._own, method)(job)
+            if told < frames(job):
+                count(frames(job) - told)
+            yield job, answer
 
     def __enter__(self) -> "Pool":
         return self
@@ -75,7 +104,11 @@ def _do(method: str, job: Any) -> Any:
     return getattr(_here[0], method)(job)
 
 
-def _done(waiting: dict[concurrent.futures.Future, Any]) -> Iterator[tuple[Any, Any]]:
+def _done(
+    waiting: dict[concurrent.futures.Future, Any], frames: Callable[[Any], int], tell: Callable[[int], None]
+) -> Iterator[tuple[Any, Any]]:
     finished, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
     for future in finished:
-        yield waiting.pop(future), future.result()
+        job, answer = waiting.pop(future), future.result()
+        tell(frames(job))
+        yield job, answer

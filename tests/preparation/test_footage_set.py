@@ -1,6 +1,7 @@
 """From footage to a data set with annotators that need no networks: complete, continued, corrected."""
 
 import json
+import os
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -140,15 +141,13 @@ def test_an_interrupted_preparation_leaves_a_valid_data_set_and_continues(tmp_pa
     for name, count in (("a", RUN + 30), ("b", 8), ("c", 8)):
         film(home / f"{name}.mp4", count)
     prepare(home, tmp_path / "whole" / "out")
-    done = []
 
     def stop(what, frames, of):
-        done.append((what, frames))
-        if done[-1] in ((where, RUN), (where, RUN + 30)):
+        if what == where and frames > after:
             raise Interrupted
 
-    for stopped in ("looking for people", "storing frames"):
-        where = stopped
+    for stopped in (("looking for people", RUN), ("storing frames", RUN + 30)):
+        where, after = stopped
         with pytest.raises(Interrupted):
             prepare(home, tmp_path / "out", progress=stop)
     assert [clip.id for clip in read_manifest(tmp_path / "out")] == ["a"]
@@ -162,7 +161,8 @@ def test_what_was_seen_before_an_interruption_is_not_seen_again(tmp_path, monkey
     monkeypatch.setattr(footage_set, "SPAN", RUN)
 
     def stop(what, frames, of):
-        raise Interrupted
+        if frames > RUN:
+            raise Interrupted
 
     path = film(tmp_path / "a.mp4", 2 * RUN)
     with pytest.raises(Interrupted):
@@ -259,3 +259,14 @@ def test_frames_are_rejected_for_what_is_measured_of_them(tmp_path):
     with pytest.raises(UserError, match=f"none of 32 frames can be kept: {SMALL} .16., {NOBODY} .16."):
         prepare(home, tmp_path / "out", limits=Limits(min_height=90))
     assert len(read_manifest(tmp_path / "out")) == 5
+
+
+def test_a_killed_process_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("meta_animator.preparation.pool.WORTH", 0)
+    with pytest.raises(UserError, match="one of 2 processes was killed, .* fewer --workers"):
+        prepare(film(tmp_path / "walk.mp4", 4), tmp_path / "out", Killer(), workers=2)
+
+
+class Killer(FakeAnnotators):
+    def detect(self, frames):
+        os._exit(137)

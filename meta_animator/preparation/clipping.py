@@ -60,16 +60,21 @@ class Builder:
     def __init__(self, root: Path, home: Path, cut: Cut, suffix: str) -> None:
         """home: the folder of all stores; suffix: of the files of frames."""
         self.root, self.home, self.cut, self.suffix = root, home, cut, suffix
+        self._open: Footage | None = None
         self.tell: Callable[[int], None] = lambda frames: None  # called with the number of frames that were done
         self._version = code_version(crop_and_resize, choose_box, encode_map)
 
     def build(self, plan: Plan) -> Built:
         """Raises UserError for files that do not fit the source."""
-        footage = Footage(plan.source)
-        try:
-            return self._build(plan, footage, Store(self.home / plan.source.name, footage.size))
-        finally:
-            footage.close()
+        if self._open is None or self._open.source != plan.source:
+            self.close()
+            self._open = Footage(plan.source)
+        return self._build(plan, self._open, Store(self.home / plan.source.name, self._open.size))
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
     def _build(self, plan: Plan, footage: Footage, store: Store) -> Built:
         known = _seen_of(store, plan.indices)

@@ -52,15 +52,18 @@ class Source:
 class Footage:
     """A source and its frames, opened when first needed. Not to be shared between threads or processes."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, source: Source, verify: bool = False) -> None:
+        """verify: whether the last frame of a film is decoded first, which finds files that were cut off."""
+        self.source, self.verify = source, verify
         self._film: VideoSource | PictureFilm | None = None
 
     @functools.cached_property
     def facts(self) -> VideoFacts | PictureFilm:
         """Of a film. Raises UserError for what cannot be read."""
         source = self.source
-        return PictureFilm(source.path, source.frames, source.fps) if source.frames else probe_video(source.path)
+        if source.frames:
+            return PictureFilm(source.path, source.frames, source.fps)
+        return probe_video(source.path, verify=self.verify)
 
     @property
     def timeline(self) -> Timeline:

@@ -161,7 +161,7 @@ def _open_all(sources: Sequence[Source], home: Path, config: FootageConfig, brok
     if config.fps is not None and not films:
         raise UserError("--fps is for videos; photos have no frame rate")
     for source in sources:
-        footage = Footage(source)
+        footage = Footage(source, verify=True)
         try:
             sha = Store(home / source.name).open_for(source.path, source.frames)
             times = footage.timeline.times if source.kind == "clip" else ()

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,11 +15,18 @@ from urllib.parse import unquote, urlsplit
 Files = dict[str, bytes]
 
 
+class Line:
+    """What goes over it: bytes of files sent so far, and after how many it breaks."""
+
+    def __init__(self) -> None:
+        self.sent, self.breaks_after = 0, float("inf")
+
+
 @contextlib.contextmanager
-def serve() -> Iterator[tuple[str, dict[str, Files]]]:
+def serve(line: Line | None = None) -> Iterator[tuple[str, dict[str, Files]]]:
     """(address for HF_ENDPOINT, {repository: {path: content}}), until the block ends."""
     repositories: dict[str, Files] = {}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(repositories))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(repositories, line or Line()))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", repositories
@@ -27,7 +35,7 @@ def serve() -> Iterator[tuple[str, dict[str, Files]]]:
         server.server_close()
 
 
-def _handler(repositories: dict[str, Files]) -> type[BaseHTTPRequestHandler]:
+def _handler(repositories: dict[str, Files], line: Line) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_):
             pass
@@ -63,7 +71,29 @@ def _handler(repositories: dict[str, Files]) -> type[BaseHTTPRequestHandler]:
             if name not in files:
                 return self.answer_json({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound")
             tag = hashlib.sha1(files[name]).hexdigest()
-            return self.answer(files[name], ETag=f'"{tag}"', X_Repo_Commit=_commit(files))
+            headers = {"ETag": f'"{tag}"', "X-Repo-Commit": _commit(files)}
+            asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            if self.command == "HEAD" or not asked:
+                return self.send(files[name], 200, **headers)
+            start, end = int(asked[1]), min(int(asked[2] or len(files[name]) - 1), len(files[name]) - 1)
+            headers["Content-Range"] = f"bytes {start}-{end}/{len(files[name])}"
+            return self.send(files[name][start : end + 1], 206, **headers)
+
+        def send(self, content: bytes, status: int, **headers: str) -> None:
+            if self.command == "HEAD" or line.sent + len(content) <= line.breaks_after:
+                line.sent += len(content) if self.command == "GET" else 0
+                return self.answer(content, status, **headers)
+            part = content[: max(0, int(line.breaks_after) - line.sent)]
+            line.sent += len(part)
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(content)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(part)
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return None
 
         def describe(self, repository: str, what: str | None) -> None:
             files = repositories.get(repository)

@@ -62,13 +62,15 @@ def served(listed, monkeypatch):
     """The hub with both repositories of the list."""
     from huggingface_hub import constants
 
-    with hub.serve() as (address, repositories):
+    line = hub.Line()
+    with hub.serve(line) as (address, repositories):
         monkeypatch.setattr(constants, "ENDPOINT", address)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(listed.parent / "hf"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         repositories["who/large"] = {"sub/model.onnx": LARGE}
         repositories["who/folder"] = {"config.json": b"{}", "model.safetensors": LARGE}
+        monkeypatch.setattr(hub, "line", line, raising=False)
         yield repositories
 
 
@@ -112,14 +114,25 @@ def test_files_and_folders_of_the_hub(served):
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     served.clear()  # what was fetched is used without asking
     assert published.find("large").read_bytes() == published.find("large", fetch=False).read_bytes() == LARGE
+    assert published.find("folder") == folder
+
+
+def test_what_other_programs_fetched_from_the_hub_is_used(served, monkeypatch):
+    from huggingface_hub import hf_hub_download
+
+    for repository, name in (("who/large", "sub/model.onnx"), ("who/folder", "config.json"), ("who/folder", "model.safetensors")):
+        hf_hub_download(repository, name)
+    served.clear()
+    assert published.is_here("large") and published.find("large").read_bytes() == LARGE
+    assert (published.find("folder", fetch=False) / "model.safetensors").read_bytes() == LARGE
     with pytest.raises(UserError, match=r"folder.*the hub has no who/folder"):
-        published.fetch_into(published.published()["folder"], folder.parents[3] / "models")
+        published.fetch_into(published.published()["folder"], published.cache_folder(), None)
 
 
 def test_a_folder_of_weights_is_filled_and_then_found(served, tmp_path):
     models = tmp_path / "models"
     for name in ("large", "folder"):
-        assert published.fetch_into(published.published()[name], models) == models / published.published()[name].place
+        assert published.fetch_into(published.published()[name], models, models) == models / published.published()[name].place
     assert sorted(path.name for path in models.iterdir()) == ["folder", "large.onnx"]
     served.clear()
     assert published.find("large", models) == models / "large.onnx" and published.find("folder", models) == models / "folder"
@@ -130,19 +143,33 @@ def test_a_folder_of_weights_is_filled_and_then_found(served, tmp_path):
 
 def test_a_file_that_moved_inside_its_repository_is_followed(served, tmp_path, capsys):
     served["who/large"] = {"elsewhere/model.onnx": LARGE, "README.md": b"moved"}
-    published.fetch_into(published.published()["large"], tmp_path / "models")
+    published.fetch_into(published.published()["large"], tmp_path / "models", tmp_path / "models")
     assert (tmp_path / "models" / "large.onnx").read_bytes() == LARGE
     assert "has model.onnx as elsewhere/model.onnx now" in capsys.readouterr().out
 
 
+def test_a_download_that_breaks_off_goes_on_later(served, tmp_path, monkeypatch):
+    large, line = published.published()["large"], hub.line
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)  # what is in hand of a piece is lost
+    line.breaks_after = 4000
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"the hub did not give it .*put sub/model\.onnx"):
+            published.fetch_into(large, tmp_path / "models", None)
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [".large.part"]
+    line.breaks_after = float("inf")
+    assert published.fetch_into(large, tmp_path / "models", None).read_bytes() == LARGE
+    assert line.sent == len(LARGE) and [path.name for path in (tmp_path / "models").iterdir()] == ["large.onnx"]
+
+
 def test_another_file_at_the_hub_is_not_taken(served, tmp_path):
     served["who/large"]["sub/model.onnx"] = b"other weights"
-    with pytest.raises(UserError, match=r"not the published file"):
-        published.fetch_into(published.published()["large"], tmp_path / "models")
-    assert not (tmp_path / "models" / "large.onnx").exists()
+    with pytest.raises(UserError, match=r"has another model\.onnx than the published one; put "):
+        published.fetch_into(published.published()["large"], tmp_path / "models", tmp_path / "models")
+    assert not (tmp_path / "models" / "large.onnx").exists() and not list(tmp_path.rglob("*model.onnx"))
     del served["who/large"]["sub/model.onnx"]
     with pytest.raises(UserError, match=r"the hub has no sub/model\.onnx in who/large"):
-        published.fetch_into(published.published()["large"], tmp_path / "models")
+        published.fetch_into(published.published()["large"], tmp_path / "models", tmp_path / "models")
 
 
 def test_the_shipped_list_says_all_that_it_must():

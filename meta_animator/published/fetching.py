@@ -55,7 +55,7 @@ def fetch_all(lacking: Sequence[Published], folder: Path) -> list[str]:
     for number, entry in enumerate(lacking, 1):
         print(f"[{number}/{len(lacking)}] {entry.name}, about {_size(entry.size)}", flush=True)
         try:
-            fetch_into(entry, folder)
+            fetch_into(entry, folder, folder)
         except NotThere as error:
             if not entry.can_be_missed:
                 raise

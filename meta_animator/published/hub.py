@@ -1,62 +1,68 @@
-"""Weights on the model hub, through the hub's own client, which goes on where a download stopped."""
+"""Weights on the model hub. The hub's own client names, checks and sends; a download that was cut off goes on where it stopped,
+which that client does within one call only."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-from meta_animator.published.entries import HUB, File, NotThere, OutOfReach, Published, check_file, last_line, missing
+from meta_animator.errors import UserError
+from meta_animator.published.entries import HUB, File, NotThere, OutOfReach, Published, last_line, missing
 
 
-def in_hub_cache(entry: Published) -> bool:
-    """Whether all of `entry` lies in the hub's own cache."""
+def in_hub_cache(entry: Published) -> Path | None:
+    """The file, or the folder, of `entry` in the cache of the hub's client, which other programs share; None where it is not
+    whole there."""
     from huggingface_hub import try_to_load_from_cache
 
-    needed = (file for file in entry.files if not file.optional)
-    return all(isinstance(try_to_load_from_cache(entry.hub, file.path, revision=entry.revision), str) for file in needed)
+    needed = [file for file in entry.files if not file.optional]
+    found = [try_to_load_from_cache(entry.hub, file.path, revision=entry.revision) for file in needed]
+    if not all(isinstance(path, str) for path in found):
+        return None
+    return Path(found[0]) if len(entry.files) == 1 else Path(found[0]).parent
 
 
-def from_hub_cache(entry: Published, folder: Path | None, fetch: bool) -> Path:
-    """In the hub's own cache, which other programs share; the hub is asked for what is not there."""
-    got: Path | None = None
-    here = in_hub_cache(entry)
-    for file in entry.files:
-        path = ask_hub(entry, file, folder, local_files_only=here or not fetch)
-        if path is not None:
-            check_file(entry, file, path, folder or Path("DIR"))
-            got = path
-    return got if len(entry.files) == 1 else got.parent
+def download(entry: Published, file: File, parts: Path, named: Path | None) -> Path | None:
+    """`file` as a file in the folder `parts`, which keeps what has come of it; None for one that may be missing and is.
 
-
-def ask_hub(entry: Published, file: File, folder: Path | None, **how: Any) -> Path | None:
-    """The downloaded file; None for one that may be missing there and is."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    Raises UserError, for which `named` is as in `fetch_into`, where it cannot be had.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 
     try:
-        return Path(hf_hub_download(entry.hub, file.path, revision=entry.revision, **how))
-    except LocalEntryNotFoundError as error:
-        if file.optional and how.get("local_files_only"):
-            return None
-        if how.get("local_files_only"):
-            raise missing(entry, folder, "not fetched") from error
-        raise missing(entry, folder, "the hub is out of reach", OutOfReach) from error
+        return _download(entry, file, parts)
     except EntryNotFoundError as error:
         if file.optional:
             return None
         if (moved := _moved(entry, file)) is not None:
             print(f"note: {entry.hub} has {file.name} as {moved.path} now; it is taken from there")
-            return ask_hub(entry, moved, folder, **how)
+            return download(entry, moved, parts, named)
         reason = f"the hub has no {file.path} in {entry.hub} (moved or renamed?)"
-        raise missing(entry, folder, reason, NotThere) from error
+        raise missing(entry, named, reason, NotThere) from error
     except GatedRepoError as error:
         reason = f"the hub wants its terms accepted first ({HUB}/{entry.hub}, then `hf auth login`)"
-        raise missing(entry, folder, reason) from error
+        raise missing(entry, named, reason) from error
     except RepositoryNotFoundError as error:
-        raise missing(entry, folder, f"the hub has no {entry.hub}, or wants a login (`hf auth login`)") from error
+        raise missing(entry, named, f"the hub has no {entry.hub}, or wants a login (`hf auth login`)") from error
     except Exception as error:  # its own and its transport's classes, without a common base
-        if getattr(error, "errno", None) is not None and not isinstance(error, ConnectionError):
+        if isinstance(error, UserError) or (getattr(error, "errno", None) and not isinstance(error, ConnectionError)):
             raise  # a full disk, a folder that may not be written
-        raise missing(entry, folder, f"the hub did not give it ({last_line(str(error))})", OutOfReach) from error
+        raise missing(entry, named, f"the hub did not give it ({last_line(str(error))})", OutOfReach) from error
+
+
+def _download(entry: Published, file: File, parts: Path) -> Path:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    url = hf_hub_url(entry.hub, file.path, revision=entry.revision)
+    about = get_hf_file_metadata(url)
+    part = parts / f"{(about.etag or 'file').strip('/')[:16]}-{file.name}"  # another file there is not gone on with
+    parts.mkdir(parents=True, exist_ok=True)
+    with part.open("ab") as come:
+        http_get(
+            url, come, resume_size=come.tell(), headers=build_hf_headers(), expected_size=about.size,
+            displayed_filename=file.name,
+        )  # fmt: skip
+    return part
 
 
 def _moved(entry: Published, file: File) -> File | None:

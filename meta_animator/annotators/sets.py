@@ -68,6 +68,9 @@ ANNOTATORS: dict[str, Entry] = {
     "dwpose": Entry(
         place="meta_animator.annotators.dwpose:DWPose", gives=("keypoints",), weights=("dwpose",), install=ONNX,
     ),
+    "rtmw": Entry(
+        place="meta_animator.annotators.dwpose:DWPose", gives=("keypoints",), weights=("rtmw",), install=ONNX,
+    ),
     "sam2": Entry(
         place="meta_animator.annotators.sam2:Sam2", gives=("mask",), weights=("sam2",), install=TRANSFORMERS,
     ),

@@ -29,16 +29,18 @@ class OutOfReach(UserError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class File:
-    """One file. `path` is its place in the wheel or repository; `size` in bytes is a guess where `sha256` is empty."""
+    """One file. `path` is its place in the wheel or repository, or, where `inside` is the name of a file, that of a zip archive
+    that holds it; `size` in bytes is a guess where `sha256` is empty."""
 
     path: str
     size: int = 0
     sha256: str = ""
     optional: bool = False
+    inside: str = ""
 
     @property
     def name(self) -> str:
-        return Path(self.path).name
+        return self.inside or Path(self.path).name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,8 @@ def check_at(entry: Published, path: Path) -> None:
 
 def to_put(entry: Published, file: File, root: Path) -> str:
     """ "put dw-ll_ucoco_384.onnx of https://huggingface.co/yzd-v/DWPose there as models/dw-ll_ucoco_384.onnx" """
-    return f"put {file.path} of {entry.source} there as {entry.at(file, root)}"
+    what = f"{file.inside} out of {file.path}" if file.inside else file.path
+    return f"put {what} of {entry.source} there as {entry.at(file, root)}"
 
 
 def is_published(file: File, path: Path) -> bool:

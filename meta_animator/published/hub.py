@@ -2,9 +2,12 @@
 which that client does within one call only."""
 
 import dataclasses
+import shutil
+import zipfile
 from pathlib import Path
 
 from meta_animator.errors import UserError
+from meta_animator.files import whole_file
 from meta_animator.published.entries import HUB, File, NotThere, OutOfReach, Published, last_line, missing
 
 
@@ -14,6 +17,8 @@ def in_hub_cache(entry: Published) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     needed = [file for file in entry.files if not file.optional]
+    if any(file.inside for file in needed):
+        return None
     found = [try_to_load_from_cache(entry.hub, file.path, revision=entry.revision) for file in needed]
     if not all(isinstance(path, str) for path in found):
         return None
@@ -55,14 +60,27 @@ def _download(entry: Published, file: File, parts: Path) -> Path:
 
     url = hf_hub_url(entry.hub, file.path, revision=entry.revision)
     about = get_hf_file_metadata(url)
-    part = parts / f"{(about.etag or 'file').strip('/')[:16]}-{file.name}"  # another file there is not gone on with
+    part = parts / f"{(about.etag or 'file').strip('/')[:16]}-{Path(file.path).name}"  # another file there is not gone on with
     parts.mkdir(parents=True, exist_ok=True)
     with part.open("ab") as come:
         http_get(
             url, come, resume_size=come.tell(), headers=build_hf_headers(), expected_size=about.size,
-            displayed_filename=file.name,
+            displayed_filename=Path(file.path).name,
         )  # fmt: skip
-    return part
+    return _unpacked(part, file.inside) if file.inside else part
+
+
+def _unpacked(archive: Path, name: str) -> Path:
+    """The only file of that name in an archive, whichever folder it lies in there, beside the archive."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            (member,) = (member for member in content.namelist() if Path(member).name == name)
+            with whole_file(archive.with_name(name)) as part, content.open(member) as source, part.open("wb") as to:
+                shutil.copyfileobj(source, to)
+    except (zipfile.BadZipFile, ValueError) as error:
+        archive.unlink()
+        raise ValueError(f"{archive.name} is no zip archive with one {name}") from error
+    return archive.with_name(name)
 
 
 def _moved(entry: Published, file: File) -> File | None:
@@ -73,5 +91,5 @@ def _moved(entry: Published, file: File) -> File | None:
         names = HfApi().list_repo_files(entry.hub, revision=entry.revision)
     except Exception:  # whatever it is, the file was not found where it should be
         return None
-    same = [name for name in names if Path(name).name == file.name and name != file.path]
+    same = [name for name in names if Path(name).name == Path(file.path).name and name != file.path]
     return dataclasses.replace(file, path=same[0]) if len(same) == 1 else None

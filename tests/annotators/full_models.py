@@ -48,6 +48,19 @@ def write_yolox(path: Path) -> Path:
     return write_onnx(path, images, ["output"], constants, nodes)
 
 
+def write_yolox_with_nms(path: Path, found: Sequence[Sequence[float]]) -> Path:
+    """An export that ends with non-maximum suppression: answers x0, y0, x1, y1, score, in pixels of its square, and labels."""
+    constants = {
+        "found": np.array([found], np.float32), "none": np.float32(0), "all": np.array([0, 1, 2, 3], np.int64),
+    }  # fmt: skip
+    nodes = [
+        ("ReduceSum", ["images", "all"], "sum", {"keepdims": 0}), ("Mul", ["sum", "none"], "nothing", {}),
+        ("Add", ["found", "nothing"], "dets", {}), ("Add", ["nothing", "nothing"], "labels", {}),
+    ]  # fmt: skip
+    images = {"images": (TensorProto.FLOAT, [1, 3, YOLOX_SIDE, YOLOX_SIDE])}
+    return write_onnx(path, images, ["dets", "labels"], constants, nodes)
+
+
 def write_dwpose(path: Path, batch: int | str = "n", points: int = 133) -> Path:
     """Finds all points where the picture is reddest; point k has the score (k + 1) / `points` in pure red."""
     height, width = POSE_SIZE

@@ -57,6 +57,14 @@ def test_people_are_found_where_they_are(models, height, width):
     np.testing.assert_allclose(sorted(map(tuple, (f.box for f in found))), sorted(map(tuple, expected)), atol=1e-3)
 
 
+def test_people_of_an_export_that_has_suppressed_doubles_itself(tmp_path):
+    found = [[8, 8, 16, 32, 0.5], [20, 4, 80, 60, 0.8], [21, 4, 78, 60, 0.7], [0, 0, 9, 9, 0.2], [5, 5, 5, 9, 0.9]]
+    network = Yolox({"yolox": mini.write_yolox_with_nms(tmp_path / "nms.onnx", found)})
+    (people,) = network.detect([np.zeros((64, 128, 3), np.uint8)])
+    assert [one.score for one in people] == pytest.approx([0.8, 0.5])  # the double, the faint and the empty one are left out
+    np.testing.assert_allclose([one.box for one in people], [[40, 8, 128, 64], [16, 16, 32, 64]])
+
+
 @pytest.mark.parametrize("batch", ["n", 1, 2])
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_points_come_back_through_the_crop(tmp_path, batch, scale):

@@ -129,7 +129,7 @@ def _light_parts(blaze: Blaze, frame: np.ndarray, people: Sequence, clock: Clock
     with clock("blaze: hands"):
         hands = find_hands(blaze.hands, frame, pose)
     with clock("blaze: mask"):
-        mask = find_mask(pose, size)
+        mask = find_mask(pose, size, hands)
     return {"keypoints": whole_body(pose, face, hands, size), "mask": mask}
 
 

@@ -150,6 +150,16 @@ def test_pieces_of_a_mask_that_no_point_lies_on_are_not_the_person():
     assert columns.max() < region.place(np.array([[45.0, 45.0]]) / 64)[0, 0] and found[100, 100]
 
 
+def test_fingers_belong_to_the_mask():
+    points = np.zeros((21, 3))
+    points[:, 0], points[:, 1] = 180, 150
+    points[[5, 9, 13, 17], 1] = 170  # a palm of 20 pixels
+    points[12, 1], points[11, 1], points[10, 1] = 200, 190, 180
+    mask = find_mask(make_pose(), (250, 250), (None, hands.Hand(points, 1.0)))
+    rows, columns = np.nonzero(mask)
+    assert mask[199, 180] and rows.max() <= 204 and columns.min() >= 176 and columns.max() <= 184
+
+
 def head(yaw, scale=1.0):
     """A pose whose ears are those of a head turned by `yaw` degrees; depths `scale` times too large."""
     points = np.tile([100.0, 40.0, 0.0, 1.0], (33, 1))

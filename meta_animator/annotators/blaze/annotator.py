@@ -42,8 +42,8 @@ class Blaze(Annotator):
         if pose is None or not is_of(pose, person):
             return {}
         size = frame.shape[:2]
-        keypoints = whole_body(pose, find_face(self.face, frame, pose), find_hands(self.hands, frame, pose), size)
-        return {"keypoints": keypoints, "mask": find_mask(pose, size)}
+        face, hands = find_face(self.face, frame, pose), find_hands(self.hands, frame, pose)
+        return {"keypoints": whole_body(pose, face, hands, size), "mask": find_mask(pose, size, hands)}
 
 
 def is_of(pose: Pose, person: Detection) -> bool:

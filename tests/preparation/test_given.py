@@ -1,5 +1,6 @@
 """What users bring takes the place of what annotators would make, and lies in the store as theirs."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -109,10 +110,39 @@ def test_a_published_tree_is_annotated_and_keeps_its_masks_and_split(tiktok):
     assert known.made == 0
 
 
-def test_a_frame_of_another_size_is_said_and_the_sequence_left_out(tiktok):
+def test_films_of_a_tree_are_split_by_its_lists(tmp_path):
+    for name in ("a1", "b2"):
+        film(tmp_path / "ubc" / "videos" / f"{name}.mp4", COUNT)
+    (tmp_path / "ubc" / "fashion_train.txt").write_text("https://example.org/I/a1.mp4\n")
+    (tmp_path / "ubc" / "fashion_test.txt").write_text("https://example.org/I/b2.mp4\n")
+    prepare(tmp_path / "out", given=Given(), sources=sources_of("ubc", tmp_path / "ubc", tmp_path / "out"))
+    found = {clip.identity: (clip.split, clip.fps, clip.num_frames) for clip in read_manifest(tmp_path / "out")}
+    assert found == {"a1": ("train", 10, COUNT), "b2": ("heldout", 10, COUNT)}
+
+
+def test_tsv_files_become_sequences_of_both_splits(tmp_path):
+    for part, name in (("train", "Dance_00001"), ("new10val", "Dance_00400")):
+        for kind in ("images", "masks"):
+            rows = []
+            for index in range(COUNT):
+                shown = write_image(tmp_path / "one.png", picture(20 + index) if kind == "images" else HALF)
+                rows.append(f"{name}_{index:04d}.png\t{base64.b64encode(shown.read_bytes()).decode()}")
+            (tmp_path / f"{part}_{kind}.tsv").write_text("\n".join(rows))
+    prepare(tmp_path / "out", given=Given(), sources=sources_of("disco", tmp_path, tmp_path / "out"))
+    clips = read_manifest(tmp_path / "out")
+    assert {clip.identity: clip.split for clip in clips} == {"Dance_00001": "train", "Dance_00400": "heldout"}
+    assert np.array_equal(clips[0].load(3).mask, HALF > 0) and np.array_equal(clips[0].load(3).frame, picture(23))
+
+
+def test_a_sequence_with_a_frame_of_another_size_is_said_and_left_out(tiktok):
     write_image(tiktok / "TikTok_dataset" / "00001" / "images" / "0003.png", picture(20)[:80])
-    with pytest.raises(UserError, match=r"0003\.png: is 128x80, the first frame 128x96; the frames of a film have one size"):
-        prepare(tiktok / "out", given=Given(), sources=sources_of("tiktok", tiktok, tiktok / "out")[:1])
+    sources = sources_of("tiktok", tiktok, tiktok / "out")
+    summary = prepare(tiktok / "out", given=Given(), sources=sources)
+    (said,) = summary.broken.values()
+    assert "0003.png: is 128x80, the first frame 128x96; the frames of a film have one size" in said
+    assert [clip.identity for clip in read_manifest(tiktok / "out")] == ["00336"]
+    with pytest.raises(UserError, match=r"0003\.png: is 128x80"):
+        prepare(tiktok / "out", given=Given(), sources=sources[:1])
 
 
 def test_the_keypoints_of_a_tree_serve_where_nobody_annotates(tiktok):

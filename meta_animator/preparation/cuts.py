@@ -1,7 +1,8 @@
 """Where a film cuts from one scene to the next, told while its frames are decoded, each once.
 
 The detector is scenedetect's, which measures a change against those before and after: a fast pan or a dance cuts nothing. What
-comes back at once, as after a flash, cuts nothing either.
+comes back at once, as after a flash, cuts nothing either. Where one scene dissolves into the next, the pictures in between are
+mixtures of those before and after, which no movement makes; there the cut is in the middle.
 """
 
 from collections import deque
@@ -17,6 +18,11 @@ CHANGE = 15.0  # least mean change of hue, saturation and brightness at a cut, o
 GIST = 32  # pixels of the longer side at which two pictures are compared beyond small motion
 BACK = 0.5  # share of the difference at a change below which the pictures before and after it are the same again
 FLASH = 0.25  # seconds that a flash, or whatever hides the scene, lasts at most
+DISSOLVE, LONGEST_DISSOLVE = 0.6, 40  # seconds, and frames at most, between two pictures that one is looked for between
+UNLIKE = 20.0  # least difference of these two, of 255
+RELATED = 0.6  # correlation from which on they are one scene in another light
+MIXED = 0.25  # share of their difference by which a mixture of them may be missed
+MIDDLE = (0.2, 0.8)  # share that the first has half-way
 REPEATED = 0.05  # mean change of brightness below which a frame is the last one shown again
 MOST_REPEATED = 4  # frames in a row that are passed over for that
 
@@ -39,6 +45,8 @@ class CutFinder:
         self._last: np.ndarray | None = None
         self._gists: deque[tuple[int, np.ndarray]] = deque(maxlen=2 * self._reach + self.delay + 1)
         self._waiting: list[int] = []
+        self._span = max(4, min(LONGEST_DISSOLVE, round(DISSOLVE * fps)))
+        self._cut = -2 * self._span  # the last one that was told
 
     @property
     def delay(self) -> int:
@@ -77,7 +85,29 @@ class CutFinder:
         """Of the changes that are far enough back, those after which the picture from before did not come back."""
         due = [cut for cut in self._waiting if final or cut + self._reach < self._count]
         self._waiting = [cut for cut in self._waiting if cut not in due]
-        return [cut for cut in due if not self._comes_back(cut)]
+        told = [cut for cut in due if not self._comes_back(cut)]
+        if not told and not self._waiting and self._count - 1 - self._cut > 2 * self._span:  # a slow one is told once
+            told = self._dissolve()
+        self._cut = max([self._cut, *told])
+        return told
+
+    def _dissolve(self) -> list[int]:
+        """The frame in the middle, where the last pictures go over from one to another by mixtures of both."""
+        if len(self._gists) <= self._span:
+            return []
+        numbers, last = zip(*list(self._gists)[-1 - self._span :], strict=True)
+        first, end = (picture.astype(np.float32).ravel() for picture in (last[0], last[-1]))
+        whole = first - end
+        if np.abs(whole).mean() < UNLIKE or _correlation(first, end) > RELATED:
+            return []
+        pictures = [picture.astype(np.float32).ravel() - end for picture in last]
+        shares = [float(picture @ whole / (whole @ whole)) for picture in pictures]
+        early, middle, late = (k * self._span // 4 for k in (1, 2, 3))
+        missed = max(float(np.linalg.norm(pictures[k] - shares[k] * whole)) for k in (early, middle, late))
+        in_order = shares[early] > shares[middle] > shares[late] and MIDDLE[0] < shares[middle] < MIDDLE[1]
+        if not in_order or missed > MIXED * float(np.linalg.norm(whole)):
+            return []
+        return [next(number for number, share in zip(numbers, shares, strict=True) if share < 0.5)]
 
     def _comes_back(self, cut: int) -> bool:
         before = [gist for number, gist in self._gists if cut - self._reach <= number < cut]
@@ -104,3 +134,9 @@ def _shrink(picture: np.ndarray, side: int) -> np.ndarray:
 def _difference(a: np.ndarray, b: np.ndarray) -> float:
     """Mean absolute difference."""
     return float(cv2.absdiff(a, b).mean())
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """0 where one is flat."""
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-6))

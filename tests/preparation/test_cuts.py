@@ -50,6 +50,22 @@ def test_a_flash_and_an_inserted_picture_cut_nothing(scenes):
     assert find_cuts(slow, 24) == []
 
 
+@pytest.mark.parametrize(("rate", "frames"), [(12, 6), (24, 12), (24, 24), (25, 4)])
+def test_a_dissolve_is_cut_once_near_its_middle(rate, frames):
+    calm = [[one.frame for one in render_clip(seed, seed, 12, 4 * rate, (96, 72), kind)] for seed, kind in SEEDS[:2]]
+    before, after = ([scene[abs(11 - k % 22)] for k in range(40 + frames)] for scene in calm)
+    shares = np.clip((np.arange(80 + frames) - 39) / (frames + 1), 0, 1)
+    mixed = [before[min(k, 39 + frames)] * (1 - share) + after[max(0, k - 40)] * share for k, share in enumerate(shares)]
+    (cut,) = find_cuts([picture.astype(np.uint8) for picture in mixed], rate)
+    assert abs(cut - (40 + frames / 2)) <= max(2, 0.3 * frames)
+
+
+def test_lights_that_go_down_cut_nothing(scenes):
+    frames = [scenes[0][abs(11 - k % 22)] for k in range(60)]
+    light = np.interp(np.arange(60), [20, 32], [1.0, 0.3])
+    assert find_cuts([(frame * share).astype(np.uint8) for frame, share in zip(frames, light, strict=True)], 24) == []
+
+
 def test_a_fast_pan_and_a_zoom_cut_nothing(scenes):
     rng = np.random.default_rng(1)
     wide = np.kron(rng.integers(0, 255, (12, 60, 3)), np.ones((10, 10, 1))).astype(np.uint8)

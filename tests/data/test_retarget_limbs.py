@@ -218,12 +218,15 @@ def test_the_face_keeps_its_own_shape_and_takes_the_motion():
     assert np.abs(face_of(fitted)[:, :17] - face_of(reference)[:17]).max() < 0.06, "the jaw"
 
 
-def turn_head(points, yaw):
-    """The usual face on a person (..., 133, 3), turned by `yaw` radians, a twentieth of the height wide; and eyes and ears."""
-    height = np.ptp(points[..., 1])
+def turn_head(points, yaw, nod=0.0):
+    """The usual face on a person (..., 133, 3), turned by `yaw` radians, nodding by `nod` about the ears; and eyes and ears."""
+    unit = np.ptp(points[..., 1]) / 2000
+    ears = USUAL_FACE[[0, 16]].mean(0)
+    down = np.array([[1, 0, 0], [0, np.cos(nod), np.sin(nod)], [0, -np.sin(nod), np.cos(nod)]])
     head = np.concatenate([USUAL_FACE, [USUAL_FACE[42:48].mean(0), USUAL_FACE[36:42].mean(0), (75, -35, -100), (-75, -35, -100)]])
-    flat = np.stack([head[:, 0] * np.cos(yaw) + head[:, 2] * np.sin(yaw), head[:, 1]], axis=-1) * height / 2000
-    points[..., [*range(23, 91), 1, 2, 3, 4], :2] = points[..., :1, :2] + flat
+    head = (np.concatenate([head, np.zeros((1, 3))]) - ears) @ down.T + ears
+    flat = np.stack([head[:, 0] * np.cos(yaw) + head[:, 2] * np.sin(yaw), head[:, 1]], axis=-1) * unit
+    points[..., [*range(23, 91), 1, 2, 3, 4, 0], :2] = points[..., :1, :2] + flat
     return points
 
 
@@ -236,6 +239,13 @@ def test_who_always_looks_aside_has_no_smaller_head_for_it(yaw):
     fitted = fit_limbs(driving, reference, fps=24)[0]
     head = [*range(1, 5), *range(23, 91)]
     assert np.abs((fitted - fitted[0])[head, :2] - (truth - truth[0])[head, :2]).max() < 5
+
+
+def test_who_looks_down_all_the_time_has_no_shorter_neck():
+    driving = turn_head(squatting(), 0.0, nod=0.6)
+    fitted = fit_limbs(driving, turn_head(standing_person(800, 600), 0.0), fps=24)
+    hang = [clip[:, 0, :2] - clip[:, 5:7, :2].mean(1) for clip in (fitted, driving)]
+    assert driving[0, 0, 1] > squatting()[0, 0, 1] + 7 and np.abs(hang[0] - 2 * hang[1]).max() < 3
 
 
 def test_estimates_on_the_back_of_a_head_make_no_face():

@@ -57,6 +57,11 @@ class Head:
     unit: float
 
     @property
+    def centre(self) -> np.ndarray:
+        """(3,) between the ears, about which the head turns and nods."""
+        return self.shape[[0, 16]].mean(0)
+
+    @property
     def eyes(self) -> float:
         """Opening of the eyes in millimetres."""
         return float(np.mean([np.linalg.norm(self.shape[a] - self.shape[b]) for a, b in LIDS]))
@@ -85,6 +90,17 @@ def find_head(keypoints: np.ndarray, scales: np.ndarray, threshold: float = kp.V
         shape = _find_shape(faces, weight, cameras, shape)
     cameras, _ = find_cameras(faces, weight, shape)
     return Head(_closed(shape), float(np.median(_sizes(cameras) / scales)))
+
+
+def find_centres(keypoints: np.ndarray, head: Head, threshold: float = kp.VISIBLE) -> tuple[np.ndarray, np.ndarray]:
+    """(where a head's centre lies in pictures (n, 133, 3) that show it, (n, 2), NaN where they show no face; from there to the
+    nose per millimetre, as cameras (n, 2, 3))."""
+    seen = keypoints[:, kp.FACE, 2] >= threshold
+    faces = keypoints[:, kp.FACE, :2].astype(np.float64)
+    cameras, able = find_cameras(faces, seen, head.shape)
+    able &= seen[:, NOSE_TIP] & (facing(cameras) > TURNED)
+    centres = faces[:, NOSE_TIP] + cameras @ head.centre
+    return np.where(able[:, None], centres, np.nan), cameras
 
 
 def find_cameras(faces: np.ndarray, seen: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from meta_animator.data import keypoints as kp
 from meta_animator.data.retarget.comparing import DIFFERENT, Factors, compare
 from meta_animator.data.retarget.faces import carry_face
-from meta_animator.data.retarget.heads import find_head
+from meta_animator.data.retarget.heads import Head, find_centres, find_head
 from meta_animator.data.retarget.placing import place
 from meta_animator.data.retarget.proportions import NECK, PELVIS, Proportions, measure, with_middles
 from meta_animator.data.retarget.smoothing import smooth_points
@@ -30,6 +30,7 @@ PIECES = (
     (kp.NOSE, slice(1, 5), "head"), (kp.LEFT_ANKLE, slice(17, 20), "foot"), (kp.RIGHT_ANKLE, slice(20, 23), "foot"),
     (kp.LEFT_WRIST, kp.LEFT_HAND, "hand"), (kp.RIGHT_WRIST, kp.RIGHT_HAND, "hand"),
 )  # fmt: skip
+LONGER_NECK = 1.4  # times the whole person's factor that a neck's may be
 GROWTH = 1.05  # no bone is drawn longer than this times the reference's, but for somebody who comes nearer as a whole
 NEARS_S = 1.0
 
@@ -45,7 +46,8 @@ def fit_limbs(
     photos      (n, 133, 3), more pictures of that person, each at a scale of its own, that tell lengths and face; or None
     smooth      how much counts as jitter, see `smooth_points`; 0: nothing is smoothed or filled in
 
-    A point that is not seen stays so. Raises UserError where the reference shows nobody, or the driving nobody to measure.
+    A point that is not seen stays so, but for short gaps. Raises UserError where the reference shows nobody, or the driving
+    nobody to measure.
     """
     driving, reference = _finite(driving), _finite(reference)
     if not kp.sees_person(reference, threshold):
@@ -81,11 +83,12 @@ def _fit(
     factors = compare(points, own, pictures, theirs, threshold)
     head = find_head(points, own.heights / own.height, threshold)
     their_head = find_head(pictures, theirs.heights / theirs.heights[0], threshold)
-    if head is not None and their_head is not None:
-        limits = factors.body / DIFFERENT, factors.body * DIFFERENT
-        factors.bones["head"] = float(np.clip(their_head.unit / head.unit, *limits))
     old = complete(points, threshold)
+    if head is not None and their_head is not None:
+        _compare_heads(points, own, head, pictures, theirs, their_head, factors, threshold)
     new = _limbs(old, factors, own, nearness(own, fps))
+    if head is not None and their_head is not None:
+        _hang_head(points, old, new, head, their_head, factors, threshold)
     fitted = points.copy()
     fitted[:, :17, :2] = new[:, :17]
     for root, piece, bone in PIECES:
@@ -132,6 +135,35 @@ def _over_time(values: np.ndarray) -> np.ndarray | None:
         return None
     frames = np.arange(len(values))
     return np.stack([np.interp(frames, frames[known], values[known, axis]) for axis in range(2)], axis=1)
+
+
+def _compare_heads(
+    points: np.ndarray, own: Proportions, head: Head, pictures: np.ndarray, theirs: Proportions, their_head: Head,
+    factors: Factors, threshold: float,
+) -> None:  # fmt: skip
+    """Set the factors of head and neck by the heads in three dimensions, which turn and nod without getting smaller."""
+    factors.bones["head"] = _bounded(their_head.unit / head.unit, factors.body, DIFFERENT)
+    lengths = [
+        np.linalg.norm(find_centres(clip, one, threshold)[0] - with_middles(clip, threshold)[:, NECK], axis=1) / which.heights
+        for clip, one, which in ((points, head, own), (pictures, their_head, theirs))
+    ]
+    if all(np.isfinite(length).any() for length in lengths):
+        here, there = (float(np.nanmedian(length)) for length in lengths)
+        factors.bones["neck"] = _bounded(there / here * theirs.heights[0] / own.height, factors.body, LONGER_NECK)
+
+
+def _bounded(factor: float, body: float, most: float) -> float:
+    return float(np.clip(factor, body / most, body * most))
+
+
+def _hang_head(
+    points: np.ndarray, old: np.ndarray, new: np.ndarray, head: Head, their_head: Head, factors: Factors, threshold: float
+) -> None:
+    """Put the nose in `new` so that the neck holds the head between the ears, wherever the face looks."""
+    centres, cameras = find_centres(points, head, threshold)
+    hang = factors.bones["neck"] * (centres - old[:, NECK])
+    nose = new[:, NECK] + hang - (cameras @ their_head.centre) * (their_head.unit / head.unit)
+    new[:, kp.NOSE] = np.where(np.isfinite(nose), nose, new[:, kp.NOSE])
 
 
 def nearness(own: Proportions, fps: float) -> np.ndarray:

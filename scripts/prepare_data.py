@@ -129,8 +129,10 @@ def main() -> None:
 def pack(folder: Path, megabytes: float) -> None:
     """The data set as tar shards beside its clips."""
     from meta_animator.data.shard_writer import write_shards
+    from meta_animator.preparation.said import Bars
 
-    clips, tars = write_shards(folder, folder / "shards", megabytes)
+    with Bars() as bars:
+        clips, tars = write_shards(folder, folder / "shards", megabytes, lambda done, of: bars("packing clips", done, of))
     print(f"{folder / 'shards'}: {clips} clips and photos in {tars} tar files; data.train=[{folder / 'shards'}], or its URL")
 
 

@@ -9,6 +9,7 @@ import pytest
 from meta_animator.data.annotations import read_film, read_photos
 from meta_animator.data.clips import read_keypoints
 from meta_animator.data.formats.keypoint_json import read_poses
+from meta_animator.data.formats.names import natural_key
 from meta_animator.data.keypoints import FACE, FEET, LEFT_HAND, RIGHT_HAND
 from meta_animator.errors import UserError
 from tests.data.people import standing_person
@@ -156,6 +157,11 @@ def test_photos_find_their_file_under_any_tools_name(tmp_path):
         read_photos(tmp_path, [Path("4.png")])
     with pytest.raises(UserError, match=r"1.jpg and 1.png would share one entry"):
         read_photos(tmp_path, [Path("1.jpg"), Path("1.png")])
+
+
+def test_names_are_sorted_as_people_count_whatever_is_in_them():
+    names = ["10 m².jpg", "2 m².jpg", "m²10.jpg", "M²9.jpg", "³.jpg"]
+    assert sorted(names, key=natural_key) == ["2 m².jpg", "10 m².jpg", "M²9.jpg", "m²10.jpg", "³.jpg"]
 
 
 def test_the_largest_person_is_followed_and_others_are_said(tmp_path, capsys):

@@ -13,14 +13,17 @@ OPENPOSE_18 = (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)
 BODY_25 = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11, 19, 20, 21, 22, 23, 24)
 HALPE_26 = (*range(17), 20, 22, 24, 21, 23, 25)
 WHOLEBODY_134 = (*OPENPOSE_18, *range(18, 134))  # MMPose and rtmlib in OpenPose's style: a neck, the feet and all else after it
-ORDERS = {17: tuple(range(17)), 26: HALPE_26, NUM_KEYPOINTS: tuple(range(NUM_KEYPOINTS)), 134: WHOLEBODY_134}
+HALPE_136 = (*HALPE_26, *range(26, 136))
+ORDERS = {
+    17: tuple(range(17)), 26: HALPE_26, NUM_KEYPOINTS: tuple(range(NUM_KEYPOINTS)), 134: WHOLEBODY_134, 136: HALPE_136,
+}  # fmt: skip
 OPENPOSE_BODIES = {18: OPENPOSE_18, 25: BODY_25}
 FACE_POINTS, HAND_POINTS = 68, 21
 
 
 def wholebody(points: np.ndarray) -> np.ndarray:
-    """float32 (133, 3) of a person's (n, 3) x, y, score in an order of MMPose's: n = 17, 26, 133 or 134. Raises UserError for
-    another number."""
+    """float32 (133, 3) of a person's (n, 3) x, y, score in COCO's order (n = 17, 133), Halpe's (26, 136) or MMPose's in the style
+    of OpenPose (134). Raises UserError for another number."""
     if len(points) not in ORDERS:
         raise UserError(f"{len(points)} keypoints of a person; expected {', '.join(map(str, ORDERS))}")
     order = ORDERS[len(points)]

@@ -8,6 +8,7 @@ MMPose        {"meta_info", "instance_info": [...]} of its demos, or the list al
 rtmlib        has no format; its arrays are read as {"keypoints": (people, 133, 2), "scores": (people, 133)}, for a film a list
               of these
 COCO          {"images", "annotations"} with keypoints, foot_kpts, face_kpts, lefthand_kpts, righthand_kpts
+AlphaPose     [{"image_id": "12.jpg", "keypoints": [x, y, score, ...]}, ...] of all people in all frames, like results of COCO
 DisCo         [{"keypoints": 17 times [x, y, score]}], one file per frame
 """
 
@@ -111,6 +112,8 @@ def _parse(value: Any) -> Poses:
         raise UserError(f"is JSON, but no keypoints; {EXPECTED}")
     if value and all("instances" in item for item in value):
         return _numbered(value)
+    if value and all("image_id" in item for item in value):
+        return _detections(value)
     if value and all(map(_is_frame, value)):
         return _frames(value)
     return Poses([[_instance(item) for item in value]], [None])
@@ -144,6 +147,22 @@ def _numbered(items: Sequence[dict]) -> Poses:
     for number, item in zip(numbers, items, strict=True):
         people[number - first] = [_instance(instance) for instance in item["instances"]]
     return Poses(people, [None] * len(people))
+
+
+def _detections(items: Sequence[dict]) -> Poses:
+    """People with the name or number of their picture; where all are numbers, those left out show nobody."""
+    by_name: dict[str, People] = {}
+    for item in items:
+        by_name.setdefault(picture_name(str(item["image_id"])), []).append(_instance(item))
+    names = sorted(by_name, key=natural_key)
+    if all(name.isdecimal() for name in names):
+        numbered = _numbered([{"frame_id": int(name), "instances": []} for name in names])
+        people, first = numbered.people, int(names[-1]) - len(numbered.people) + 1
+        for name in names:
+            people[int(name) - first] = by_name[name]
+        numbers = {int(name): name for name in names}
+        return Poses(people, numbered.sizes, [numbers.get(first + k, str(first + k)) for k in range(len(people))])
+    return Poses([by_name[name] for name in names], [None] * len(names), names)
 
 
 def _instance(item: dict) -> np.ndarray:

@@ -104,13 +104,13 @@ def test_mmpose_films(tmp_path):
         film(tmp_path / "walk.json", 5)
 
 
-@pytest.mark.parametrize("count", [26, 134])
+@pytest.mark.parametrize("count", [26, 134, 136])
 def test_other_orders_of_mmpose(tmp_path, count):
     points = person()
-    if count == 26:  # Halpe: toes of both feet, then heels; head, neck and hip between
+    if count in (26, 136):  # Halpe: toes of both feet, then heels; head, neck and hip between
         feet = points[FEET][[0, 3, 1, 4, 2, 5]]
-        given = np.concatenate([points[:17], points[[0, 5, 11]], feet])
-        points[23:] = 0
+        given = np.concatenate([points[:17], points[[0, 5, 11]], feet, points[23:]])[:count]
+        points[23:] *= count == 136
     else:
         limbs = [points[list(limb)] for limb in (RIGHT_ARM, LEFT_ARM, RIGHT_LEG, LEFT_LEG, EYES_AND_EARS)]
         given = np.concatenate([points[:1], points[5:6], *limbs, points[17:]])
@@ -144,6 +144,21 @@ def test_coco_annotations_belong_to_pictures_by_name(tmp_path):
     assert np.allclose(first.keypoints, hidden) and first.size == SIZE and second.size is None
     with pytest.raises(UserError, match=r"coco.json: names no entry for c.jpg; its names: a, b"):
         read_photos(path, [Path("c.jpg")])
+
+
+def test_alphapose_lists_people_by_picture(tmp_path):
+    """The second of four frames shows nobody, and is not in the list."""
+
+    def item(name: str, points: np.ndarray) -> dict:
+        return {"image_id": name, "category_id": 1, "keypoints": flat(points), "score": 2.5}
+
+    people = [person(), person(shift=(3, 0)), person(shift=(6, 0))]
+    numbered = [item(f"{k}.jpg", points) for k, points in zip((0, 2, 3), people, strict=True)]
+    found = film(write(tmp_path / "b.json", numbered[::-1]), 4)
+    assert np.allclose(found[[0, 2, 3]], people) and not found[1].any()
+    named = [item("anna/b.png", people[1]), item("anna/a.png", people[0]), item("anna/b.png", person(0.3))]
+    entries = read_photos(write(tmp_path / "c.json", named), [Path("a.png"), Path("b.png")])
+    assert np.allclose([entry.keypoints for entry in entries], people[:2])
 
 
 def test_photos_find_their_file_under_any_tools_name(tmp_path):
@@ -198,7 +213,7 @@ def test_somebody_who_comes_while_the_main_person_is_not_seen_is_somebody_else(t
 BAD = {
     "is not JSON": "{",
     "is JSON, but no keypoints": '{"a": 1}',
-    "18 keypoints of a person; expected 17, 26, 133, 134": json.dumps([{"keypoints": [[1, 2, 0.5]] * 18}]),
+    "18 keypoints of a person; expected 17, 26, 133, 134, 136": json.dumps([{"keypoints": [[1, 2, 0.5]] * 18}]),
     "keypoints without scores": json.dumps([{"keypoints": [[1, 2]] * 17}]),
     "17 keypoints with scores of shape": json.dumps([{"keypoints": [[1, 2]] * 17, "scores": [1]}]),
     "19 points of a body": json.dumps({"people": [{"pose_keypoints_2d": [1] * 57}]}),

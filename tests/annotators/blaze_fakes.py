@@ -56,8 +56,8 @@ class FakePose:
     green spot is the top of the circle around the person, and the mask is where blue is. `shifty` is by how many pixels of
     its crop it is wrong, to another side with each look."""
 
-    def __init__(self, present=1.0, shifty=0.0):
-        self.present, self.shifty, self.asked = present, shifty, 0
+    def __init__(self, present=1.0, shifty=0.0, visible=SURE):
+        self.present, self.shifty, self.visible, self.asked = present, shifty, visible, 0
 
     def __call__(self, crop):
         self.asked += 1
@@ -72,7 +72,7 @@ class FakePose:
         points[HEAD.stop + 1 : POINTS : 2, :2] += ring * [-1, 1]
         points[:POINTS, 1] += self.shifty * (-1) ** self.asked
         points[POINTS + 1, :2] = (np.array([top_x, top_y]) if top else np.array([x, y - 0.5 / MARGIN])) * size
-        points[:, 3] = SURE
+        points[:, 3] = self.visible
         heatmaps = np.full((1, 64, 64, ALL_POINTS), NEVER, np.float32)
         mask = np.where(crop[..., BLUE] > 0.5, SURE, NEVER).astype(np.float32)[..., None]
         present = self.present if area > 1 else 0.0

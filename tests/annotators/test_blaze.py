@@ -99,6 +99,11 @@ def test_nobody_is_seen_without_a_pose_that_confirms(detector):
     assert [len(found) for found in doubtful] == [1, 0]  # what is cut out of a picture looks like a person more easily
 
 
+def test_somebody_of_whom_nothing_is_seen_is_nobody(detector):
+    image = picture((360, 640), [(300, 180, 40, RED)])
+    assert detector(FakePeople(), FakePose(visible=NEVER)).detect([image]) == [[]]
+
+
 @pytest.mark.parametrize(
     "score, shifty, lying, seen", [(0.9, 8, True, 1), (0.5, 8, False, 0), (0.5, 0, True, 0), (0.5, 0, False, 1)]
 )
@@ -110,12 +115,12 @@ def test_whom_the_detector_doubts_is_somebody_upright_who_looks_the_same_again(d
 
 def test_the_box_holds_the_points_and_what_of_the_mask_is_near_them():
     mask = np.zeros((64, 64), np.float32)
-    mask[20:44, 24:40], mask[:4, :4] = 1, 1
+    mask[20:44, 16:48], mask[:4, :4] = 1, 1
     points = np.tile([100.0, 100.0, 0.0, 1.0], (33, 1))
     points[:, 1] = np.linspace(60, 140, 33)
-    first, last = make_pose().region.place(np.array([[24.5, 20.5], [39.5, 43.5]]) / 64)
+    first, last = make_pose().region.place(np.array([[16.5, 20.5], [47.5, 43.5]]) / 64)
     box = people.box_of(make_pose(points, mask), (300, 300))
-    assert first[0] < 100 - 12 and box == pytest.approx([100 - 12, first[1], 100 + 12 + 1, last[1] + 1])
+    assert first[0] < 100 - 30 and box == pytest.approx([100 - 30, first[1], 100 + 30 + 1, last[1] + 1])
     assert people.box_of(make_pose(points, mask), (130, 104)).tolist()[2:] == [104, 130]
 
 

@@ -102,3 +102,12 @@ def test_two_small_puppets_are_two_people_and_a_place_without_any_is_empty(light
     for answer, left in zip(answers, (100, 800), strict=True):
         own = (answer["keypoints"] - [left, 300, 0]) * [2, 2, 1]
         assert body_error(own, front.keypoints) < 0.03
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 700), (900, 2), (40, 40)])
+def test_pictures_of_any_size_are_looked_at(light, front, size):
+    frame = np.ascontiguousarray(np.resize(front.frame, (*size, 3)))
+    (people,) = light.detect([frame])
+    given = [*people, detection_of(front.keypoints)]
+    for answer in light.annotate([frame] * len(given), given):
+        assert all(len(value) in (size[0], kp.NUM_KEYPOINTS) for value in answer.values())

@@ -49,8 +49,6 @@ class Blaze(Annotator):
 def is_of(pose: Pose, person: Detection) -> bool:
     """Whether a pose is of the person who was asked for, and not of somebody near whom a box with nobody lies."""
     seen = pose.seen
-    if len(seen) < 3:
-        return False
     low, high = seen.min(0), seen.max(0)
     shared = np.clip(np.minimum(high, person.box[2:]) - np.maximum(low, person.box[:2]), 0, None).prod()
     smaller = min((high - low).prod(), (person.box[2:] - person.box[:2]).prod())

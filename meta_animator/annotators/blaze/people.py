@@ -17,6 +17,7 @@ LEAST, SURE = 0.3, 0.75  # of the detector's score; a pose must confirm it, and 
 SMALL = 0.3  # of the picture's longer side: the detector misses half of those who are smaller
 TILES = (2, 4)  # by how much smaller than the picture's longer side
 LEAST_IN_TILE, LARGEST_IN_TILE = 0.5, 1.2  # score, and share of the tile's side: parts of large things look like people
+NEAR = 0.3  # of the radius: so far from the points the mask counts for the box
 SAME = 0.2  # of the radius: two poses whose points are on average this near are one person's
 
 
@@ -42,7 +43,8 @@ class BlazePeople(Detector):
                 break
             people = self._find(frame, tiles(frame.shape[:2], longer / smaller), people)
         people.sort(key=lambda found: -found[0])
-        return [Detection(box=box_of(pose, frame.shape[:2]), score=score, axis=axis_of(pose.region)) for score, pose in people]
+        found = [(score, box_of(pose, frame.shape[:2]), axis_of(pose.region)) for score, pose in people]
+        return [Detection(box=box, score=score, axis=axis) for score, box, axis in found if (box[2:] > box[:2]).all()]
 
     def _find(self, frame: np.ndarray, regions: Sequence[Region], people: list[tuple[float, Pose]]) -> list[tuple[float, Pose]]:
         """`people`, and those who are found in the regions (the whole picture, or tiles) and are not among them."""
@@ -92,7 +94,7 @@ def box_of(pose: Pose, size: tuple[int, int]) -> np.ndarray:
     """float (4,): the box in a picture of `size` (h, w) around the seen points and the mask (hair, shoes) near them."""
     points = pose.seen
     low, high = points.min(0), points.max(0)
-    margin = 0.15 * (high - low).max()
+    margin = NEAR * pose.radius
     rows, columns = np.nonzero(person_pieces(pose) > PERSON)
     if len(rows):
         cells = pose.region.place((np.stack([columns, rows], 1) + 0.5) / len(pose.mask))

@@ -43,6 +43,10 @@ class Pose:
         return float(np.hypot(*(self.axis[1] - self.axis[0])))
 
     @property
+    def shows_person(self) -> bool:
+        return self.presence >= PRESENT and len(self.seen) >= 3
+
+    @property
     def seen(self) -> np.ndarray:
         """The points (n, 2) that are not hidden; those outside of the picture may be among them."""
         return self.points[self.points[:, 3] >= SEEN, :2]
@@ -56,10 +60,10 @@ def look_for(network: Network, image: np.ndarray, region: Region) -> Pose | None
     """
     first = find_pose(network, image, region)
     better = upright(first.axis[0], first.axis[1], MARGIN)
-    if first.presence < PRESENT or _alike(region, better):
-        return first if first.presence >= PRESENT else None
+    if not first.shows_person or _alike(region, better):
+        return first if first.shows_person else None
     second = find_pose(network, image, better)
-    if second.presence < PRESENT:
+    if not second.shows_person:
         return None
     return first if first.presence > second.presence else second
 

@@ -21,6 +21,7 @@ from meta_animator.data.formats.following import followed
 from meta_animator.data.formats.keypoint_json import holds_json, read_poses
 from meta_animator.data.keypoints import NUM_KEYPOINTS
 from meta_animator.data.layers import LAYER_NAMES, PARTS, Layers
+from meta_animator.data.shards import ShardPath
 from meta_animator.errors import UserError, check_handles
 from meta_animator.file_kinds import refuse_impostor
 from meta_animator.media.images import IMAGE_SUFFIXES, read_image, read_map
@@ -36,7 +37,7 @@ _points = Recent(POINTS_KEPT, weigh=lambda points: points.nbytes)
 
 @dataclasses.dataclass(kw_only=True)
 class Clip:
-    """A clip or photo; `layers` and `conditions` map names to paths inside `folder`.
+    """A clip or photo; `layers` and `conditions` map names to paths inside `folder`, on disk or in a tar.
 
     `made_by`: {layer: name of the annotator that made it in most of the frames}, as far as it is known.
     `times`: seconds (num_frames,) at which the frames are shown, where that is not at a constant rate.
@@ -45,7 +46,7 @@ class Clip:
     ("driving only") can still be driven from, if it has keypoints or drawn conditions.
     """
 
-    folder: Path
+    folder: Path | ShardPath
     id: str
     identity: str
     fps: float

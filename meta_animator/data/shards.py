@@ -21,6 +21,7 @@ import numpy as np
 from meta_animator.errors import UserError, check_handles
 
 INDEX = "shards.jsonl"
+LASTING = (ValueError, ImportError, PermissionError)  # an unknown protocol, a package that is missing, no right to read
 RETRIES = (0.5, 2.0, 8.0)  # seconds after which a failed request is made again
 
 
@@ -204,7 +205,7 @@ def _with_fsspec(url: str, what: str, do: Any) -> Any:
         except Exception as error:  # each kind of storage has its own
             check_handles(error, what)
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            if wait is None or isinstance(error, ValueError | ImportError):  # an unknown protocol, a package that is missing
+            if wait is None or isinstance(error, LASTING):
                 raise UserError(f"{what}: cannot be read ({reason})") from error
             time.sleep(wait)
 

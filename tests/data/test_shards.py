@@ -185,6 +185,9 @@ def test_a_request_that_fails_is_made_again(in_memory, monkeypatch):
     monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
     monkeypatch.setattr(shards, "RETRIES", (0.0, 0.0))
     assert np.array_equal(read_manifest(in_memory)[0].load(1).frame, wanted) and not failures
+    failures += [PermissionError("forbidden")]
+    with pytest.raises(UserError, match=r"cannot be read \(forbidden\)"):
+        clip.load(1, ("frame",))
     failures += [OSError("reset by peer")] * 3
     with pytest.raises(UserError, match=r"frame/000001\.png: cannot be read \(reset by peer\)"):
         clip.load(1, ("frame",))

@@ -101,3 +101,10 @@ def find_padding(frames: Iterable[np.ndarray]) -> Box:
     for frame in frames:
         finder.add(frame)
     return finder.box()
+
+
+def bars_note(box: Box, size: tuple[int, int]) -> str:
+    """What is outside of `box` in pictures of `size` (height, width), in words; "" where nothing is."""
+    widths = {"left": box[0], "top": box[1], "right": size[1] - box[2], "bottom": size[0] - box[3]}
+    bars = [f"{width:.0f} pixels at the {side}" for side, width in widths.items() if width >= 1]
+    return f"black bars left out: {', '.join(bars)}" if bars else ""

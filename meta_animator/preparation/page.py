@@ -10,6 +10,7 @@ from meta_animator.preparation.folder import ANNOTATED
 from meta_animator.preparation.footage import Footage, Source
 from meta_animator.preparation.footage_set import FootageConfig, FootageSummary
 from meta_animator.preparation.overlay import overlay
+from meta_animator.preparation.padding import bars_note
 from meta_animator.preparation.photos import advice
 from meta_animator.preparation.planning import Wish
 from meta_animator.preparation.records import FrameRecord
@@ -76,4 +77,9 @@ def _section(group: Sequence[Wish], home: Path) -> Section:
         return Section(title=title, identity=first.identity, sources=names, facts=[f"{len(group)} photos"], advice=lines)
     timeline = Timeline(np.asarray(group[0].times), group[0].fps)
     frames = f"{len(timeline.times)} frames, {len(group[0].unique)} looked at, {group[0].fps:.4g} per second"
-    return Section(title=first.path.name, identity=first.identity, sources=names, facts=[frames])
+    footage = Footage(first)
+    height, width = footage.size
+    footage.close()
+    box = Store(home / first.name).read_note("picture").get("box", (0, 0, width, height))
+    lines = [f"{width}x{height}", frames, bars_note(box, (height, width))]
+    return Section(title=first.path.name, identity=first.identity, sources=names, facts=[line for line in lines if line])

@@ -5,7 +5,7 @@ import pytest
 
 from meta_animator.data.puppets import render_clip
 from meta_animator.media.video import VideoSource, write_video
-from meta_animator.preparation.padding import find_padding
+from meta_animator.preparation.padding import bars_note, find_padding
 
 WHOLE = (0.0, 0.0, 96.0, 128.0)
 
@@ -29,6 +29,10 @@ def test_bars_are_cut_to_the_pixel(frames, bars):
     box = find_padding(padded(frames, **bars))
     left, top = bars.get("left", 0), bars.get("top", 0)
     assert box == (left, top, left + 96, top + 128)
+    told = bars_note(box, (128 + top + bars.get("bottom", 0), 96 + left + bars.get("right", 0)))
+    sides = [side for side in ("left", "top", "right", "bottom") if side in bars]
+    said = ", ".join(f"{bars[side]} pixels at the {side}" for side in sides)
+    assert told == (f"black bars left out: {said}" if sides else "")
 
 
 @pytest.mark.parametrize("crf", [17, 35])

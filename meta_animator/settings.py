@@ -228,6 +228,10 @@ class SampleConfig:
         "no", "bring the driving skeleton to the reference person: limbs (also: true), each limb and the face in the reference's "
         "own lengths and shape; whole, one scale and one shift for the clip", choices=("no", "whole", "limbs"), yes="limbs",
     )  # fmt: skip
+    read_pose: bool = setting(
+        True, "read drawn pose videos back into keypoints, which are fitted and drawn anew as others are; what cannot be read is "
+        "used as it is"
+    )
     smooth_pose: float = setting(
         1.0, "with fit_pose limbs: how much of what looks like jitter is averaged away, without a lag; also bridges gaps of up "
         "to 0.3 s; 0: nothing", low=0.0,

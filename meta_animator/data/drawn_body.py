@@ -6,16 +6,21 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from meta_animator.data.conditions.pose import LIMB_SHADE, LIMBS, NECK
+from meta_animator.data.conditions.pose import LIMBS, NECK
 
 JOINTS = 18
 DARKEST, PALEST = 60, 110  # brightness and saturation (of 255) from which on a pixel belongs to a stroke
-BRIGHT = 178  # joints' brightness; limbs are drawn at LIMB_SHADE of it, or as bright
+BRIGHT = 178  # joints and hands are at least as bright; limbs are darker in most films
 WHITE, GREY = 130, 90  # a face's point: its darkest colour at least the one, its saturation below the other
 LIMBS_AT = {joint: [(k, limb.index(joint)) for k, limb in enumerate(LIMBS) if joint in limb] for joint in range(JOINTS)}
 ENDS = np.array(LIMBS)  # (17, 2) joints
 REACH = 2.2  # in strokes' half widths beyond a limb's visible end, where its joint is looked for
 LEAST_PURE = 0.12  # share of a limb's pixels around which all have its hue; of the rims of other limbs hardly any
+GUESSED = 0.8  # score of a joint whose dot is not seen
+HEAD = (0, 14, 15, 16, 17)
+LONELY = 12  # half widths from the rest of a head
+MOST_HIDDEN = 3  # half widths of a limb's end below a hand
+FAR = 8  # half widths from the end of the limb before it, from which on a limb is none
 WIDEST_GAP = 16  # in half widths: so much of a limb may be covered by others
 
 
@@ -53,10 +58,11 @@ def limbs_are_dim(frames: Sequence[np.ndarray]) -> bool:
     """Whether limbs are drawn darker than joints, as in most films."""
     dim = full = 0
     for frame in frames:
-        value = cv2.erode(frame.max(-1), np.ones((3, 3), np.uint8))
-        coloured = frame.min(-1) < 60
-        dim += int(((value > 0.75 * LIMB_SHADE * 255) & (value < 1.25 * LIMB_SHADE * 255) & coloured).sum())
-        full += int(((value > BRIGHT) & coloured).sum())
+        value, strokes = frame.max(-1), find_strokes(frame)
+        around = np.ones((3, 3), np.uint8)
+        inside = strokes.pure & (cv2.dilate(value, around) - cv2.erode(value, around) < 40)
+        dim += int((inside & ~strokes.bright).sum())
+        full += int((inside & strokes.bright).sum())
     return dim > 0.5 * full
 
 
@@ -72,14 +78,14 @@ def half_width(frames: Sequence[np.ndarray], dim: bool) -> float:
     return float(np.median(widths)) - 0.5 if widths else 4.0
 
 
-def read_body(frame: np.ndarray, dim: bool, width: float) -> np.ndarray:
-    """OpenPose's 18 points (18, 3) in pixels, with score 1 for those that were found, of a frame uint8 (h, w, 3) RGB.
+def read_body(strokes: Strokes, dim: bool, width: float) -> np.ndarray:
+    """OpenPose's 18 points (18, 3) in pixels of a frame, with score 1 for those whose dots were found and GUESSED for those that
+    only the ends of limbs show.
 
     dim     limbs are darker than joints
     width   half a limb's width in pixels
     """
     points = np.zeros((JOINTS, 3))
-    strokes = find_strokes(frame)
     limbs = {}
     for k, pixels in enumerate(_by_hue(strokes, _may_be_limbs(strokes, dim))[: len(LIMBS)]):
         if (ends := _find_limb(strokes, pixels, width)) is not None:
@@ -88,8 +94,9 @@ def read_body(frame: np.ndarray, dim: bool, width: float) -> np.ndarray:
     limbs = _orient(limbs, dots, width)
     for joint in range(JOINTS):
         ends = np.array([limbs[k][side] for k, side in LIMBS_AT[joint] if k in limbs]).reshape(-1, 2)
-        if (place := _place(ends, dots[joint], width)) is not None:
-            points[joint] = *place, 1
+        if len(ends):
+            points[joint] = _place(ends, dots[joint], width)
+    _add_head(points, dots, width)
     return points
 
 
@@ -144,32 +151,29 @@ def _find_limb(strokes: Strokes, pixels: np.ndarray, width: float) -> np.ndarray
 def _ends(strokes: Strokes, pixels: np.ndarray, width: float) -> np.ndarray:
     """Where a limb's ellipse ends, also below what is drawn over its tips."""
     middle, along = _axis(pixels)
-    place, off = (pixels - middle) @ along, (pixels - middle) @ [-along[1], along[0]]
-    ends = []
-    roots = _ellipse_ends(place, off, width)
-    for side, tip in ((-1, place.min()), (1, place.max())):
-        covered = _covered(strokes, middle + (tip + side) * along, side * along)
-        reach = min(covered, width) + 0.5
-        if covered > 2.5 * width and roots is not None:
-            reach = float(np.clip(side * (roots[(side + 1) // 2] - tip), reach, covered))
-        ends.append(middle + (tip + side * reach) * along)
-    return np.stack(ends)
+    place = (pixels - middle) @ along
+    tips = (place.min(), place.max())
+    covered = [_covered(strokes, middle + (tip + side) * along, side * along) for side, tip in zip((-1, 1), tips, strict=True)]
+    ends = [tip + side * (min(cover, width) + 0.5) for side, tip, cover in zip((-1, 1), tips, covered, strict=True)]
+    hidden = int(np.argmax(covered))
+    if covered[hidden] > 2.5 * width and covered[1 - hidden] <= 2.5 * width:
+        side = 2 * hidden - 1
+        most = min(covered[hidden], MOST_HIDDEN * width)
+        ends[hidden] = ends[1 - hidden] + side * _hidden_length(side * (place - ends[1 - hidden]), most, width)
+    return middle + np.array(ends)[:, None] * along
 
 
-def _ellipse_ends(place: np.ndarray, off: np.ndarray, width: float) -> tuple[float, float] | None:
-    """Both ends along its axis of an ellipse whose half width is known, from its width where it is seen: the square of an
-    ellipse's width is a parabola."""
-    low = np.floor(place.min())
-    bins = (place - low).astype(int)
-    count = np.bincount(bins)
-    if len(count) < 4 * width:
-        return None
-    centres, square = np.arange(len(count)) + low + 0.5, (count / 2) ** 2
-    curve = np.polyfit(centres[1:-1], square[1:-1], 2)
-    if curve[0] >= 0 or (inside := curve[1] ** 2 - 4 * curve[0] * curve[2]) <= 0:
-        return None
-    root = np.sqrt(inside)
-    return (-curve[1] + root) / (2 * curve[0]), (-curve[1] - root) / (2 * curve[0])
+def _hidden_length(place: np.ndarray, covered: float, width: float) -> float:
+    """The length of an ellipse, `width` its half width, from how wide it is where it is seen: pixels at `place` from its one end
+    on, the other end below at most `covered` pixels of something else."""
+    count = np.bincount(np.maximum(place, 0).astype(int))[:-2] / 2  # its last columns may be cut askew
+    seen = float(place.max())
+    if len(count) < 8:
+        return seen
+    lengths = np.arange(seen, seen + covered + 1, 0.5)
+    at = (np.arange(len(count)) + 0.5) / lengths[:, None]
+    shapes = 2 * width * np.sqrt(np.clip(at * (1 - at), 0, None))
+    return float(lengths[np.abs(shapes - count).sum(1).argmin()])
 
 
 def _covered(strokes: Strokes, start: np.ndarray, along: np.ndarray) -> float:
@@ -237,6 +241,9 @@ def _orient_from(
         for ends in (limbs[k], limbs[k][::-1]):
             away = 0.0 if begin is None else float(np.hypot(*(ends[0] - begin)))
             costs.append(away + _off(ends[0], dots[first], width) + _off(ends[1], dots[last], width))
+        if begin is not None and min(np.hypot(*(limbs[k] - begin).T)) > FAR * width:
+            total += 2 * FAR * width
+            continue
         turned = costs[1] < costs[0]
         oriented[k] = limbs[k][::-1] if turned else limbs[k]
         total += min(costs)
@@ -250,14 +257,40 @@ def _off(end: np.ndarray, dots: np.ndarray, width: float) -> float:
     return min(float(np.hypot(*(dots[:, :2] - end).T).min()), 8 * width) if len(dots) else 0.0
 
 
-def _place(ends: np.ndarray, dots: np.ndarray, width: float) -> np.ndarray | None:
-    """Where a joint lies: at its dot near the ends of its limbs, else between these; None where nothing shows it."""
-    if not len(ends):
-        discs = dots[dots[:, 2] > 0.5 * np.pi * width**2]
-        return discs[0, :2] if len(discs) == 1 else None
+def _place(ends: np.ndarray, dots: np.ndarray, width: float) -> tuple[float, float, float]:
+    """Where a joint lies: at its dot near the ends (n, 2) of its limbs, else between these; and its score."""
     expected = np.median(ends, axis=0)
     if len(dots):
-        far = np.hypot(*(dots[:, None, :2] - ends).transpose(2, 0, 1)).min(1) - np.minimum(dots[:, 2] / (np.pi * width**2), 1) * width
+        far = np.hypot(*(dots[:, None, :2] - ends).transpose(2, 0, 1)).min(1)
+        far -= np.minimum(dots[:, 2] / (np.pi * width**2), 1) * width  # whole dots rather than what a rim leaves of one
         if far.min() < REACH * width + 3:
-            return dots[far.argmin(), :2]
-    return expected
+            return (*dots[far.argmin(), :2], 1.0)
+    return (*expected, GUESSED)
+
+
+def _add_head(points: np.ndarray, dots: list[np.ndarray], width: float) -> None:
+    """Dots of eyes and ears, whose limbs may be too short to be seen, near what is known of the head."""
+    for joint in HEAD:
+        known = points[[k for k in HEAD if points[k, 2]], :2]
+        some = dots[joint][dots[joint][:, 2] > width**2] if len(dots[joint]) else dots[joint]
+        if points[joint, 2] or not len(known) or not len(some):
+            continue
+        far = np.hypot(*(some[:, None, :2] - known).transpose(2, 0, 1)).min(1)
+        if far.min() < LONELY * width:
+            points[joint] = *some[far.argmin(), :2], 1
+
+
+def likeness(strokes: Strokes, points: np.ndarray, dim: bool, width: float) -> float | None:
+    """How well points (18, 3) explain the limbs of a frame: the share of its limbs' pixels that lie on limbs between the points,
+    or, where that is less, the share of these limbs that lies on strokes. None for a frame without limbs."""
+    limbs = _may_be_limbs(strokes, dim) & strokes.pure
+    drawn = np.zeros(limbs.shape, np.uint8)
+    for a, b in LIMBS:
+        if points[a, 2] and points[b, 2]:
+            ends = [tuple(int(value) for value in np.rint(points[end, :2])) for end in (a, b)]
+            cv2.line(drawn, *ends, 1, 2 * int(np.ceil(width)) + 3)
+    if limbs.sum() < width**2:
+        return None
+    thin = cv2.erode(drawn, np.ones((3, 3), np.uint8), iterations=int(np.ceil(width))) > 0
+    on = strokes.drawn[thin].mean() if thin.any() else 0.0
+    return float(min(drawn[limbs].mean(), on))

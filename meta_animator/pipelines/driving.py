@@ -20,6 +20,7 @@ from meta_animator.data.keypoint_clips import json_clip, keypoint_clip
 from meta_animator.data.keypoints import sees_person
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import MANIFEST, find_clip, is_data_set
+from meta_animator.data.read_drawn import read_clip
 from meta_animator.data.transforms import Box, crop_and_resize
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
@@ -107,6 +108,7 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
         sample.driving, sample.driving_clip, list(sample.tasks), size, max_frames=sample.max_frames,
         shuffle_seed=config.seed if sample.shuffle_driving else None, margin=margin,
         fps=wanted_fps(sample.fps, config.model.motion_from), own_fps=sample.driving_fps,
+        read_pose=sample.read_pose,
     )  # fmt: skip
     reference = None if photo is None else crop_reference(*photo, size, margin)
     fitting = sample.fit_pose != "no"
@@ -128,10 +130,11 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
 def open_driving(
     path: str, clip_id: str, tasks: Sequence[str], size: tuple[int, int], *, max_frames: int = 0,
     shuffle_seed: int | None = None, margin: float = 0.0, fps: float = 0.0, own_fps: float = 0.0,
+    read_pose: bool = False,
 ) -> Driving:  # fmt: skip
     """The driving motion that a config names: a data set's clip, a drawn pose video, a keypoint .npz, or keypoint JSON of others
     (a file, or a folder with one for each frame), resampled by time to `fps` frames per second (0: its own rate, which for JSON
-    is `own_fps`).
+    is `own_fps`). With `read_pose`, drawn poses are read back into keypoints.
 
     Raises UserError where it is missing or cannot show one of `tasks`.
     """
@@ -144,7 +147,6 @@ def open_driving(
     note_resampling(path, clip, rate)
     shown = shown[: max_frames or len(shown)]
     order = shown if shuffle_seed is None else _derange(shown, shuffle_seed)
-    _check_person(clip, f"driving {path}")
     for task in TASKS:
         if task in tasks and task in clip.conditions:
             check_drawn_pose(clip, task, f"driving {path}")
@@ -154,7 +156,25 @@ def open_driving(
         swap = recognise_colour_order([clip.load_condition("dwpose", int(k)) for k in some]) == "bgr"
         if swap:
             warnings.warn(f"driving {path}: red and blue are swapped in these poses; they are swapped back", stacklevel=2)
-    return Driving(clip=clip, size=size, order=order, fps=rate, shown=shown, margin=margin, swap_colours=swap)
+    driving = Driving(clip=clip, size=size, order=order, fps=rate, shown=shown, margin=margin, swap_colours=swap)
+    if read_pose and "dwpose" in clip.conditions and "keypoints" not in clip.layers:
+        _read_pose(driving, f"driving {path}")
+    _check_person(driving.clip, f"driving {path}")
+    return driving
+
+
+def _read_pose(driving: Driving, where: str) -> None:
+    """Put keypoints read from them in the place of drawn poses, and say how many frames were read."""
+    last = max(driving.shown) + 1
+    driving.clip, reading = read_clip(driving.clip, lambda k: driving.drawn("dwpose", k), last)
+    if reading.good:
+        print(f"note: {where}: poses read from {reading.read} of {last} drawn frames, and drawn anew")
+        driving.swap_colours = False
+    else:
+        print(
+            f"note: {where}: {reading.read} of {reading.drawn} drawn poses could be read, too few; they are used as they are, "
+            "fitted by their outlines"
+        )
 
 
 def wanted_fps(fps: float, motion_from: str) -> float:

@@ -15,6 +15,7 @@ from meta_animator.media.video import write_video
 from meta_animator.pipelines.driving import crop_reference, open_driving, read_reference
 from meta_animator.pipelines.fitting import Person, find_person, fit_sheet, fit_to_reference, photo_points
 from tests.data.people import layers_of_person
+from tests.data.pose_films import draw_pose
 
 SIZE = (128, 96)
 
@@ -51,6 +52,31 @@ def test_a_drawn_pose_video_is_fitted_to_the_reference(tmp_path, reference, some
     assert np.abs(middle_box() - target).max() < 4
     first, last = (drawn_box(driving.condition("dwpose", k)) for k in (0, 5))
     assert last[0] - first[0] > 10, "the motion itself must stay"
+
+
+def test_a_drawn_pose_video_is_read_back_into_keypoints(tmp_path, reference, somebody, capsys):
+    big = somebody * [2, 2, 1]
+    frames = [draw_pose(points, 960, 960, head="ears", swap=True) for points in big]
+    write_video(tmp_path / "pose.mp4", frames, fps=12)
+    with pytest.warns(UserWarning, match="red and blue are swapped"):
+        driving = open_driving(str(tmp_path / "pose.mp4"), "", ["dwpose"], SIZE, read_pose=True, max_frames=4)
+    assert "poses read from 4 of 4 drawn frames" in capsys.readouterr().out
+    limbs = [5, 6, 7, 8, 11, 12, 13, 14, 15, 16]
+    off = np.abs(driving.points()[:4, limbs, :2] - big[:4, limbs, :2])
+    assert np.median(off) < 1.5 and not driving.points()[4:].any(), "frames that are not driven from are not read"
+    fit_to_reference(driving, find_person(reference, None, SIZE), ["dwpose"])
+    assert driving.keypoints is not None and driving.drawn_fit is None
+    assert driving.condition("dwpose", 0).shape == (*SIZE, 3) and driving.condition("dwpose", 0).any()
+
+
+def test_poses_that_cannot_be_read_are_used_as_they_are(tmp_path, somebody, capsys):
+    frames = [draw_condition("dwpose", Layers(frame=np.zeros((480, 480, 3), np.uint8), keypoints=p)) for p in somebody]
+    broken = [np.where(np.arange(480)[:, None, None] % 12 < 6, frame, 0).astype(np.uint8) for frame in frames]
+    write_video(tmp_path / "pose.mp4", broken, fps=12)
+    driving = open_driving(str(tmp_path / "pose.mp4"), "", ["dwpose"], (480, 480), read_pose=True)
+    assert "of 6 drawn poses could be read, too few; they are used as they are" in capsys.readouterr().out
+    assert driving.points() is None
+    assert np.abs(driving.condition("dwpose", 2).astype(int) - broken[2]).mean() < 4
 
 
 def test_a_cropped_reference_does_not_shrink_drawn_poses(tmp_path, reference, somebody):

@@ -2,8 +2,9 @@
 
 A whole checkpoint holds `control_model.<ldm name>` (the shared ControlNet), `control_model.loras_dict.<task>.<k>.{down,up}
 .weight` with k counting the nn.Linear layers in module order, and once more the LoRA that was active last, as
-`control_model.<linear>.lora_layer.{down,up}.weight`. A base file holds the shared ControlNet alone, a LoRA file one
-`lora_layer` per linear layer with the zero convolutions and transformer norms that were tuned along with it.
+`control_model.<linear>.lora_layer.{down,up}.weight`. A base file holds the shared ControlNet, and may hold such a `lora_layer`
+besides; a LoRA file holds one `lora_layer` per linear layer with the zero convolutions and transformer norms that were tuned
+along with it.
 
 Their conventions: conditions reach the VAE in [0, 1], its posterior is sampled, LoRAs count with factor 1.
 Layout read from github.com/xyfJASON/ctrlora (cldm/cldm_ctrlora_{pretrain,finetune,inference}.py, Apache-2.0).
@@ -60,10 +61,14 @@ def from_ctrlora(
     """
     state = {name.removeprefix(CONTROL): tensor for name, tensor in _control_part(state, what).items()}
     banks, aliases, shared = _sort(state)
+    whole = shared.keys() >= set(names.weights.values())
     if banks:
         _check_aliases(aliases, banks, names, what)
         chosen = _choose(list(banks), tasks, what)
         loras = {ours: _in_order(banks[theirs], names, f"{what}: LoRA '{theirs}'") for theirs, ours in chosen.items()}
+    elif aliases and whole and not tasks:  # as the published base file: extracted while one task was active
+        print(f"note: {what}: left aside the one LoRA in it, which has no name; name it with --tasks to take it")
+        loras = {}
     elif aliases:
         if len(tasks or {}) != 1:
             raise UserError(f"{what}: holds one LoRA without a name; say which one task it is, such as --tasks dwpose")
@@ -73,7 +78,6 @@ def from_ctrlora(
     else:
         loras = {}
     taken = {f"control.{n}": shared[theirs] for n, theirs in names.weights.items() if theirs in shared}
-    whole = len(taken) == len(names.weights)
     if not whole:
         if base is None:
             check_names(names.weights.values(), shared, f"{what} (a LoRA file needs its base file, --base-control)")

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from meta_animator.conversion.lora import METADATA, read_metadata, wanted_tasks
+from meta_animator.conversion.quickstart import CHECKPOINT
 from meta_animator.errors import UserError
 from meta_animator.models.manifest import check_manifest, check_parts
 from meta_animator.models.motion import check_length
 from meta_animator.pipelines.animate import prompt_for
+from meta_animator.published import asked_by
 from meta_animator.settings import RunConfig
 from meta_animator.training.checkpoint import find_checkpoint
 from meta_animator.weights import read_json, tensor_names
@@ -31,12 +33,19 @@ def _checkpoint(config: RunConfig, section: str, key: str) -> tuple[Path, dict[s
     try:
         folder = find_checkpoint(path)
     except UserError as error:
-        script = MADE_BY.get((config.stage, key), "")
         kind = UserError if list(Path(path).glob("*")) else Absent
-        raise kind(f"{section}.{key}: {error}{f' (bash {script})' if script else ''}") from None
+        raise kind(f"{section}.{key}: {error}{_how(config.stage, key, Path(path))}") from None
     manifest = read_json(folder / "manifest.json")
     check_manifest(manifest, path)
     return folder, manifest, tensor_names(folder / "model.safetensors")
+
+
+def _how(stage: str, key: str, path: Path) -> str:
+    """The command that makes what is missing, to come after "train that stage first"."""
+    if path.parts[-2:] == CHECKPOINT.parts or path.name in {entry.place for entry in asked_by("sd15")}:
+        return ", or take what is published (python scripts/get_weights.py sd15)"
+    script = MADE_BY.get((stage, key), "")
+    return f" (bash {script})" if script else ""
 
 
 def check_control(config: RunConfig) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from meta_animator.config import load_config
 from meta_animator.conversion.ctrlora import CONVENTIONS
-from meta_animator.conversion.exchange import export_ctrlora
+from meta_animator.conversion.exchange import export_ctrlora, import_ctrlora
 from meta_animator.conversion.motion import ANIMATEDIFF_BETAS
 from meta_animator.conversion.quickstart import CHECKPOINT, STARTS, join_ctrlora, parse_loras
 from meta_animator.errors import UserError
@@ -50,6 +50,23 @@ def test_several_loras_share_one_base(files, tmp_path):
     models = build_models(config, ["a"])
     state = models.state()
     assert all(torch.equal(state[n], w) for n, w in joined.items() if not n.startswith("lora.dwpose."))
+
+
+def test_a_base_file_that_kept_the_last_active_lora(files, tmp_path, capsys):
+    """As the published one, whose size says so."""
+    base, theirs, own = files
+    lora = {name: weight for name, weight in read_state(theirs["dwpose"]).items() if ".lora_layer." in name}
+    torch.save(read_state(theirs["base"]) | lora, tmp_path / "kept.ckpt")
+    model = ModelConfig(base=str(base))
+    manifest = join_ctrlora(tmp_path / "kept.ckpt", {"canny": theirs["canny"]}, tmp_path / "joined", model)
+    assert manifest["tasks"] == ["canny"] and "left aside the one LoRA in it" in capsys.readouterr().out
+    for name, weight in read_weights(tmp_path / "joined")[1].items():
+        assert torch.equal(weight, own[name])
+    bare = import_ctrlora(tmp_path / "kept.ckpt", tmp_path / "bare", model, {})
+    named = import_ctrlora(tmp_path / "kept.ckpt", tmp_path / "named", model, {"dwpose": "dwpose"})
+    assert bare["tasks"] == [] and named["tasks"] == ["dwpose"]
+    onto = import_ctrlora(theirs["canny"], tmp_path / "onto", model, {"canny": "canny"}, tmp_path / "kept.ckpt")
+    assert onto["tasks"] == ["canny"]
 
 
 def test_half_precision_is_the_same_network(files, tmp_path):

@@ -1,6 +1,7 @@
 """What a run, and --dry-run, say before anything is made, loaded or encoded."""
 
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -94,6 +95,14 @@ def test_what_is_not_there_yet_is_a_note_for_a_dry_run_and_ends_a_run(run_config
     assert "train that stage first (bash Step0_train_BaseCtrl_LoRA.sh)" in notes[1]
     with pytest.raises(UserError, match=r"nowhere/manifest.jsonl: no such file"):
         check_run(config)
+
+
+def test_what_the_quick_start_lacks_is_fetched(run_config, tmp_path):
+    said = r"or take what is published \(python scripts/get_weights\.py sd15\)$"
+    control, motion = tmp_path / "sd15-quickstart" / "control", tmp_path / "v3_sd15_mm.ckpt"
+    assert re.search(said, check_run(run_config("motion", **{"model.control_from": control}), dry=True)[-1])
+    with pytest.raises(UserError, match=said):
+        check_run(run_config("sample", **{"model.motion_from": motion, "sample.window": 8}))
 
 
 def test_sampling_on_a_fresh_clone_says_what_to_run_first(run_config, tmp_path):

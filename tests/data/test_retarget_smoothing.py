@@ -28,12 +28,12 @@ def test_jitter_goes_and_motion_stays():
     assert np.array_equal(smooth_points(noisy, FPS, HEIGHT, strength=0.0), noisy)
 
 
-@pytest.mark.parametrize("hertz", [1.0, 2.0, 4.0])
-def test_fast_motion_keeps_its_extremes_and_its_time(hertz):
+@pytest.mark.parametrize(("hertz", "kept"), [(1.0, 0.99), (2.0, 0.97), (3.0, 0.97), (4.0, 0.97), (5.0, 0.9)])
+def test_fast_motion_keeps_its_extremes_and_its_time(hertz, kept):
     clean = waving(hertz=hertz)
     steady = smooth_points(clean, FPS, HEIGHT)
     wrist, truth = steady[8:-8, kp.LEFT_WRIST, 0], clean[8:-8, kp.LEFT_WRIST, 0]
-    assert np.ptp(wrist) > 0.97 * np.ptp(truth)
+    assert np.ptp(wrist) > kept * np.ptp(truth)
     lags = [np.corrcoef(wrist[4:-4], np.roll(truth, lag)[4:-4])[0, 1] for lag in (-1, 0, 1)]
     assert np.argmax(lags) == 1
     backwards = smooth_points(clean[::-1], FPS, HEIGHT)[::-1]
@@ -61,6 +61,15 @@ def test_slips_of_single_frames_are_mended():
     broken[50, legs] = clip[50, [12, 11, 14, 13, 16, 15, 20, 21, 22, 17, 18, 19]]
     assert np.abs(broken - clip).max() > 50
     assert np.abs(smooth_points(broken, FPS, HEIGHT) - clean).max() < 1.5
+
+
+def test_sides_that_change_places_for_a_frame_change_back():
+    """At a rate at which nobody could tell a slip from motion, in somebody who moves."""
+    clip = waving(count=20, hertz=0.5)
+    clip[:, 5:, 0] += 3 * np.arange(20)[:, None]
+    broken, legs = clip.copy(), [*range(11, 23)]
+    broken[9, legs] = clip[9, [12, 11, 14, 13, 16, 15, 20, 21, 22, 17, 18, 19]]
+    np.testing.assert_array_equal(smooth_points(broken, 5.0, HEIGHT), clip)
 
 
 def test_few_frames_a_second_are_left_as_they_are():

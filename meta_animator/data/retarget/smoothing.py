@@ -11,7 +11,7 @@ SLIP = 35.0  # person's heights per second squared: nobody moves so far aside an
 LEAST_SLIP = 0.03  # heights
 MOST_JITTER = 0.01  # heights: standard deviation of what may still be jitter
 EXCESS = 1.5  # times the jitter's energy, from which on a deviation is motion
-LOW = 0.3  # quantile of the third differences in which the jitter is read: the quiet moments
+LOW = 0.2  # quantile of the fourth differences in which the jitter is read: the quiet moments
 SIDES = {
     "arms": ((5, 6), (7, 8), (9, 10)),
     "legs": ((11, 12), (13, 14), (15, 16), (17, 20), (18, 21), (19, 22)),
@@ -132,8 +132,8 @@ def _mean_around(values: np.ndarray, seen: np.ndarray, reach: int) -> np.ndarray
 
 
 def _jitter(places: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Standard deviation (n,) of each point's jitter per axis in pixels, from third differences, which motion hardly has."""
-    thirds = np.linalg.norm(np.diff(places, n=3, axis=0), axis=-1)
-    seen = np.lib.stride_tricks.sliding_window_view(weight > 0, 4, axis=0).all(-1)
-    found = np.array([np.quantile(t[s], LOW) if s.sum() >= 4 else 0.0 for t, s in zip(thirds.T, seen.T, strict=True)])
-    return found / np.sqrt(-2 * np.log(1 - LOW)) / np.sqrt(20)
+    """Standard deviation (n,) of each point's jitter per axis in pixels, from fourth differences, which motion hardly has."""
+    fourths = np.linalg.norm(np.diff(places, n=4, axis=0), axis=-1)
+    seen = np.lib.stride_tricks.sliding_window_view(weight > 0, 5, axis=0).all(-1)
+    found = np.array([np.quantile(d[s], LOW) if s.sum() >= 4 else 0.0 for d, s in zip(fourths.T, seen.T, strict=True)])
+    return found / np.sqrt(-2 * np.log(1 - LOW)) / np.sqrt(70)  # of a Rayleigh distribution; 70 = 1 + 16 + 36 + 16 + 1

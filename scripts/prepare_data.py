@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--identity", default="", help="the person's name; by default the name of the input")
     parser.add_argument("--prompt", default="", help="a description of the scene, for {description} in prompts")
     sets = "who annotates: light (default), full, either with changes by name such as light,mask=sam2, or none: frames alone"
-    parser.add_argument("--annotators", default="light", help=sets)
+    parser.add_argument("--annotators", help=sets)
     parser.add_argument("--weights", type=Path, metavar="DIR", help="a folder with the annotators' weights, looked into first")
     parser.add_argument("--device", default="", help="where annotators run that can use a GPU (default: cuda if there is one)")
     parser.add_argument(
@@ -66,9 +66,9 @@ def add_what_others_made(parser: argparse.ArgumentParser) -> None:
         "photo; of several films each has a folder of its name there",
     )  # fmt: skip
     annotated = (
-        "your own keypoints, and nothing is annotated: .npz with keypoints (frames, 133, 3) and maybe mask (bits packed by row), "
-        "for photos also a folder of NAME.npz; or JSON of OpenPose, MMPose, rtmlib or COCO, one file, or a folder with a file "
-        "for each frame or photo"
+        "your own keypoints; nothing is annotated beside them, unless --annotators says who does: .npz with keypoints "
+        "(frames, 133, 3) and maybe mask (bits packed by row), for photos also a folder of NAME.npz; or JSON of OpenPose, "
+        "MMPose, rtmlib, AlphaPose or COCO, one file, or a folder with a file for each frame or photo"
     )
     group.add_argument("--keypoints", type=Path, help=annotated)
     group.add_argument("--masks", type=Path, help="masks, white on black; for a film also a film")
@@ -118,7 +118,7 @@ def main() -> None:
         pass
     elif options.format and options.annotators == "none":
         published(options)
-    elif options.keypoints is not None or options.annotators == "none":
+    elif options.annotators == "none" or (options.keypoints is not None and options.annotators is None):
         annotated_by_the_user(options)
     else:
         footage(options)
@@ -178,8 +178,9 @@ def footage(options: argparse.Namespace) -> None:
     from meta_animator.preparation.said import Bars, choose_annotators, left_off, say_summary, workers_of
 
     limits = parse_limits(options.limits)
-    annotators = choose_annotators(options.annotators, options.weights, options.device)
+    annotators = choose_annotators(options.annotators or "light", options.weights, options.device)
     size = tuple(options.size) if options.size else None
+    points = {} if options.keypoints is None else {"keypoints": options.keypoints}
     config = FootageConfig(
         inputs=options.input or (),
         output=options.output,
@@ -192,7 +193,7 @@ def footage(options: argparse.Namespace) -> None:
         least=options.least,
         alike=options.keep_alike,
         format=options.format,
-        given=Given(paths=given(options), bright=options.depth_bright, axes=options.normal_axes),
+        given=Given(paths=given(options) | points, bright=options.depth_bright, axes=options.normal_axes),
         suffix=f".{options.frames}",
         workers=workers_of(annotators, options.workers),
         overwrite=options.overwrite,

@@ -52,6 +52,34 @@ def test_maps_of_a_film_take_the_annotators_place(tmp_path):
     assert np.array_equal(clip.load(5).mask, np.roll(HALF, 10, axis=1) > 0) and np.array_equal(clip.load(4).mask, HALF > 0)
 
 
+def test_keypoints_of_the_user_stand_beside_the_annotators_masks(tmp_path):
+    """Where the user's show nobody, the annotators' are taken; a file of another film is refused."""
+    walk = film(tmp_path / "walk.mp4", COUNT)
+    points = np.stack([standing_person(70, 30) + np.array([22 + index, 12, 0]) for index in range(COUNT)]).astype(np.float32)
+    points[5, :, 2] = 0
+    people = [[{"keypoints": p[:, :2].tolist(), "keypoint_scores": p[:, 2].tolist()}] for p in points]
+    (tmp_path / "walk.json").write_text(json.dumps([{"frame_id": k, "instances": p} for k, p in enumerate(people)]))
+    prepare(tmp_path / "out", walk, given=Given(paths={"keypoints": tmp_path / "walk.json"}))
+    clip = read_manifest(tmp_path / "out")[0]
+    assert clip.num_frames == COUNT and clip.made_by == {"keypoints": "user", "mask": "redness"}
+    for index in (0, 4, 7):
+        assert np.allclose(clip.load_keypoints(index), points[index], atol=0.01)
+    assert clip.load_keypoints(5)[0, 2] > 0.5
+    with pytest.raises(UserError, match=r"walk\.json: keypoints for 8 frames, but .*short\.mp4 has 6"):
+        prepare(tmp_path / "new", film(tmp_path / "short.mp4", 6), given=Given(paths={"keypoints": tmp_path / "walk.json"}))
+
+
+def test_keypoints_and_masks_of_photos_in_one_file(tmp_path):
+    photos = [write_image(tmp_path / f"{k}.png", picture(30 + 10 * k)) for k in range(2)]
+    points = [standing_person(70, 30) + np.array([32 + 10 * k, 12, 0], np.float32) for k in range(2)]
+    masks = np.packbits(np.stack([HALF > 0, HALF == 0]), axis=-1)
+    np.savez(tmp_path / "photos.npz", keypoints=points, mask=masks)
+    prepare(tmp_path / "out", *photos, given=Given(paths={"keypoints": tmp_path / "photos.npz"}))
+    clips = read_manifest(tmp_path / "out")
+    assert [clip.made_by for clip in clips] == [{"keypoints": "user", "mask": "user"}] * 2
+    assert np.allclose(clips[1].load_keypoints(0), points[1], atol=0.01) and np.array_equal(clips[1].load(0).mask, HALF == 0)
+
+
 def test_several_films_and_photos_find_their_maps_by_name(tmp_path):
     inputs = [film(tmp_path / f"{name}.mp4", COUNT) for name in ("a", "b")]
     inputs.append(write_image(tmp_path / "c.png", picture(40)))

@@ -12,6 +12,7 @@ Maps smaller or larger than the pictures, but of their shape, are scaled.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -66,9 +67,17 @@ class Maps:
         return _scaled(_parts(stored, where), size, smooth=False)
 
 
+    def key(self, index: int) -> str:
+        """A text that is another one when the file of frame or photo `index`, or how it is understood, is."""
+        path = self.files[0 if self.is_film else index]
+        facts = path.stat()
+        about = f"{path} {facts.st_size} {facts.st_mtime_ns} {self.bright} {self.axes}"
+        return hashlib.sha256(about.encode()).hexdigest()[:12]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a user brings beside keypoints: {layer: folder or film}, and how depth and normals are to be understood."""
+    """What a user brings: {layer: folder or film}, and how depth and normals are to be understood."""
 
     paths: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     bright: str = "near"

@@ -1,12 +1,16 @@
 """Layers that the user brings lie in the store as the user's own, before annotators make what is still missing."""
 
+import dataclasses
+import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from meta_animator.annotators.base import Detection
+from meta_animator.data.annotations import Entry, check_points, read_film, read_photos
 from meta_animator.data.formats.maps import LAYERS, Given, Maps, read_layers
+from meta_animator.data.keypoints import sees_person
 from meta_animator.errors import UserError
 from meta_animator.preparation.annotating import Annotators
 from meta_animator.preparation.footage import Footage, Source
@@ -61,7 +65,52 @@ def put_given(given: Given, wishes: Sequence[Wish], home: Path, progress: Callab
             done += len(wish.unique)
             progress("taking over maps", done, total)
     layers = {layer for maps, _ in found.values() for layer in maps}
-    return [layer for layer in LAYERS if layer in layers]
+    return [layer for layer in ("keypoints", *LAYERS) if layer in layers]
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """The user's keypoints of a film, or of photos: with what `Maps` have. Those of photos are checked as they are read."""
+
+    entries: Sequence[Entry]
+    checked: bool
+
+    def read(self, index: int, size: tuple[int, int]) -> np.ndarray | None:
+        """float32 (133, 3); None where they show nobody. Raises UserError for those of another picture."""
+        entry = self.entries[index]
+        entry.mask_of(f"picture {index}", size)
+        if not self.checked:
+            check_points(entry.path, entry.keypoints, size, f"picture {index}")
+        return entry.keypoints if sees_person(entry.keypoints) else None
+
+    def key(self, index: int) -> str:
+        return digest(self.entries[index].keypoints.round(3).tolist())
+
+
+@dataclasses.dataclass(frozen=True)
+class PointMasks:
+    """The masks that came in one file with keypoints: with what `Maps` have."""
+
+    entries: Sequence[Entry]
+
+    def read(self, index: int, size: tuple[int, int]) -> np.ndarray | None:
+        return self.entries[index].mask_of(f"picture {index}", size)
+
+    def key(self, index: int) -> str:
+        return digest(hashlib.sha256(self.entries[index].mask.tobytes()).hexdigest())
+
+
+def points_of(path: Path, source: Source) -> dict[str, Points | PointMasks]:
+    """{layer: what a file of keypoints has of a film}; UserError where it belongs to another."""
+    footage = Footage(source)
+    entries = read_film(path, len(footage.timeline.times), source.path, footage.size)
+    check_points(path, np.stack([entry.keypoints for entry in entries]), footage.size, source.path.name)
+    return _layers_of(entries, checked=True)
+
+
+def _layers_of(entries: Sequence[Entry], checked: bool) -> dict[str, Points | PointMasks]:
+    masks = {"mask": PointMasks(entries)} if all(entry.mask is not None for entry in entries) else {}
+    return {"keypoints": Points(entries, checked), **masks}
 
 
 def given_of(given: Given, sources: Sequence[Source]) -> dict[str, tuple[dict[str, Maps], int]]:
@@ -74,11 +123,15 @@ def given_of(given: Given, sources: Sequence[Source]) -> dict[str, tuple[dict[st
     films = [source for source in sources if source.kind == "clip"]
     for source in films:
         own = _own(given, source, alone=len(films) == 1)
+        points = own.paths.pop("keypoints", None)
         count = len(Footage(source).timeline.times) if own.paths else 0
-        found[source.name] = own.of_film(count, source.path), 0
+        found[source.name] = {**(points_of(points, source) if points else {}), **own.of_film(count, source.path)}, 0
     photos = [source for source in sources if source.kind == "photo"]
     if photos:
-        maps = given.of_photos([source.path for source in photos])
+        paths = {layer: path for layer, path in given.paths.items() if layer != "keypoints"}
+        maps = dataclasses.replace(given, paths=paths).of_photos([source.path for source in photos])
+        if "keypoints" in given.paths:
+            maps = _layers_of(read_photos(given.paths["keypoints"], [source.path for source in photos]), checked=False) | maps
         found |= {source.name: (maps, place) for place, source in enumerate(photos)}
     for source in sources:
         if source.masks is not None and "mask" not in given.paths:
@@ -93,12 +146,12 @@ def fill(store: Store, footage: Footage, indices: Sequence[int], maps: Mapping[s
         for index in run:
             seen = known.setdefault(index, Seen())
             store.look(index, seen)
-            keys = {layer: _key(one, first + index) for layer, one in maps.items()}
+            keys = {layer: one.key(first + index) for layer, one in maps.items()}
             stale = [layer for layer, key in keys.items() if not _stays(seen, layer, key)]
             if not stale:
                 continue
             arrays = read_layers(maps, first + index, footage.size)
-            for layer in stale:
+            for layer in [layer for layer in stale if arrays[layer] is not None]:
                 seen.layers[layer] = store.save(layer, index, arrays[layer], USER, keys[layer])
             changed = True
         if changed:
@@ -108,12 +161,6 @@ def fill(store: Store, footage: Footage, indices: Sequence[int], maps: Mapping[s
 def _stays(seen: Seen, layer: str, key: str) -> bool:
     made = seen.layers.get(layer)
     return made is not None and made.by == USER and made.key in ("", key)  # "": replaced by hand
-
-
-def _key(maps: Maps, index: int) -> str:
-    path = maps.files[0 if maps.is_film else index]
-    facts = path.stat()
-    return digest([str(path), facts.st_size, facts.st_mtime_ns, maps.bright, maps.axes])
 
 
 def _own(given: Given, film: Source, alone: bool) -> Given:

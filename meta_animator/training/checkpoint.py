@@ -103,8 +103,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def trained_fps(path: str) -> float:
-    """Frames per second that the motion module of a run was trained at; 0 where it does not say, or is no run."""
-    if not path or Path(path).is_file() or (Path(path) / "config.json").is_file():
+    """Frames per second that the motion module of a run was trained at; 0 where it does not say, is no run or is absent."""
+    if not path or not Path(path).exists() or Path(path).is_file() or (Path(path) / "config.json").is_file():
         return 0.0
     folder = find_checkpoint(path)
     value = read_json(folder / "manifest.json").get("fps", 0)

@@ -15,6 +15,7 @@ from meta_animator.data.transforms import Box
 from meta_animator.preparation.quality import EDGES
 from meta_animator.preparation.views import HEAD
 
+LEAST = 16  # pixels of a box's sides, as far as there is picture
 MARGIN = 0.2  # around the person on all sides, in sides of their box
 
 
@@ -65,12 +66,12 @@ def clip_box(
 
 
 def _around(figure: Figure, room: tuple[int, int], margin: float) -> Box:
-    """Around body and heads with the margin, in whole pixels, an even number of them."""
+    """Around body and heads with the margin, in whole pixels, an even number of them where there are as many."""
     boxes = np.concatenate([figure.body[None], figure.heads])
     low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
-    reach = margin * (high - low).max()
-    low, high = np.floor(np.maximum(low - reach, 0)), np.ceil(np.minimum(high + reach, room[::-1]))
-    odd = (high - low) % 2
+    reach = np.maximum(margin * (high - low).max(), (LEAST - (high - low)) / 2)
+    low, high = np.floor(np.clip(low - reach, 0, room[::-1])), np.ceil(np.clip(high + reach, 0, room[::-1]))
+    odd = np.where(high - low > 1, (high - low) % 2, 0)
     high, low = np.where(low > 0, high, high - odd), np.where(low > 0, low - odd, low)
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 

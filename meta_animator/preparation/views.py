@@ -37,7 +37,7 @@ def torso_length(keypoints: np.ndarray) -> float | None:
         return max(float(np.hypot(*(shoulders - hips))), 1e-3)
     face = keypoints[kp.FACE]
     seen = face[face[:, 2] >= kp.VISIBLE, 1]
-    return TORSO_BY_FACE * float(seen.max() - seen.min()) if len(seen) >= 10 else None
+    return max(TORSO_BY_FACE * float(np.ptp(seen)), 1e-3) if len(seen) >= 10 else None
 
 
 def shows_head(keypoints: np.ndarray, mask: np.ndarray | None, size: tuple[int, int]) -> bool:

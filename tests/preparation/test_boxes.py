@@ -87,6 +87,15 @@ def test_a_head_that_rises_once_is_whole():
     assert clip_box(find_figure(front, hats, have), have, margin=0)[1] <= top - 60
 
 
+def test_a_box_is_never_empty():
+    """Points that all lie in one place, and pictures of a few pixels."""
+    points = np.full((1, 133, 3), 5, np.float32)
+    for have in ((40, 60), (1, 30), (9, 1), (1, 1), (8, 8)):
+        x0, y0, x1, y1 = clip_box(find_figure(points, [], have), have)
+        assert 0 <= x0 < x1 <= have[1] and 0 <= y0 < y1 <= have[0]
+        assert x1 - x0 >= min(10, have[1]) and y1 - y0 >= min(10, have[0] - have[0] % 2)
+
+
 def test_black_bars_stay_outside():
     points = np.stack([person_at(200, 110, 480)])
     within = (160.0, 100.0, 1120.0, 620.0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from meta_animator.annotators.base import Detection
+from meta_animator.data import keypoints as kp
 from meta_animator.data.keypoints import BODY, FACE, face_box
 from meta_animator.data.layers import Layers
 from meta_animator.data.puppets import render_clip
@@ -164,6 +165,9 @@ def test_views_follow_the_turn_of_a_puppet(turn):
     bust[5:7, 2] = 0
     assert view_of(bust) == "front", "by the face alone"
     assert view_of(np.zeros((133, 3))) == ""
+    bust[kp.FACE, 1] = 5
+    bust[5:7, 2] = 1
+    assert view_of(bust) == "front", "a face without a height"
 
 
 def test_limits_are_read_from_a_command_line():

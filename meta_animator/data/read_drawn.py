@@ -14,6 +14,7 @@ from meta_animator.data.drawn_hands import HandsReader
 
 BORDER = 8  # black pixels around a skeleton
 LOOKS = 8  # frames by which a film's way of drawing is recognised
+SLIP = 5.0  # half widths of limbs, by which a joint does not move for one frame alone
 LEAST_JOINTS = 5  # of the 18, in a frame that counts as read
 LIKE = 0.75  # from this `likeness` on a frame counts as read
 LEAST_READ = 0.8  # share of the frames with a skeleton that are read, or the film is not
@@ -63,7 +64,17 @@ def read_drawn(load: Callable[[int], np.ndarray], num_frames: int) -> Reading:
         read += alike is not None and alike >= LIKE and (body[:, 2] > 0).sum() >= LEAST_JOINTS
         points[k] = _whole_body(body, faces.read(strokes.white), hands.read(frame, body), width)
         points[k, :, :2] += corner * (points[k, :, 2:] > 0)
+    _leave_out_slips(points, width)
     return Reading(points, drawn, read)
+
+
+def _leave_out_slips(points: np.ndarray, width: float) -> None:
+    """Joints that are far away for a single frame were misread: they get score 0."""
+    before, here, after = points[:-2, kp.BODY], points[1:-1, kp.BODY], points[2:, kp.BODY]
+    seen = (before[..., 2] > 0) & (here[..., 2] > 0) & (after[..., 2] > 0)
+    steady = np.hypot(*np.moveaxis(after - before, -1, 0)[:2])
+    away = np.hypot(*np.moveaxis(here - (before + after) / 2, -1, 0)[:2])
+    here[seen & (away > np.maximum(SLIP * width, 2 * steady)), 2] = 0
 
 
 def _drawn_part(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -66,6 +66,15 @@ def test_what_a_film_does_not_show_is_left_open(head):
     assert (reading.points[:, 1:5, 2] > 0).mean() > 0.9 if head == "ears" else not (reading.points[:, 1:5, 2] > 0).any()
 
 
+def test_a_joint_that_is_away_for_one_frame_is_left_out():
+    points = np.repeat(dance(1, 512, 512), 5, axis=0)
+    points[:, kp.RIGHT_ELBOW, 0] += 4 * np.arange(5)
+    points[2, kp.LEFT_ANKLE, 0] += 60
+    reading = read(points, (512, 512), head="nose", hands=False)
+    assert (reading.points[:, kp.LEFT_ANKLE, 2] > 0).tolist() == [True, True, False, True, True]
+    assert (reading.points[:, [kp.RIGHT_ELBOW, kp.LEFT_KNEE], 2] > 0).all()
+
+
 def hand_of_dots() -> np.ndarray:
     """Someone whose hands are large enough for their dots to lie apart."""
     points = dance(4, 768, 768, seed=1)

@@ -14,7 +14,7 @@ from meta_animator.preparation.cuts import CutFinder
 from meta_animator.preparation.footage import Footage, Source
 from meta_animator.preparation.photos import look_at
 from meta_animator.preparation.quality import measure
-from meta_animator.preparation.store import RUN, USER, Made, Seen, Store, digest, person_key, rounded
+from meta_animator.preparation.store import AGAIN, RUN, USER, Made, Seen, Store, digest, person_key, rounded
 from meta_animator.preparation.tracking import nearest
 
 TRANSPARENCY = "transparency"  # of a photo, whose outline is its mask
@@ -170,15 +170,15 @@ class Worker:
         todo: dict[int, list[str]] = {}
         for index in indices:
             seen, person = runs.get(index), people[index]
-            store.look(index, seen)
+            store.look(index, seen, self.rules.layers)
             if "mask" in self.rules.missing(seen, person) and (alpha := footage.alpha()) is not None:
                 seen.layers["mask"] = store.save("mask", index, alpha, TRANSPARENCY, "")
-            missing = self.rules.missing(seen, person)
-            for layer in [*missing, *self.rules.surplus(seen, person)]:
-                runs.forget(index, layer)
-            if missing:
+            for layer in self.rules.surplus(seen, person):
+                runs.remove(index, layer)
+            if missing := self.rules.missing(seen, person):
+                runs.expect(index, missing)
                 todo[index] = missing
-        runs.write_forgotten()
+        runs.write_expected()
         if todo:
             self._ask(store, runs, todo, dict(zip(indices, frames, strict=True)), people)
         for index, frame in zip(indices, frames, strict=True):
@@ -219,7 +219,7 @@ class Runs:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.open: dict[int, dict[int, Seen]] = {}
-        self._forgotten: set[int] = set()
+        self._expected: set[int] = set()
 
     def get(self, index: int) -> Seen:
         start = index - index % RUN
@@ -227,16 +227,23 @@ class Runs:
             self.open[start] = self.store.read_run(start)
         return self.open[start].setdefault(index, Seen())
 
-    def forget(self, index: int, layer: str) -> None:
-        """The layer is going to be made anew: until then nobody may take what lies there for the user's."""
-        if (made := self.get(index).layers.pop(layer, None)) is not None and made.sha:
-            self._forgotten.add(index)
-            self.store.path(layer, index).unlink(missing_ok=True)
+    def remove(self, index: int, layer: str) -> None:
+        """The layer is not wanted any more."""
+        self.store.path(layer, index).unlink(missing_ok=True)
+        del self.get(index).layers[layer]
 
-    def write_forgotten(self) -> None:
-        for start in {index - index % RUN for index in self._forgotten}:
+    def expect(self, index: int, layers: Sequence[str]) -> None:
+        """The layers are going to be made: until then nobody may take what lies there for the user's."""
+        seen = self.get(index)
+        if seen.measured:
+            self._expected.add(index - index % RUN)
+        for layer in layers:
+            seen.layers[layer] = Made(AGAIN)
+
+    def write_expected(self) -> None:
+        for start in self._expected:
             self.store.write_run(start, self._known(start))
-        self._forgotten.clear()
+        self._expected.clear()
 
     def write(self, until: int | None = None) -> None:
         """Writes and closes the runs that end before `until`, or all."""

@@ -228,7 +228,7 @@ def _annotate(pool: Pool, wishes: Sequence[Wish], home: Path, rules: Rules, prog
 
 
 def _stale(wish: Wish, store: Store, rules: Rules) -> Iterator[Span]:
-    for scene in scenes_of(wish, store, look=True):
+    for scene in scenes_of(wish, store, look=rules.layers):
         people = dict(zip(scene.indices, scene.people, strict=True))
         stale = [i for i, seen in zip(scene.indices, scene.seen, strict=True) if not rules.current(seen, people[i])]
         for indices in _pieces(stale, scene.indices):

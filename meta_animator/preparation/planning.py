@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from meta_animator.annotators.base import Detection
@@ -81,13 +81,13 @@ class Scene:
     reasons: list[str]
 
 
-def scenes_of(wish: Wish, store: Store, look: bool = False) -> Iterator[Scene]:
-    """The scenes of a source, read as they are needed; none is longer than LONGEST frames. look: see `Store.look`."""
+def scenes_of(wish: Wish, store: Store, look: Collection[str] = ()) -> Iterator[Scene]:
+    """The scenes of a source, read as they are needed; none is longer than LONGEST frames. look: layers for `Store.look`."""
     indices: list[int] = []
     seen: list[Seen] = []
     for start, run in runs_of(wish.unique):
         known = store.read_run(start)
-        if look and any([store.look(index, known[index]) for index in run if index in known]):
+        if look and any([store.look(index, known[index], look) for index in run if index in known]):
             store.write_run(start, known)
         for index in run:
             one = known.get(index, Seen())

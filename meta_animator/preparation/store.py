@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,20 @@ from meta_animator.preparation.photos import Look
 
 RUN = 64  # frames whose facts share a file
 USER = "user"
+NOBODY, AGAIN = "", "?"  # who made what is not there, or is just being made anew
 UNSEEN = -999.0  # in the place of coordinates that are not known
 DIGITS = 3  # behind the point, of coordinates that are stored
 
 
 @dataclasses.dataclass
 class Made:
-    """One layer of a frame. by: annotator or "user"; key: what it was made from; sha: of its file, "" where the annotator
-    could not tell; stat: size and time of the file when it was last looked at."""
+    """One layer of a frame.
+
+    by    annotator or "user"; "?" while it is made anew
+    key   what it was made from
+    sha   of its file, "" where the annotator could not tell
+    stat  size and time of the file when it was last looked at
+    """
 
     by: str
     key: str = ""
@@ -115,12 +121,16 @@ class Store:
     def write_note(self, name: str, value: dict[str, Any]) -> None:
         _write_json(self.folder / f"{name}.json", value)
 
-    def look(self, index: int, seen: Seen) -> bool:
-        """Looks whether the files of a frame are as they were made: what is gone is forgotten, what is another is the user's.
-        Returns whether anything changed."""
+    def look(self, index: int, seen: Seen, layers: Collection[str]) -> bool:
+        """Looks whether the files of a frame are as they were made: what is gone is forgotten; what is another, or was not made
+        here, is the user's. Returns whether anything changed."""
+        if not seen.measured:  # it was never done with: what lies there is what an interrupted run has left
+            return False
         changed = False
-        for layer, made in list(seen.layers.items()):
-            path = self.path(layer, index)
+        for layer in {*layers, *seen.layers}:
+            made, path = seen.layers.get(layer, Made(NOBODY)), self.path(layer, index)
+            if made.by == AGAIN:
+                continue
             if not path.is_file():
                 if made.sha:
                     del seen.layers[layer]

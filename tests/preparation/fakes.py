@@ -37,7 +37,9 @@ class FakeAnnotators:
                 continue
             x0, y0, x1, y1 = person.box
             points = standing_person(round(y1 - y0), round(x1 - x0)) + np.array([x0, y0, 0], np.float32)
-            answers.append({"keypoints": points, "mask": is_red(frame)})
+            mask = is_red(frame)
+            mask[:12] &= self.versions["mask"] == "redness 1"
+            answers.append({"keypoints": points, "mask": mask})
         return answers
 
 
@@ -51,7 +53,7 @@ def red_box(frame: np.ndarray) -> np.ndarray | None:
     if red.sum() < 30:
         return None
     rows, columns = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], float)
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) + 1 / 3
 
 
 def picture(x: int = 40, shade: int = 90, person: bool = True, seed: int = 0) -> np.ndarray:

@@ -130,8 +130,58 @@ def test_a_file_that_does_not_fit_is_named(tmp_path, text, message):
     assert len(read_manifest(tmp_path / "out")) == 1
 
 
+def test_a_file_that_was_not_there_is_the_users_and_says_that_somebody_is(tmp_path):
+    path = film(tmp_path / "walk.mp4", 24, hidden=range(8, 16))
+    before, _ = prepare(path, tmp_path / "out")
+    store = tmp_path / "out" / "annotated" / "walk"
+    for layer, suffix in (("keypoints", ".json"), ("mask", ".png")):
+        shutil.copy(store / layer / f"000007{suffix}", store / layer / f"000008{suffix}")
+    after, again = prepare(path, tmp_path / "out", least=1)
+    assert again.annotated == [] and (before.frames, after.frames) == (16, 17)
+    assert after.records[8].made_by == {"keypoints": "user", "mask": "user"} and after.records[9].reason == NOBODY
+
+
 class Interrupted(Exception):
     pass
+
+
+def test_what_an_interrupted_run_has_left_is_nobodys(tmp_path):
+    """Of a first run, and of one with another network whose masks differ."""
+    path = film(tmp_path / "walk.mp4", 40)
+    for version in ("redness 1", "redness 2"):
+        stopped = FakeAnnotators(mask=version)
+        answer, calls = stopped.annotate, []
+
+        def annotate(*arguments, answer=answer, calls=calls):
+            calls.append(1)
+            if len(calls) == 2:
+                raise Interrupted
+            return answer(*arguments)
+
+        stopped.annotate = annotate
+        with pytest.raises(Interrupted):
+            prepare(path, tmp_path / "out", stopped)
+        assert (tmp_path / "out" / "annotated" / "walk" / "mask" / "000003.png").is_file()
+        summary, _ = prepare(path, tmp_path / "out", FakeAnnotators(mask=version))
+        assert {record.made_by["mask"] for record in summary.records} == {"redness"}
+        assert (summary.clips[0].load(3).mask.sum() < 2300) == (version == "redness 2")
+
+
+def test_the_data_set_is_valid_while_a_clip_is_replaced(tmp_path, monkeypatch):
+    home = tmp_path / "in"
+    home.mkdir()
+    for name in ("a", "b"):
+        film(home / f"{name}.mp4", 5)
+    prepare(home, tmp_path / "out")
+
+    def rename(path, target):
+        raise Interrupted
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(Path, "rename", rename)
+        prepare(home, tmp_path / "out", cut=Cut(size=(32, 32)))
+    assert [(clip.id, clip.height) for clip in read_manifest(tmp_path / "out")] == [("b", 96)]
+    assert len(prepare(home, tmp_path / "out")[0].clips) == 2
 
 
 def test_an_interrupted_preparation_leaves_a_valid_data_set_and_continues(tmp_path, monkeypatch):

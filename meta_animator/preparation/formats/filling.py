@@ -145,7 +145,7 @@ def fill(store: Store, footage: Footage, indices: Sequence[int], maps: Mapping[s
         known, changed = store.read_run(start), False
         for index in run:
             seen = known.setdefault(index, Seen())
-            store.look(index, seen)
+            store.look(index, seen, maps)
             keys = {layer: one.key(first + index) for layer, one in maps.items()}
             stale = [layer for layer, key in keys.items() if not _stays(seen, layer, key)]
             if not stale:

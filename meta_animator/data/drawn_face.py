@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 POINTS = 68
 STEP = 1e-3  # of each value, by which slopes are found
-FIRST_STEPS, STEPS = 16, 6  # of the fit to a film's first face, and to one after another
+TRY_STEPS, FIRST_STEPS, STEPS = 5, 12, 6  # of the fits to a first face, of the best two, of one after another
 CLOSE = 3.0  # radii of a dot, half the widest gap between dots of one face
 DOT = 0.75  # radius of a face's dots, in half widths of limbs, at most
 FEW = 60  # white pixels of a frame without a face
@@ -86,7 +86,8 @@ class FaceReader:
         starts = [self.before] if self.before is not None else []
         fits = [_fit(start, cores, STEPS) for start in starts]
         if not fits or fits[0][1] > WELL * radius:
-            fits += [_fit(start, cores, FIRST_STEPS) for start in _starts(cores)]
+            tries = sorted((_fit(start, cores, TRY_STEPS) for start in _starts(cores)), key=lambda fit: fit[1])
+            fits += [_fit(begun, cores, FIRST_STEPS) for begun, _ in tries[:2]]
         values, off = min(fits, key=lambda fit: fit[1])
         self.before = values
         if np.hypot(*values[:2]) < SMALLEST * radius or off > 2 * WELL * radius:
@@ -107,10 +108,12 @@ def _cores(white: np.ndarray, width: float) -> tuple[np.ndarray, float] | None:
     part = np.pad(white[y : rows.max() + 1, x : columns.max() + 1], 1).astype(np.uint8)
     depth = cv2.distanceTransform(part, cv2.DIST_L2, 5)
     count, labels = cv2.connectedComponents(part, connectivity=8)
-    deepest = ndimage.maximum(depth, labels, np.arange(count))
+    deepest = np.zeros(count)
+    deepest[1:] = ndimage.maximum(depth[part > 0], labels[part > 0], np.arange(1, count))
     whole = deepest[deepest > 0.6 * np.percentile(depth[part > 0], 90)]
     radius = min(float(np.median(whole)), DOT * width + 0.5)
-    cores = (depth > max(0.9, 0.72 * radius)) & (deepest[labels] > 0.6 * radius)
+    cores = depth > max(0.9, 0.72 * radius)
+    cores[cores] = deepest[labels[cores]] > 0.6 * radius
     reach = 2 * int(CLOSE * radius) + 1
     groups, group, facts, _ = cv2.connectedComponentsWithStats(cv2.dilate(part * cores, np.ones((reach, reach), np.uint8)))
     if groups < 2:

@@ -12,7 +12,7 @@ from meta_animator.data.keypoints import HAND_BONES, HAND_FINGERS
 POINTS = 21
 BLUE = (228, 252)  # degrees of the hues of dots
 LINE_BRIGHTNESS, LINE_SATURATION = 100, 110  # of 255, at least
-FIRST_STEPS, STEPS = 12, 7
+TRY_STEPS, FIRST_STEPS, STEPS = 4, 10, 7  # of the fits to a first hand, of the best two, of one after another
 CLOSE = 2.5  # half widths of limbs, half the widest gap between dots of one hand
 NEAR = 9.0  # half widths of limbs from a wrist to the nearest dot of its hand
 SMALLEST = 7.0  # radii of a dot: hands that are not so long are one blot
@@ -77,7 +77,8 @@ class HandsReader:
             return None
         fits = [_fit(self.before[wrist] + place, marks, STEPS)] if wrist in self.before else []
         if not fits or fits[0][1] > WELL * marks.radius:
-            fits += [_fit(start, marks, FIRST_STEPS) for start in _starts(marks, place)]
+            tries = sorted((_fit(start, marks, TRY_STEPS) for start in _starts(marks, place)), key=lambda fit: fit[1])
+            fits += [_fit(begun, marks, FIRST_STEPS) for begun, _ in tries[:2]]
         points, off = min(fits, key=lambda fit: fit[1])
         covered = (cKDTree(points).query(marks.cores)[0] < marks.radius + 1).mean()
         return points if off < 2 * WELL * marks.radius and covered > LEAST_COVERED else None

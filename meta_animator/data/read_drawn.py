@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 
 from meta_animator.data import keypoints as kp
@@ -79,7 +80,8 @@ def _leave_out_slips(points: np.ndarray, width: float) -> None:
 
 def _drawn_part(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(the part of a frame that is not black, with some black around, its corner x, y)."""
-    seen = frame.max(-1) >= DARKEST
+    red, green, blue = cv2.split(frame)
+    seen = cv2.max(cv2.max(red, green), blue) >= DARKEST
     columns, rows = np.nonzero(seen.any(0))[0], np.nonzero(seen.any(1))[0]
     if not len(rows):
         return frame, np.zeros(2)

@@ -21,7 +21,7 @@ from meta_animator.config import load_config
 from meta_animator.data.clips import Clip
 from meta_animator.data.drawn_pose import find_fault
 from meta_animator.data.keypoints import BODY, VISIBLE, five_points
-from meta_animator.data.manifest import MANIFEST, read_manifest
+from meta_animator.data.manifest import is_data_set, read_manifest
 from meta_animator.errors import UserError
 from meta_animator.media.images import PHOTO_SUFFIXES
 from meta_animator.media.video import VideoSource
@@ -100,7 +100,7 @@ def animate(job: Job) -> Path:
 
 def kind_of(motion: Path) -> str:
     """What gives the motion: "data set", "keypoints", "drawn" (a film of drawn poses) or "film". UserError for none of these."""
-    if (motion / MANIFEST).is_file():
+    if is_data_set(motion):
         return "data set"
     if motion.suffix == ".npz" and motion.is_file():
         return "keypoints"
@@ -114,7 +114,7 @@ def kind_of(motion: Path) -> str:
 
 def prepare_photos(job: Job) -> Path:
     """The person's data set; what is given if that is one."""
-    if (job.photos / MANIFEST).is_file():
+    if is_data_set(job.photos):
         return job.photos.resolve()
     if not job.photos.exists():
         raise UserError(f"{job.photos}: no such file or folder; give a folder of photos of one person, or a film")
@@ -217,7 +217,7 @@ def _seen(driving: Path, clip: str) -> np.ndarray:
     """(17,) how often each body point is seen; ones for a drawn film."""
     if driving.suffix == ".npz":
         points = np.load(driving)["keypoints"]
-    elif (driving / MANIFEST).is_file():
+    elif is_data_set(driving):
         found = next(one for one in read_manifest(driving) if one.id == clip)
         if "keypoints" not in found.layers:
             return np.ones(BODY.stop)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from meta_animator.data.manifest import MANIFEST, find_clip, read_manifest
+from meta_animator.data.manifest import find_clip, is_data_set, read_manifest
 from meta_animator.evaluation.animation import driving_frames, read_frames
 from meta_animator.evaluation.report import overview
 from meta_animator.media.images import write_image
@@ -18,7 +18,7 @@ def animation_sheet(photos: Path, sampled: Path, driving: Path, clip: str, targe
     frames = read_frames(sampled / "frames")
     numbers = driving_frames(sampled, len(frames))
     motion = None
-    if (driving / MANIFEST).is_file() and (found := find_clip(driving, clip)).has_frames:
+    if is_data_set(driving) and (found := find_clip(driving, clip)).has_frames:
         some = {round(k) for k in np.linspace(0, len(numbers) - 1, min(8, len(numbers)))}
         motion = [found.load(number, ("frame",)).frame if k in some else frames[k] for k, number in enumerate(numbers)]
     shown = [one.load(0, ("frame",)).frame for one in read_manifest(photos)[:8]]

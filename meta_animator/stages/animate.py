@@ -118,11 +118,11 @@ def prepare_photos(job: Job) -> Path:
         return job.photos.resolve()
     if not job.photos.exists():
         raise UserError(f"{job.photos}: no such file or folder; give a folder of photos of one person, or a film")
-    target, more = job.home / "photos", []
+    target, more = job.home / "photos", ["--keep-alike"]
     if job.photos.is_file() and job.photos.suffix.lower() not in PHOTO_SUFFIXES:
         film = VideoSource(job.photos)
         rate = min(film.timeline.rate, PHOTOS_OF_A_FILM / max(film.timeline.duration, 1e-3))
-        more = ["--fps", f"{rate:.4f}", "--least", "1"]
+        more += ["--fps", f"{rate:.4f}", "--least", "1"]
         film.close()
     _prepare(job, job.photos, target, ["--identity", job.name, *more])
     count = sum(clip.num_frames for clip in read_manifest(target) if clip.split == "train")

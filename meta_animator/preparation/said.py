@@ -73,9 +73,12 @@ def say_summary(folder: Path, summary: FootageSummary, chosen: AnnotatorSet) -> 
     """What was made, what was left out and why, and what to look at."""
     people = list(dict.fromkeys(clip.identity for clip in summary.clips))
     photos = sum(clip.kind == "photo" for clip in summary.clips)
-    what = f"{len(summary.clips) - photos} clips and {photos} photos"
+    parts = [_counted(len(summary.clips) - photos, "clip"), _counted(photos, "photo")]
     who = ", ".join(people[:SHOWN]) + (", ..." if len(people) > SHOWN else "")
-    print(f"{folder}: {summary.frames} frames ({summary.heldout} held out) in {what} of {len(people)} people ({who})")
+    who = f"{len(people)} people ({who})" if len(people) > 1 else who
+    held = f" ({summary.heldout} held out)" if summary.heldout else ""
+    frames = f"{_counted(summary.frames, 'frame')}{held}"
+    print(f"{folder}: {frames} in {' and '.join(part for part in parts if part)} of {who}")
     print(f"tasks: {', '.join(summary.tasks)}")
     for task, why in left_off(summary.tasks, chosen.missing).items():
         print(f"left off: {task}: {why}")
@@ -92,6 +95,11 @@ def say_summary(folder: Path, summary: FootageSummary, chosen: AnnotatorSet) -> 
             print(f"advice on the photos of {identity}: {line}")
     print(f"look at {folder / REPORT} and {folder / 'sheets' / 'overview.png'}")
     print(f"correct what is wrong in {folder / ANNOTATED} (delete or replace files), and run this again")
+
+
+def _counted(number: int, what: str) -> str:
+    """1 clip, 2 clips, and for 0 nothing."""
+    return f"{number} {what}{'' if number == 1 else 's'}" if number else ""
 
 
 def left_off(tasks: Sequence[str], missing: Mapping[str, str]) -> dict[str, str]:

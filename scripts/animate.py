@@ -35,14 +35,19 @@ def users_path(text: str) -> Path:
     return Path(os.environ.get(STARTED_IN, "")) / text
 
 
+def config_folder(text: str) -> Path:
+    """A folder of configs: the user's, or else this repository's."""
+    return users_path(text) if users_path(text).is_dir() else Path(text)
+
+
 def main() -> None:
     options, places, overrides = parse()
     from meta_animator.stages.animate import Job, animate
 
     job = Job(
         photos=places[0], motion=places[1], output=places[2] if len(places) > 2 else None, overrides=overrides,
-        configs=users_path(os.environ["CONFIG"]) if "CONFIG" in os.environ else Path("configs/demo"),
-        root=users_path(os.environ["ANIMATE_DIR"]) if "ANIMATE_DIR" in os.environ else Path("outputs/animate"),
+        configs=config_folder(os.environ.get("CONFIG") or "configs/demo"),
+        root=users_path(os.environ["ANIMATE_DIR"]) if os.environ.get("ANIMATE_DIR") else Path("outputs/animate"),
         person=options.person, annotators=options.annotators,
         weights=users_path(options.weights) if options.weights else None, same_person=options.same_person,
         started_in=users_folder(),

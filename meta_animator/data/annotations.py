@@ -4,7 +4,8 @@ A film            one .npz: `keypoints` (frames, 133, 3), maybe `mask` (frames, 
 Photos            the same with an entry per photo, in the order of their names (2 before 10), or matched by `names` (photos,).
                   Photos of several sizes: masks in the upper left of one size, zeros around, and maybe `sizes` (photos, 2)
                   = height, width.
-Photos, a folder  NAME.npz for each NAME.jpg: `keypoints` (133, 3), maybe `mask` (height, width / 8), `width`, `height`
+Photos, a folder  NAME.npz for each NAME.jpg: `keypoints` (133, 3), maybe `mask` (height, width / 8), `width`, `height`;
+                  those of several people in folders of their names
 Either            JSON of others (OpenPose, MMPose, rtmlib, COCO, DisCo), as `formats.keypoint_json` describes: a file, or a
                   folder with a file for each frame or photo. Of several people, the largest is followed.
 
@@ -22,8 +23,8 @@ import numpy as np
 from meta_animator.data.clips import read_keypoints
 from meta_animator.data.formats.following import followed, main_person
 from meta_animator.data.formats.keypoint_json import Poses, holds_json, read_poses
+from meta_animator.data.formats.names import folders_for, picture_name
 from meta_animator.data.formats.names import natural_key as natural_key
-from meta_animator.data.formats.names import picture_name
 from meta_animator.data.keypoints import VISIBLE
 from meta_animator.errors import UserError
 
@@ -95,7 +96,24 @@ def read_film(path: Path, count: int, video: Path, size: tuple[int, int]) -> lis
 
 
 def read_photos(path: Path, photos: Sequence[Path]) -> list[Entry]:
-    """An entry for each photo. Raises UserError where one has none."""
+    """An entry for each photo; those of several people may lie in folders named like the photos' own (`folders_for`). Raises
+    UserError where one has none, or two would share one."""
+    places = [_place_of(photo, path) for photo in photos]
+    entries: dict[int, Entry] = {}
+    for place in dict.fromkeys(places):
+        own = [number for number, where in enumerate(places) if where == place]
+        entries |= zip(own, _photos_at(place, [photos[number] for number in own]), strict=True)
+    return [entries[number] for number in range(len(photos))]
+
+
+def _place_of(photo: Path, path: Path) -> Path:
+    """Where the keypoints of a photo lie: `path`, or a folder in it."""
+    if not path.is_dir():
+        return path
+    return next((p for p in folders_for(photo, path)[:-1] if holds_json(p) or (p / f"{photo.stem}.npz").is_file()), path)
+
+
+def _photos_at(path: Path, photos: Sequence[Path]) -> list[Entry]:
     if holds_json(path):
         return _photos_of_poses(path, read_poses(path), photos)
     if path.is_dir():

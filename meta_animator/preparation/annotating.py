@@ -15,11 +15,11 @@ from meta_animator.preparation.footage import Footage, Source
 from meta_animator.preparation.photos import look_at
 from meta_animator.preparation.quality import measure
 from meta_animator.preparation.runs import Cuts, Runs
-from meta_animator.preparation.store import USER, Made, Seen, Store, digest, person_key, rounded
+from meta_animator.preparation.store import GIVEN, USER, Made, Seen, Store, digest, person_key, rounded
 from meta_animator.preparation.tracking import nearest
 
 TRANSPARENCY = "transparency"  # of a photo, whose outline is its mask
-OWN = (USER, TRANSPARENCY)  # who is not overruled by an annotator
+OWN = (USER, GIVEN, TRANSPARENCY)  # who is not overruled by an annotator
 
 
 class Annotators(Protocol):

@@ -18,7 +18,7 @@ from meta_animator.preparation.clipping import Builder, Plan
 from meta_animator.preparation.crop import Cut
 from meta_animator.preparation.folder import ANNOTATED, DataFolder
 from meta_animator.preparation.footage import Footage, Source, find_sources
-from meta_animator.preparation.formats.filling import put_given, with_given
+from meta_animator.preparation.formats.filling import check_given, put_given, with_given
 from meta_animator.preparation.formats.sources import sources_of
 from meta_animator.preparation.planning import Selection, Wish, choose_frames, plan_all, runs_of, scenes_of
 from meta_animator.preparation.pool import Pool
@@ -149,9 +149,11 @@ def prepare_footage(
 
 
 def find_all(config: FootageConfig) -> list[Source]:
-    """All sources that a config names. Raises UserError where there is nothing to read."""
+    """All sources that a config names. Raises UserError where there is nothing to read, or what is given does not fit."""
     if not config.format:
-        return find_sources(config.inputs, config.identity)
+        sources = find_sources(config.inputs, config.identity)
+        check_given(config.given, sources)
+        return sources
     return sources_of(config.format, config.inputs[0], config.output)
 
 

@@ -15,7 +15,7 @@ class FrameRecord:
     time       seconds from the film's first frame; None for a photo
     kept       whether it is in the data set
     reason     why it was rejected, in a few words that are the same for all frames rejected alike; "" where it was kept
-    made_by    {layer: name of the annotator, or "user"}
+    made_by    {layer: name of the annotator, "user" (by hand) or "given"}
     facts      {what was measured: value}, such as {"sharpness": 0.4, "height": 512}
     thumbnail  a small picture of it, with skeleton and mask drawn over; None where none was made
     """

@@ -14,6 +14,7 @@ from PIL import Image
 from meta_animator.files import whole_file
 from meta_animator.preparation.quality import RULES, Limits
 from meta_animator.preparation.records import FrameRecord, count_reasons
+from meta_animator.preparation.store import GIVEN, USER
 
 NAME, TEMPLATE = "report.html", "report.html"
 PICTURES = 300  # on a page, of however many frames
@@ -155,7 +156,7 @@ def _section(
 def _picture(record: FrameRecord, images: Mapping[int, str]) -> dict[str, Any]:
     title = record.source if record.time is None else f"{record.index} ({record.time:.2f} s)"
     facts = [text.format(record.facts[name]) for name, text in SHOWN_FACTS.items() if name in record.facts]
-    mine = sorted(layer for layer, by in record.made_by.items() if by == "user")
+    mine = sorted(layer for layer, by in record.made_by.items() if by in (USER, GIVEN))
     return {"title": title, "facts": facts, "mine": mine, "image": images.get(id(record), "")}
 
 

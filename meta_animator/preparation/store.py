@@ -30,7 +30,7 @@ from meta_animator.preparation.footage import content_hash
 from meta_animator.preparation.photos import Look
 
 RUN = 64  # frames whose facts share a file
-USER = "user"
+USER, GIVEN = "user", "given"  # by hand in the store; brought beside the footage, and theirs while it is
 NOBODY, AGAIN = "", "?"  # who made what is not there, or is just being made anew
 UNSEEN = -999.0  # in the place of coordinates that are not known
 DIGITS = 3  # behind the point, of coordinates that are stored
@@ -40,7 +40,7 @@ DIGITS = 3  # behind the point, of coordinates that are stored
 class Made:
     """One layer of a frame.
 
-    by    annotator or "user"; "?" while it is made anew
+    by    annotator, "user" or "given"; "?" while it is made anew
     key   what it was made from
     sha   of its file, "" where the annotator could not tell
     stat  size and time of the file when it was last looked at

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_keypoints_of_the_user_stand_beside_the_annotators_masks(tmp_path):
     (tmp_path / "walk.json").write_text(json.dumps([{"frame_id": k, "instances": p} for k, p in enumerate(people)]))
     prepare(tmp_path / "out", walk, given=Given(paths={"keypoints": tmp_path / "walk.json"}))
     clip = read_manifest(tmp_path / "out")[0]
-    assert clip.num_frames == COUNT and clip.made_by == {"keypoints": "user", "mask": "redness"}
+    assert clip.num_frames == COUNT and clip.made_by == {"keypoints": "given", "mask": "redness"}
     for index in (0, 4, 7):
         assert np.allclose(clip.load_keypoints(index), points[index], atol=0.01)
     assert clip.load_keypoints(5)[0, 2] > 0.5
@@ -76,7 +77,7 @@ def test_keypoints_and_masks_of_photos_in_one_file(tmp_path):
     np.savez(tmp_path / "photos.npz", keypoints=points, mask=masks)
     prepare(tmp_path / "out", *photos, given=Given(paths={"keypoints": tmp_path / "photos.npz"}))
     clips = read_manifest(tmp_path / "out")
-    assert [clip.made_by for clip in clips] == [{"keypoints": "user", "mask": "user"}] * 2
+    assert [clip.made_by for clip in clips] == [{"keypoints": "given", "mask": "given"}] * 2
     assert np.allclose(clips[1].load_keypoints(0), points[1], atol=0.01) and np.array_equal(clips[1].load(0).mask, HALF == 0)
 
 
@@ -94,6 +95,61 @@ def test_several_films_and_photos_find_their_maps_by_name(tmp_path):
     (tmp_path / "masks" / "b").rename(tmp_path / "masks" / "d")
     with pytest.raises(UserError, match=r"masks: has 0 entries for b\.mp4; of several films each has"):
         prepare(tmp_path / "new", *inputs, given=Given(paths={"mask": tmp_path / "masks"}))
+
+
+def test_maps_that_are_given_no_more_are_forgotten_but_for_corrections(tmp_path):
+    """As if they had never been there; so are a film's keypoints in whose place come some that show nobody in a frame."""
+    walk = film(tmp_path / "walk.mp4", COUNT)
+    for index in range(COUNT):
+        write_image(tmp_path / "masks" / f"{index}.png", HALF)
+    points = np.stack([standing_person(70, 30) + np.array([22 + index, 12, 0]) for index in range(COUNT)])
+    np.savez(tmp_path / "walk.npz", keypoints=points)
+    given = {"mask": tmp_path / "masks", "keypoints": tmp_path / "walk.npz"}
+    prepare(tmp_path / "out", walk, given=Given(paths=given))
+    write_image(next((tmp_path / "out" / "annotated").glob("*/mask/000002.png")), 255 - HALF)
+    points[4, :, 2] = 0
+    np.savez(tmp_path / "walk.npz", keypoints=points)
+    summary = prepare(tmp_path / "out", walk, given=Given(paths={"keypoints": tmp_path / "walk.npz"}))
+    made = {record.index: record.made_by for record in summary.records}
+    assert made[2] == {"keypoints": "given", "mask": "user"} and made[3] == {"keypoints": "given", "mask": "redness"}
+    assert made[4] == {"keypoints": "points", "mask": "redness"}
+    prepare(tmp_path / "out", walk, given=Given())
+    prepare(tmp_path / "never", walk, given=Given())
+    clip, other = (read_manifest(tmp_path / name)[0] for name in ("out", "never"))
+    assert np.array_equal(clip.load(2).mask, HALF == 0)
+    for index in (0, 3, 7):
+        assert np.array_equal(clip.load(index).mask, other.load(index).mask)
+        assert np.array_equal(clip.load_keypoints(index), other.load_keypoints(index))
+
+
+def test_same_names_of_two_people_find_their_own_by_folder_or_are_refused(tmp_path):
+    both, maps = tmp_path / "ab", tmp_path / "maps"
+    points = {name: standing_person(70, 30) + np.array([32 + 9 * k, 12, 0]) for k, name in enumerate(("anna", "bob"))}
+    for k, name in enumerate(points):
+        write_image(both / name / "IMG_1.jpg", picture(30 + 9 * k, seed=k))
+        film(both / name / "walk.mp4", COUNT)
+    write_image(maps / "IMG_1.png", HALF)
+    np.savez(maps / "IMG_1.npz", keypoints=points["anna"])
+    shared = r"IMG_1\.png: would be both .*IMG_1\.jpg's and .*IMG_1\.jpg's; put each one's into a folder of .*bob"
+    photos = sorted(both.rglob("*.jpg"))
+    with pytest.raises(UserError, match=shared):
+        prepare(tmp_path / "out", *photos, given=Given(paths={"mask": maps}))
+    with pytest.raises(UserError, match=r"IMG_1\.jpg and IMG_1\.jpg would share IMG_1\.npz"):
+        prepare(tmp_path / "out", *photos, given=Given(paths={"keypoints": maps}))
+    for name, mask in (("anna", HALF), ("bob", 255 - HALF)):
+        write_image(maps / name / "IMG_1.png", mask)
+        np.savez(maps / name / "IMG_1.npz", keypoints=points[name])
+    for index in range(COUNT):
+        write_image(maps / "walk" / f"{index}.png", HALF)
+    with pytest.raises(UserError, match=r"walk: would be both .*walk\.mp4's and .*walk\.mp4's; put each"):
+        prepare(tmp_path / "out", both, given=Given(paths={"mask": maps}))
+    shutil.copytree(maps / "walk", maps / "anna" / "walk")
+    prepare(tmp_path / "out", both, given=Given(paths={"mask": maps}))
+    prepare(tmp_path / "points", *photos, given=Given(paths={"mask": maps, "keypoints": maps}))
+    found = {clip.identity: clip for clip in read_manifest(tmp_path / "out") if clip.kind == "photo"}
+    assert np.array_equal(found["anna"].load(0).mask, HALF > 0) and np.array_equal(found["bob"].load(0).mask, HALF == 0)
+    for name, clip in zip(points, read_manifest(tmp_path / "points"), strict=True):
+        assert np.allclose(clip.load_keypoints(0), points[name], atol=0.01)
 
 
 def test_the_script_takes_json_and_masks_and_packs_shards(tmp_path):

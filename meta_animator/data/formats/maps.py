@@ -12,6 +12,7 @@ Maps smaller or larger than the pictures, but of their shape, are scaled.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from meta_animator.data.formats.names import natural_key, picture_name
+from meta_animator.data.formats.names import folders_for, natural_key, picture_name, refuse_twins
 from meta_animator.data.layers import PARTS
 from meta_animator.errors import UserError
 from meta_animator.media.images import IMAGE_SUFFIXES, read_map
@@ -124,24 +125,31 @@ def maps_of_film(layer: str, path: Path, count: int, film: Path, **options: str)
 
 
 def maps_of_photos(layer: str, path: Path, photos: Sequence[Path], **options: str) -> Maps:
-    """The maps of photos: in a folder, each named like its photo (NAME.png for NAME.jpg); for one photo also a file. Raises
-    UserError where one has none."""
+    """The maps of photos: in a folder, each named like its photo (NAME.png for NAME.jpg), those of several people in folders
+    named like the photos' own (`folders_for`); for one photo also a file. UserError where one has none, or two the same."""
     if path.is_file() and len(photos) == 1:
         return Maps(layer, [path], **options)
     if not path.is_dir():
         said = "is one file" if path.is_file() else "no such folder"
         raise UserError(f"{path}: {said}; expected a folder with NAME.png for each photo NAME.jpg")
-    found: dict[str, list[Path]] = {}
-    for file in pictures_in(path):
-        found.setdefault(picture_name(file.name), []).append(file)
+    named = functools.cache(_pictures_by_name)
     files = []
     for photo in photos:
-        own = found.get(picture_name(photo.name), [])
+        places = folders_for(photo, path)
+        own = next((own for place in places if (own := named(place).get(picture_name(photo.name)))), [])
         if len(own) != 1:
             said = "has no picture" if not own else f"has both {own[0].name} and {own[1].name}"
             raise UserError(f"{path}: {said} for {photo.name}; expected one, {photo.stem}.png")
         files += own
+    refuse_twins(zip(photos, files, strict=True), path)
     return Maps(layer, files, **options)
+
+
+def _pictures_by_name(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for file in pictures_in(folder):
+        found.setdefault(picture_name(file.name), []).append(file)
+    return found
 
 
 def pictures_in(folder: Path) -> list[Path]:

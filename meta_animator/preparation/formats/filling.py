@@ -1,4 +1,5 @@
-"""Layers that the user brings lie in the store as the user's own, before annotators make what is still missing."""
+"""Layers that the user brings lie in the store as given, before annotators make what is still missing, for as long as they are
+brought."""
 
 import dataclasses
 import hashlib
@@ -10,14 +11,13 @@ import numpy as np
 from meta_animator.annotators.base import Detection
 from meta_animator.data.annotations import Entry, check_points, read_film, read_photos
 from meta_animator.data.formats.maps import LAYERS, Given, Maps, read_layers
+from meta_animator.data.formats.names import folders_for, refuse_twins
 from meta_animator.data.keypoints import sees_person
 from meta_animator.errors import UserError
 from meta_animator.preparation.annotating import Annotators
 from meta_animator.preparation.footage import Footage, Source
 from meta_animator.preparation.planning import Wish, runs_of
-from meta_animator.preparation.store import USER, Seen, Store, digest
-
-GIVEN = "given"
+from meta_animator.preparation.store import GIVEN, USER, Made, Seen, Store, digest
 
 
 class WithGiven:
@@ -51,7 +51,8 @@ def with_given(annotators: Annotators, layers: Collection[str]) -> Annotators:
 
 
 def put_given(given: Given, wishes: Sequence[Wish], home: Path, progress: Callable[[str, int, int], None]) -> list[str]:
-    """Saves what the user brings for the wanted frames of all sources in their stores below `home`; returns the layers.
+    """Saves what the user brings for the wanted frames of all sources in their stores below `home`, and forgets what was brought
+    before and is not any more; returns the layers.
 
     Raises UserError for maps that do not fit.
     """
@@ -59,6 +60,7 @@ def put_given(given: Given, wishes: Sequence[Wish], home: Path, progress: Callab
     total, done = sum(len(wish.unique) for wish in wishes if found[wish.source.name][0]), 0
     for wish in wishes:
         maps, first = found[wish.source.name]
+        forget(Store(home / wish.source.name), wish.unique, maps)
         if maps:
             footage = Footage(wish.source)
             fill(Store(home / wish.source.name, footage.size), footage, wish.unique, maps, first)
@@ -117,19 +119,18 @@ def given_of(given: Given, sources: Sequence[Source]) -> dict[str, tuple[dict[st
     """{source's name: (the maps given for it, the number of its first frame in them)}.
 
     The masks that came with a source are its own. In what the user brings each film has a folder or file of its name, or the only
-    film all of it, and each photo has a picture of its name. Raises UserError where a source has none.
+    film all of it, and each photo has a picture of its name, those of several people in folders named like theirs. Raises
+    UserError where a source has none, or two have the same.
     """
     found: dict[str, tuple[dict[str, Maps], int]] = {}
-    films = [source for source in sources if source.kind == "clip"]
-    for source in films:
-        own = _own(given, source, alone=len(films) == 1)
+    films = _of_kind(sources, "clip")
+    for source, own in zip(films, _own_of_films(given, films), strict=True):
         points = own.paths.pop("keypoints", None)
         count = len(Footage(source).timeline.times) if own.paths else 0
         found[source.name] = {**(points_of(points, source) if points else {}), **own.of_film(count, source.path)}, 0
-    photos = [source for source in sources if source.kind == "photo"]
+    photos = _of_kind(sources, "photo")
     if photos:
-        paths = {layer: path for layer, path in given.paths.items() if layer != "keypoints"}
-        maps = dataclasses.replace(given, paths=paths).of_photos([source.path for source in photos])
+        maps = _maps_of_photos(given, photos)
         if "keypoints" in given.paths:
             maps = _layers_of(read_photos(given.paths["keypoints"], [source.path for source in photos]), checked=False) | maps
         found |= {source.name: (maps, place) for place, source in enumerate(photos)}
@@ -139,8 +140,24 @@ def given_of(given: Given, sources: Sequence[Source]) -> dict[str, tuple[dict[st
     return found
 
 
+def check_given(given: Given, sources: Sequence[Source]) -> None:
+    """Raises UserError where one of all sources finds no file of its own in what is given, before they are shared out."""
+    _own_of_films(given, _of_kind(sources, "clip"))
+    if photos := _of_kind(sources, "photo"):
+        _maps_of_photos(given, photos)
+
+
+def _of_kind(sources: Sequence[Source], kind: str) -> list[Source]:
+    return [source for source in sources if source.kind == kind]
+
+
+def _maps_of_photos(given: Given, photos: Sequence[Source]) -> dict[str, Maps]:
+    paths = {layer: path for layer, path in given.paths.items() if layer != "keypoints"}
+    return dataclasses.replace(given, paths=paths).of_photos([source.path for source in photos])
+
+
 def fill(store: Store, footage: Footage, indices: Sequence[int], maps: Mapping[str, Maps], first: int = 0) -> None:
-    """Saves the maps of these frames as the user's, but for those that were corrected since, or are there already."""
+    """Saves the maps of these frames as given, but for those that were corrected since, or are there already."""
     for start, run in runs_of(indices):
         known, changed = store.read_run(start), False
         for index in run:
@@ -151,8 +168,12 @@ def fill(store: Store, footage: Footage, indices: Sequence[int], maps: Mapping[s
             if not stale:
                 continue
             arrays = read_layers(maps, first + index, footage.size)
-            for layer in [layer for layer in stale if arrays[layer] is not None]:
-                seen.layers[layer] = store.save(layer, index, arrays[layer], USER, keys[layer])
+            for layer in stale:
+                if arrays[layer] is not None:
+                    seen.layers[layer] = store.save(layer, index, arrays[layer], GIVEN, keys[layer])
+                elif layer in seen.layers and _is_given(seen.layers[layer]):
+                    store.path(layer, index).unlink(missing_ok=True)
+                    del seen.layers[layer]
             changed = True
         if changed:
             store.write_run(start, known)
@@ -160,16 +181,49 @@ def fill(store: Store, footage: Footage, indices: Sequence[int], maps: Mapping[s
 
 def _stays(seen: Seen, layer: str, key: str) -> bool:
     made = seen.layers.get(layer)
-    return made is not None and made.by == USER and made.key in ("", key)  # "": replaced by hand
+    return made is not None and (made.key == key if _is_given(made) else made.by == USER)
+
+
+def _is_given(made: Made) -> bool:
+    """Those of older stores are called the user's, too, and have a key; what was put there by hand has none."""
+    return made.by == GIVEN or (made.by == USER and made.key != "")
+
+
+def forget(store: Store, indices: Sequence[int], kept: Collection[str]) -> None:
+    """Removes what was given for these frames once, but for the layers that are `kept`; corrections by hand stay."""
+    for start, run in runs_of(indices):
+        known, changed = store.read_run(start), False
+        for index in (index for index in run if index in known):
+            seen = known[index]
+            if not any(_is_given(made) and layer not in kept for layer, made in seen.layers.items()):
+                continue
+            changed |= store.look(index, seen, ())
+            for layer in [layer for layer, made in seen.layers.items() if _is_given(made) and layer not in kept]:
+                store.path(layer, index).unlink(missing_ok=True)
+                del seen.layers[layer]
+                changed = True
+        if changed:
+            store.write_run(start, known)
+
+
+def _own_of_films(given: Given, films: Sequence[Source]) -> list[Given]:
+    found = [_own(given, film, alone=len(films) == 1) for film in films]
+    for layer, path in given.paths.items():
+        refuse_twins([(film.path, own.paths[layer]) for film, own in zip(films, found, strict=True)], path)
+    return found
 
 
 def _own(given: Given, film: Source, alone: bool) -> Given:
     """What lies below the given paths under the film's name; for a film that is `alone` also the paths themselves."""
     paths = {}
     for layer, path in given.paths.items():
-        own = [entry for entry in (path.iterdir() if path.is_dir() else ()) if film.path.stem in (entry.name, entry.stem)]
+        own = next((own for place in folders_for(film.path, path) if (own := _named_like(film, place))), [])
         if len(own) != 1 and not alone:
             said = f"has {len(own)} entries for {film.path.name}"
             raise UserError(f"{path}: {said}; of several films each has a folder or file of its name")
         paths[layer] = own[0] if len(own) == 1 else path
     return Given(paths=paths, bright=given.bright, axes=given.axes)
+
+
+def _named_like(film: Source, place: Path) -> list[Path]:
+    return [entry for entry in (place.iterdir() if place.is_dir() else ()) if film.path.stem in (entry.name, entry.stem)]

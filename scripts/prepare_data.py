@@ -8,8 +8,10 @@ OUTPUT/annotated/: delete one to have it made again, replace one by a better one
 """
 
 import argparse
+import math
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +33,29 @@ def parse() -> argparse.Namespace:
         "--size", type=int, nargs=2, metavar=("H", "W"), help="crop around the person and scale to this"
     )
     parser.add_argument("--no-crop", action="store_true", help="keep frames whole")
-    parser.add_argument("--longest", type=int, default=1024, help="pixels of the longer side at most, without --size; 0: all")
+    longest = "pixels of the longer side at most, without --size; 0: all"
+    parser.add_argument("--longest", type=at_least(0), default=1024, help=longest)
     parser.add_argument("--fps", type=float, help="frames per second to keep of films")
-    parser.add_argument("--least", type=int, default=4, help="good frames in a row that make a clip, at least")
+    parser.add_argument("--least", type=at_least(1), default=4, help="good frames in a row that make a clip, at least")
     needs = "what a frame needs to be kept, such as min_height=60; report.html lists them"
     parser.add_argument("--limits", nargs="+", default=[], metavar="NAME=VALUE", help=needs)
     parser.add_argument("--keep-alike", action="store_true", help="keep photos that nearly repeat another")
     parser.add_argument("--frames", choices=("png", "jpg"), default="png", help="how frames are stored; jpg takes a tenth")
     held = "frames A to B - 1 of the film, or photos by number, are not trained on"
     parser.add_argument("--heldout-frames", type=frame_range, metavar="A:B", help=held)
-    parser.add_argument("--workers", type=int, default=0, help="processes (default: one per core; one on a GPU)")
+    parser.add_argument("--workers", type=at_least(0), default=0, help="processes (default: one per core; one on a GPU)")
     parser.add_argument("--part", metavar="K/N", type=part_of, help="prepare the K-th of N shares, into OUTPUT/parts")
     parser.add_argument("--join", action="store_true", help="make one manifest of the parts in OUTPUT")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set that is there, corrections included")
     parser.add_argument("--check", metavar="FOLDER", help="say all that is wrong with a data set, and nothing else")
     packed = "also pack the data set into tar files of about so many megabytes, in OUTPUT/shards; without --input, only that"
-    parser.add_argument("--shards", type=float, metavar="MB", help=packed)
+    parser.add_argument("--shards", type=megabytes_of, metavar="MB", help=packed)
     add_what_others_made(parser)
     options = parser.parse_args()
     if options.check is None and options.output is None:
         parser.error("the following arguments are required: --output")
     if options.check is None and options.input is None and not options.join and options.shards is None:
         parser.error("the following arguments are required: --input")
-    if options.shards is not None and options.shards <= 0:
-        parser.error("argument --shards: expected a number of megabytes above 0")
     if options.format and (len(options.input or ()) != 1 or options.keypoints is not None or given(options)):
         parser.error("argument --format: takes one --input, the data set's folder, and no keypoints or maps of your own")
     return options
@@ -86,6 +87,31 @@ def given(options: argparse.Namespace) -> dict[str, Path]:
     """{layer: where the user has it}"""
     layers = {"mask": options.masks, "depth": options.depth, "normal": options.normal, "parts": options.parts}
     return {layer: path for layer, path in layers.items() if path is not None}
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """Reads a whole number that is not below `low`."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if number < low:
+            raise argparse.ArgumentTypeError(f"expected a whole number, {low} or more, got {text!r}")
+        return number
+
+    return read
+
+
+def megabytes_of(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of megabytes above 0, got {text!r}")
+    return number
 
 
 def frame_range(text: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import shutil
 import tarfile
@@ -28,6 +29,8 @@ def write_shards(
 
     A clip is never divided. `progress(done, of)` is called after each clip. Raises UserError for what cannot be read or written.
     """
+    if not 0 < megabytes < math.inf:
+        raise UserError(f"tar files of {megabytes:g} megabytes: expected a number above 0")
     clips = read_manifest(folder)
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / INDEX).is_file())):
         raise UserError(f"{output}: holds other things than tar shards and is not replaced; choose another folder")
@@ -50,7 +53,7 @@ def _pack(clips: list[Clip], staging: Path, limit: float, progress: Callable[[in
     while len(lines) < len(clips):
         name = f"{count:05d}.tar"
         with tarfile.open(staging / name, "w", format=tarfile.PAX_FORMAT) as tar:
-            while tar.offset < limit and (clip := next(left, None)) is not None:
+            while (tar.offset == 0 or tar.offset < limit) and (clip := next(left, None)) is not None:
                 entry, stored = _add_clip(tar, clip)
                 lines.append(line_of(entry, name, stored) + "\n")
                 if progress is not None:

@@ -96,7 +96,7 @@ class Builder:
             made += self._write(part, home, place, layers, frames[place], kept[place] if kept else None)
             self.tell(1)
         facts = self._finish(part, plan, moved, size, known)
-        _write_recipe(part, {"key": key, "frames": frames, "facts": facts})
+        _write_recipe(part, {"key": key, "frames": frames, "facts": facts, "sizes": _sizes(part, facts)})
         return Built(plan=plan, facts=facts, part=part, made=made)
 
     def _cut(
@@ -122,7 +122,7 @@ class Builder:
                 written |= kept is None or kept.get(name) != shas[name]
             elif kept is not None and (name == "frame" or kept.get(name) == shas[name]):
                 (part / name).mkdir(parents=True, exist_ok=True)
-                os.link(home / file, part / file)
+                _take_over(home / file, part / file)
             else:
                 write_image(part / file, encode_map(name, getattr(layers, name)))
                 written = 1
@@ -141,6 +141,14 @@ class Builder:
             "num_frames": len(plan.indices), "width": size[1], "height": size[0], "layers": paths,
             "made_by": {name: counts.most_common(1)[0][0] for name, counts in makers.items()},
         }  # fmt: skip
+
+
+def _take_over(file: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no hard links."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copy2(file, target)
 
 
 def picture_box(store: Store, footage: Footage) -> Box:
@@ -167,13 +175,18 @@ def read_recipe(home: Path) -> dict[str, Any]:
     """What a clip's folder was made from; nothing where it is not there, or not whole."""
     try:
         recipe = json.loads((home / RECIPE).read_text(encoding="utf-8"))
-        count, layers = recipe["facts"]["num_frames"], recipe["facts"]["layers"]
-        folders = [home / name for name in layers if name != "keypoints"]
-        if all(len(list(folder.iterdir())) == count for folder in folders) and (home / "keypoints.npz").is_file():
+        if recipe["sizes"] == _sizes(home, recipe["facts"]):
             return {name: recipe[name] for name in ("key", "frames", "facts")}
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return {"key": "", "frames": [], "facts": {}}
+
+
+def _sizes(home: Path, facts: dict[str, Any]) -> dict[str, list[int]]:
+    """{layer: bytes of each of its files, in order}, which tells most files that were cut off or written over."""
+    files = {layer: sorted((home / layer).iterdir()) for layer in facts["layers"] if layer != "keypoints"}
+    files["keypoints"] = [home / "keypoints.npz"]
+    return {layer: [file.stat().st_size for file in some] for layer, some in files.items()}
 
 
 def _write_recipe(home: Path, recipe: dict[str, Any]) -> None:

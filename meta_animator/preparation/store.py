@@ -20,6 +20,7 @@ import numpy as np
 
 from meta_animator.annotators.base import Detection
 from meta_animator.data.clips import decode_map
+from meta_animator.data.formats.maps import decode_mask
 from meta_animator.data.keypoints import NUM_KEYPOINTS
 from meta_animator.data.writer import encode_map
 from meta_animator.errors import UserError
@@ -169,7 +170,7 @@ class Store:
             have, want = f"{stored.shape[1]}x{stored.shape[0]}", f"{self.size[1]}x{self.size[0]}"
             raise UserError(f"{path}: is {have}, the source {want}; give one of its size, or delete it to have it made anew")
         if layer == "mask" and stored.ndim == 3:  # as many programs save black and white
-            stored = stored.max(-1)
+            return decode_mask(stored, True, str(path))
         return decode_map(layer, stored, str(path))
 
     def path(self, layer: str, index: int) -> Path:

@@ -193,6 +193,13 @@ def test_a_request_that_fails_is_made_again(in_memory, monkeypatch):
         clip.load(1, ("frame",))
 
 
+def test_each_tar_has_a_clip_and_sizes_are_numbers(folder):
+    assert write_shards(folder, folder.parent / "shards", 1e-9) == (3, 3)
+    for size in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="megabytes: expected a number above 0"):
+            write_shards(folder, folder.parent / "shards", size)
+
+
 def test_what_is_not_there_is_one_line(folder, in_memory):
     with pytest.raises(UserError, match=r"memory://nowhere/shards.jsonl: no such file; expected tar shards"):
         read_manifest("memory://nowhere")

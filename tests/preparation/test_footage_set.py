@@ -119,6 +119,17 @@ def test_a_replaced_file_is_the_users_and_only_what_depends_on_it_is_redone(tmp_
     assert sum(other.annotated) == 1 and read_manifest(tmp_path / "out")[0].load(4).mask.sum() > 2000
 
 
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_mask_may_be_saved_in_colour(tmp_path, alpha):
+    """As paint programs do; an alpha channel that hides nothing says nothing."""
+    prepare(film(tmp_path / "walk.mp4", 4), tmp_path / "out", cut=Cut(crop=False))
+    mine = np.zeros((96, 128, 4 if alpha else 3), np.uint8)
+    mine[20:40, 30:50] = mine[..., 3:] = 255
+    Image.fromarray(mine).save(tmp_path / "out" / "annotated" / "walk" / "mask" / "000002.png")
+    summary, _ = prepare(tmp_path / "walk.mp4", tmp_path / "out", cut=Cut(crop=False))
+    assert summary.clips[0].load(2).mask.sum() == 400
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("{}", "cannot be read; expected"), ('{"keypoints": [[1, 2, 3]]}', r"shape \(1, 3\); expected \(133, 3\)"),
 ])  # fmt: skip
@@ -246,6 +257,29 @@ def test_settings_redo_what_depends_on_them(tmp_path):
     assert [path.name for path in (tmp_path / "out" / "clips").iterdir()] == ["walk"]
     assert (tmp_path / "out" / "clips" / "walk" / "frame" / "000000.jpg").is_file()
     assert abs(read_image(tmp_path / "out" / "clips" / "walk" / "frame" / "000002.jpg").astype(int) - picture(24, 60)).mean() < 8
+
+
+def test_a_damaged_clip_is_made_again(tmp_path):
+    path = film(tmp_path / "walk.mp4", 6)
+    prepare(path, tmp_path / "out")
+    before = files_of(tmp_path / "out" / "clips")
+    for name in ("frame/000005.png", "mask/000001.png", "keypoints.npz"):
+        (tmp_path / "out" / "clips" / "walk" / name).write_bytes(b"junk")
+        prepare(path, tmp_path / "out")
+        assert files_of(tmp_path / "out" / "clips") == before
+
+
+def test_frames_are_copied_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    prepare(film(tmp_path / "walk.mp4", 5), tmp_path / "out", cut=Cut(crop=False))
+    mine = tmp_path / "out" / "annotated" / "walk" / "mask" / "000002.png"
+    write_image(mine, read_map(mine)[:, ::-1])
+
+    def link(file, target):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", link)
+    summary, _ = prepare(tmp_path / "walk.mp4", tmp_path / "out", cut=Cut(crop=False))
+    assert summary.made == 1 and is_red(summary.clips[0].load(4).frame).sum() > 2000
 
 
 def test_processes_give_what_one_gives(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -172,6 +173,18 @@ def test_inputs_that_are_neither(tmp_path, film):
     ):
         with pytest.raises(UserError, match=message):
             prepare(config(film, inputs=inputs))
+
+
+@pytest.mark.parametrize(("option", "value"), [
+    ("--shards", "nan"), ("--shards", "inf"), ("--shards", "0"), ("--longest", "-5"), ("--least", "0"), ("--workers", "-1"),
+    ("--workers", "two"),
+])  # fmt: skip
+def test_numbers_out_of_range_are_refused(monkeypatch, capsys, option, value):
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "prepare_data.py"))
+    monkeypatch.setattr(sys, "argv", ["prepare_data.py", "--input", "a.mp4", "--output", "out", option, value])
+    with pytest.raises(SystemExit) as stopped:
+        script["parse"]()
+    assert stopped.value.code == 2 and f"argument {option}: expected a" in capsys.readouterr().err
 
 
 def test_the_script(film):

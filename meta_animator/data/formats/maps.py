@@ -59,7 +59,7 @@ class Maps:
             raise UserError(f"{where}: is {have[1]}x{have[0]}, its picture {size[1]}x{size[0]}; expected the same shape")
         if self.layer == "mask":
             lossless = not self.is_film and path.suffix.lower() == ".png"
-            return _scaled(_mask(stored, lossless, where).astype(np.uint8), size, smooth=False) > 0
+            return _scaled(decode_mask(stored, lossless, where).astype(np.uint8), size, smooth=False) > 0
         if self.layer == "depth":
             depth = _scaled(_depth(stored, where), size, smooth=True)
             return depth if self.bright == "near" else 1 - depth
@@ -158,7 +158,9 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
-def _mask(stored: np.ndarray, lossless: bool, where: str) -> np.ndarray:
+def decode_mask(stored: np.ndarray, lossless: bool, where: str) -> np.ndarray:
+    """bool (height, width) of a picture of a mask; transparency counts only where there is some. lossless: whether small numbers
+    may be labels. Raises UserError for a picture in many greys."""
     if stored.dtype == np.bool_:
         return stored
     if stored.ndim == 3 and stored.shape[2] in (2, 4) and stored[..., -1].min() < np.iinfo(stored.dtype).max:

@@ -20,10 +20,10 @@ from meta_animator.cli import run
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    films = "films and photos, and folders of them; a folder's sub-folders are people, by their names"
+    films = "films and photos, and folders of them; without --identity a folder's sub-folders are people, by their names"
     parser.add_argument("--input", type=Path, nargs="+", help=films)
     parser.add_argument("--output", type=Path, help="the data-set folder to make")
-    parser.add_argument("--identity", default="", help="the person's name; by default the name of the input")
+    parser.add_argument("--identity", default="", help="the person's name; by default that of the sub-folder, or of the input")
     parser.add_argument("--prompt", default="", help="a description of the scene, for {description} in prompts")
     sets = "who annotates: light (default), full, either with changes by name such as light,mask=sam2, or none: frames alone"
     parser.add_argument("--annotators", help=sets)

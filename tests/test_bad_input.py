@@ -916,6 +916,12 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@case("file.txt: is a file; --into takes a folder")
+def weights_into_a_file(room):
+    (room.folder / "file.txt").write_text("mine")
+    return ["get_weights", "light", "--dry-run", "--into", str(room.folder / "file.txt" / "below")]
+
+
 def test_the_table_is_long():
     assert len(CASES) >= 60
 

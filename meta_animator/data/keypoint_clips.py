@@ -6,6 +6,7 @@ from meta_animator.data.clips import Clip, read_keypoints, read_numbers
 from meta_animator.data.formats.following import main_person
 from meta_animator.data.formats.keypoint_json import read_poses
 from meta_animator.errors import UserError
+from meta_animator.media.timeline import check_fps
 
 
 def keypoint_clip(path: Path) -> Clip:
@@ -21,10 +22,11 @@ def keypoint_clip(path: Path) -> Clip:
 
 def json_clip(path: Path, fps: float) -> Clip:
     """The clip of the main person in keypoint JSON of others, at `fps` frames per second; says where it has to guess the size of
-    the pictures. Raises UserError for what is none, and for `fps` 0."""
+    the pictures. Raises UserError for what is none, and for `fps` that are no rate."""
     poses = read_poses(path)
     if not fps:
         raise UserError(f"driving {path}: keypoint JSON does not say its frames per second; set sample.driving_fps=25 or so")
+    check_fps(fps, "sample.driving_fps")
     size = next((size for size in poses.sizes if size is not None), None)
     if size is None:
         points = main_person(poses.people)

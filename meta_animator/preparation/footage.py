@@ -106,8 +106,8 @@ class Footage:
 def find_sources(inputs: Sequence[Path], identity: str = "") -> list[Source]:
     """The films and photos among files and folders, in the order of their names (2 before 10).
 
-    A folder's sub-folders are people, each with the films and photos below it, and named like them. Everything else shows
-    `identity`, by default named like the only input. Raises UserError where there is nothing to read.
+    Everything shows `identity`. Without one, a folder's sub-folders are people, named like them, each with the films and photos
+    below it; everything else shows who is named like the input. Raises UserError where there is nothing to read.
     """
     if not inputs:
         raise UserError("no input; give a video, photos, or a folder of them")
@@ -115,12 +115,12 @@ def find_sources(inputs: Sequence[Path], identity: str = "") -> list[Source]:
     for path in inputs:
         if not path.exists():
             raise UserError(f"{path}: no such file; check the path")
-        own = identity.strip() or default_name(inputs)
+        own = identity.strip() or default_identity(inputs)
         if path.is_dir():
             found += [(file, slug(file.stem), own) for file in _usable(path, path.iterdir())]
             for folder in sorted((p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")), key=_order):
                 files = _usable(folder, folder.rglob("*"))
-                found += [(file, slug(f"{folder.name}-{file.stem}"), folder.name) for file in files]
+                found += [(file, slug(f"{folder.name}-{file.stem}"), identity.strip() or folder.name) for file in files]
         else:
             _check_heic([path])
             found.append((path, slug(path.stem), own))
@@ -131,11 +131,11 @@ def find_sources(inputs: Sequence[Path], identity: str = "") -> list[Source]:
     return [_source(path, name, who, unique) for path, name, who in unique]
 
 
-def default_name(inputs: Sequence[Path]) -> str:
-    """A name fit for clips and people, from that of the file or folder."""
+def default_identity(inputs: Sequence[Path]) -> str:
+    """A person's name, from that of the file or folder, as it is spelled."""
     first = inputs[0].resolve()
     name = first.name if first.is_dir() else first.stem if len(inputs) == 1 else first.parent.name
-    return slug(name) or "person"
+    return name.strip() or "person"
 
 
 def slug(text: str) -> str:

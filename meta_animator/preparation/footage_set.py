@@ -38,7 +38,7 @@ class FootageConfig:
     """What to make from what.
 
     inputs    films, photos, and folders of them; a folder's sub-folders are people
-    identity  of whom is in no sub-folder; by default the input's name
+    identity  of everybody; by default the sub-folder's or the input's name
     fps       frames per second to keep of films; None keeps all
     heldout   (first, end) frame numbers of the only film, or of the photos, kept out of training
     limits    what a frame needs to be kept

@@ -15,6 +15,7 @@ from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
+from meta_animator.preparation.footage import default_identity
 from meta_animator.preparation.sources import Film, Photos, Source, find_photos
 
 SHEET_FRAMES = 8
@@ -67,8 +68,8 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
     check_size(config.size)
     photos = find_photos(config.inputs)
     source = Photos(photos, config.keypoints, config.given) if photos else Film(config.inputs[0], config.keypoints, config.given)
-    name = _name(config.inputs)
-    identity = config.identity.strip() or name
+    identity = config.identity.strip() or default_identity(config.inputs)
+    name = _plain(default_identity(config.inputs))
     kept = source.select(config.fps)
     runs = _split(kept, source.num_frames, config.heldout)
     shown = {kept[round(i)] for i in np.linspace(0, len(kept) - 1, min(SHEET_FRAMES, len(kept)))}
@@ -152,8 +153,6 @@ def cropped(source: Source, indices: list[int], size: tuple[int, int] | None) ->
         yield layers
 
 
-def _name(inputs: Sequence[Path]) -> str:
-    """A name fit for clips, from that of the file or folder."""
-    first = inputs[0].resolve()
-    name = first.name if first.is_dir() else first.stem if len(inputs) == 1 else first.parent.name
+def _plain(name: str) -> str:
+    """Fit for ids of clips."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip("._-") or "person"

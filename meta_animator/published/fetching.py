@@ -28,8 +28,10 @@ def say(wanted: Sequence[Published], folder: Path, besides: int = 0) -> list[Pub
 
     besides   bytes that will be written there besides
 
-    Raises UserError where the disk is too small, or a file there is not the published one.
+    Raises UserError where `folder` is a file, the disk is too small, or a file there is not the published one.
     """
+    if (there := next(place for place in (folder, *folder.absolute().parents) if place.exists())).is_file():
+        raise UserError(f"{there}: is a file; --into takes a folder, which may be a new one")
     lacking = [entry for entry in wanted if not _is_there(entry, folder)]
     for entry in wanted:
         state = "" if entry in lacking else "  (there)"

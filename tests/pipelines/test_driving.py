@@ -117,6 +117,9 @@ def test_keypoint_json_drives_like_the_npz(tmp_path, somebody, capsys):
     assert said.count("several people in 6 of 6 frames") == 1 and "does not say how large its pictures are" in said
     with pytest.raises(UserError, match=r"set sample\.driving_fps"):
         open_driving(str(tmp_path / "pose.json"), "", ["dwpose"], SIZE)
+    for rate in (-3, float("nan"), 1e9):
+        with pytest.raises(UserError, match=r"sample\.driving_fps is '.*'; expected one number of frames per second"):
+            open_driving(str(tmp_path / "pose.json"), "", ["dwpose"], SIZE, own_fps=rate)
 
 
 def test_swapped_colours_are_recognised_said_and_put_right(tmp_path, somebody):

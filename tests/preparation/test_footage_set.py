@@ -15,6 +15,7 @@ from meta_animator.errors import UserError
 from meta_animator.media.images import read_image, read_map, write_image
 from meta_animator.preparation import footage_set
 from meta_animator.preparation.crop import Cut
+from meta_animator.preparation.footage import find_sources
 from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
 from meta_animator.preparation.photos import ALIKE
 from meta_animator.preparation.quality import SMALL, Limits
@@ -43,7 +44,7 @@ def files_of(folder: Path, *, times: bool = False) -> dict:
 
 
 def test_films_and_photos_of_several_people_become_one_data_set(tmp_path):
-    home = tmp_path / "in"
+    home = tmp_path / "Anna Müller"
     (home / "ben").mkdir(parents=True)
     film(home / "ben" / "walk.mp4", 20, hidden=(5, 6), cuts=(12,))
     write_image(home / "ben" / "walk.jpg", picture(50))
@@ -52,12 +53,13 @@ def test_films_and_photos_of_several_people_become_one_data_set(tmp_path):
     Image.fromarray(np.dstack([picture(40), outline])).save(home / "cut out.png")
     write_image(home / "nobody.png", picture(person=False))
     seen = []
-    summary, _ = prepare(home, tmp_path / "out", progress=lambda *done: seen.append(done), identity="anna")
+    summary, _ = prepare(home, tmp_path / "out", progress=lambda *done: seen.append(done))
     clips = {clip.id: clip for clip in read_manifest(tmp_path / "out")}
     assert {id: (c.identity, c.kind, c.num_frames) for id, c in clips.items()} == {
-        "cut_out": ("anna", "photo", 1), "ben-walk-mp4": ("ben", "clip", 12), "ben-walk-mp4.2": ("ben", "clip", 8),
+        "cut_out": ("Anna Müller", "photo", 1), "ben-walk-mp4": ("ben", "clip", 12), "ben-walk-mp4.2": ("ben", "clip", 8),
         "ben-walk-jpg": ("ben", "photo", 1),
     }  # fmt: skip
+    assert {source.identity for source in find_sources([home], "Änne")} == {"Änne"}
     assert summary.tasks == TASKS and summary.frames == 22 and sum(summary.reasons.values()) == 1
     assert [(record.source, record.reason) for record in summary.records if not record.kept] == [("nobody", NOBODY)]
     walk = clips["ben-walk-mp4"]

@@ -53,8 +53,8 @@ def test_maps_of_a_film_take_the_annotators_place(tmp_path):
     assert np.array_equal(clip.load(5).mask, np.roll(HALF, 10, axis=1) > 0) and np.array_equal(clip.load(4).mask, HALF > 0)
 
 
-def test_keypoints_of_the_user_stand_beside_the_annotators_masks(tmp_path):
-    """Where the user's show nobody, the annotators' are taken; a file of another film is refused."""
+def test_keypoints_of_the_user_stand_beside_the_annotators_masks(tmp_path, capsys):
+    """Where the user's show nobody, the annotators' are taken; a file of another film, or of nobody at all, is refused."""
     walk = film(tmp_path / "walk.mp4", COUNT)
     points = np.stack([standing_person(70, 30) + np.array([22 + index, 12, 0]) for index in range(COUNT)]).astype(np.float32)
     points[5, :, 2] = 0
@@ -66,6 +66,14 @@ def test_keypoints_of_the_user_stand_beside_the_annotators_masks(tmp_path):
     for index in (0, 4, 7):
         assert np.allclose(clip.load_keypoints(index), points[index], atol=0.01)
     assert clip.load_keypoints(5)[0, 2] > 0.5
+    assert "walk.json: nobody is seen in 1 of 8 frames of walk.mp4; there the annotators say" in capsys.readouterr().out
+    np.savez(tmp_path / "nobody.npz", keypoints=points * [1, 1, 0])
+    with pytest.raises(UserError, match=r"nobody\.npz: no person in any of the 8 frames of walk\.mp4"):
+        prepare(tmp_path / "new", walk, given=Given(paths={"keypoints": tmp_path / "nobody.npz"}))
+    np.savez(tmp_path / "nobody.npz", keypoints=points[:1] * [1, 1, 0])
+    photo = write_image(tmp_path / "photo.png", picture())
+    with pytest.raises(UserError, match=r"nobody\.npz: no person in any of the 1 photos"):
+        prepare(tmp_path / "new", photo, given=Given(paths={"keypoints": tmp_path / "nobody.npz"}))
     with pytest.raises(UserError, match=r"walk\.json: keypoints for 8 frames, but .*short\.mp4 has 6"):
         prepare(tmp_path / "new", film(tmp_path / "short.mp4", 6), given=Given(paths={"keypoints": tmp_path / "walk.json"}))
 

@@ -135,6 +135,7 @@ def test_photos_without_a_person_are_named_and_skipped(tmp_path):
         ("photos_of_anna-000", "photo", 96, 64), ("photos_of_anna-002", "photo", 64, 96),
     ]  # fmt: skip
     assert np.array_equal(clips[1].load(0).mask, layers.mask)
+    assert {clip.identity for clip in clips} == {"photos of anna"}
 
 
 def test_files_beside_the_photos_are_said(tmp_path, monkeypatch, capsys):

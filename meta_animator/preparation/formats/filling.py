@@ -103,11 +103,21 @@ class PointMasks:
 
 
 def points_of(path: Path, source: Source) -> dict[str, Points | PointMasks]:
-    """{layer: what a file of keypoints has of a film}; UserError where it belongs to another."""
+    """{layer: what a file of keypoints has of a film}; UserError where it belongs to another, or shows nobody."""
     footage = Footage(source)
     entries = read_film(path, len(footage.timeline.times), source.path, footage.size)
     check_points(path, np.stack([entry.keypoints for entry in entries]), footage.size, source.path.name)
+    _check_seen(path, entries, f"frames of {source.path.name}")
     return _layers_of(entries, checked=True)
+
+
+def _check_seen(path: Path, entries: Sequence[Entry], what: str) -> None:
+    """Says in how many of them nobody is seen. Raises UserError where that is so in all."""
+    unseen = sum(not sees_person(entry.keypoints) for entry in entries)
+    if unseen == len(entries):
+        raise UserError(f"{path}: no person in any of the {len(entries)} {what} (all scores below 0.3)")
+    if unseen:
+        print(f"note: {path}: nobody is seen in {unseen} of {len(entries)} {what}; there the annotators say where the person is")
 
 
 def _layers_of(entries: Sequence[Entry], checked: bool) -> dict[str, Points | PointMasks]:
@@ -132,7 +142,9 @@ def given_of(given: Given, sources: Sequence[Source]) -> dict[str, tuple[dict[st
     if photos:
         maps = _maps_of_photos(given, photos)
         if "keypoints" in given.paths:
-            maps = _layers_of(read_photos(given.paths["keypoints"], [source.path for source in photos]), checked=False) | maps
+            entries = read_photos(given.paths["keypoints"], [source.path for source in photos])
+            _check_seen(given.paths["keypoints"], entries, "photos")
+            maps = _layers_of(entries, checked=False) | maps
         found |= {source.name: (maps, place) for place, source in enumerate(photos)}
     for source in sources:
         if source.masks is not None and "mask" not in given.paths:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from meta_animator.config import load_config
-from meta_animator.data.clips import Clip
+from meta_animator.data.clips import Clip, read_keypoints
 from meta_animator.data.drawn_pose import find_fault
 from meta_animator.data.keypoints import BODY, VISIBLE, five_points
 from meta_animator.data.manifest import is_data_set, read_manifest
@@ -82,6 +82,7 @@ def animate(job: Job) -> Path:
     clock.expect("photos", _count(job.photos))
     clock.expect("motion", _count(job.motion) if kind == "film" else 0)
     clock.expect("learning", tune.train.max_steps * tune.train.batch_size * tune.train.gradient_accumulation_steps)
+    clock.expect("sampling", _frames(job.motion, kind) * sample.sample.num_inference_steps)
 
     clock.start("photos", f"who is it: {job.photos}")
     photos = prepare_photos(job)
@@ -216,7 +217,7 @@ def best_reference(clips: Sequence[Clip], driven: np.ndarray) -> str:
 def _seen(driving: Path, clip: str) -> np.ndarray:
     """(17,) how often each body point is seen; ones for a drawn film."""
     if driving.suffix == ".npz":
-        points = np.load(driving)["keypoints"]
+        points = read_keypoints(driving)
     elif is_data_set(driving):
         found = next(one for one in read_manifest(driving) if one.id == clip)
         if "keypoints" not in found.layers:
@@ -252,6 +253,15 @@ def _count(path: Path) -> int:
         return 0
     film.close()
     return film.num_frames
+
+
+def _frames(motion: Path, kind: str) -> int:
+    """How many frames drive, about."""
+    if kind == "keypoints":
+        return len(read_keypoints(motion))
+    if kind == "data set":
+        return max(clip.num_frames for clip in read_manifest(motion))
+    return _count(motion)
 
 
 def _plain(text: str) -> str:

@@ -2,12 +2,15 @@
 
 <root>/<person>/photos            the photos as a data set
 <root>/<person>/tuned-<digest>    the fine-tuned run; the digest is of the photos and of the settings
+<root>/<person>/photos.txt        where the photos came from
 <root>/<person>/videos/<motion>   what stage 3 writes, per motion
 <root>/motions/<motion>-<digest>  a motion's film as a data set, for everybody
 """
 
 import dataclasses
+import functools
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -17,14 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from meta_animator.config import load_config
+from meta_animator.config import load_config, to_yaml
 from meta_animator.data.clips import Clip, read_keypoints
 from meta_animator.data.drawn_pose import find_fault
+from meta_animator.data.formats.keypoint_json import holds_json
 from meta_animator.data.keypoints import BODY, VISIBLE, five_points
 from meta_animator.data.manifest import is_data_set, read_manifest
 from meta_animator.errors import UserError
 from meta_animator.media.images import PHOTO_SUFFIXES
 from meta_animator.media.video import VideoSource
+from meta_animator.pipelines.driving import open_driving
 from meta_animator.settings import RunConfig
 from meta_animator.stages.animate_sheet import animation_sheet
 from meta_animator.stages.clock import Clock
@@ -36,6 +41,8 @@ FACE_WORTH = 0.5  # of a usable face beside the body, where a reference photo is
 ALL_FRAMES = (  # a motion is not to be cut where a frame is blurred or a head leaves the picture
     "--limits", "min_height=0", "min_share=0", "min_seen=0", "need_head=false", "min_sharpness=0", "blur_ratio=0",
 )  # fmt: skip
+OWNER = "photos.txt"  # in a person's folder: the path of the photos
+OWN_KEYS = ("output_dir", "data.train", "sample.reference", "sample.driving", "sample.driving_clip")
 LOOKS = 6  # frames of a film that are looked at, to tell whether it shows drawn poses
 
 
@@ -57,12 +64,27 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The person's name, fit for a folder."""
-        return _plain(self.person or self.photos.resolve().stem)
+        """The person's name."""
+        return self.person or self.photos.resolve().stem
+
+    @functools.cached_property
+    def home(self) -> Path:
+        """The person's folder. Photos elsewhere of the same name are somebody else's, and get a folder of their own."""
+        home = (self.root / _plain(self.name)).resolve()
+        if not self.person and _owner(home) not in ("", str(self.photos.resolve())):
+            home = home.with_name(f"{home.name}-{_digest([], str(self.photos.resolve()))[:6]}")
+        return home
 
     @property
-    def home(self) -> Path:
-        return (self.root / self.name).resolve()
+    def motion_name(self) -> str:
+        """The motion's, with some letters of what tells it from others of its name."""
+        paths = [self.motion] if self.motion.is_file() else []
+        return f"{_plain(self.motion.resolve().stem)}-{_digest(paths, '' if paths else str(self.motion.resolve()))[:6]}"
+
+    @property
+    def target(self) -> Path:
+        """Where the video goes."""
+        return (self.output or self.home / f"{self.motion_name}.mp4").resolve()
 
     def config(self, step: str) -> Path:
         """The YAML of stage 2 or 3. Raises UserError where the folder has none."""
@@ -78,6 +100,7 @@ def animate(job: Job) -> Path:
     tune = load_config(job.config("step2"), job.overrides, job.started_in)
     sample = load_config(job.config("step3"), job.overrides, job.started_in)
     kind = kind_of(job.motion)
+    check_job(job, sample, kind)
     clock = Clock(job.root / "times.json", str(job.configs))
     clock.expect("photos", _count(job.photos))
     clock.expect("motion", _count(job.motion) if kind == "film" else 0)
@@ -86,6 +109,8 @@ def animate(job: Job) -> Path:
 
     clock.start("photos", f"who is it: {job.photos}")
     photos = prepare_photos(job)
+    job.home.mkdir(parents=True, exist_ok=True)
+    (job.home / OWNER).write_text(f"{job.photos.resolve()}\n", encoding="utf-8")
     clock.start("motion", f"how do they move: {job.motion}")
     driving, clip = prepare_motion(job, kind)
     clock.start("learning", f"learning {job.name} (stage 2)")
@@ -99,14 +124,45 @@ def animate(job: Job) -> Path:
     return video
 
 
+def check_job(job: Job, sample: RunConfig, kind: str) -> None:
+    """Raises UserError for what would else be told after the person is learned, or would cost the user a file."""
+    if not job.photos.exists():
+        raise UserError(f"{job.photos}: no such file or folder; give a folder of photos of one person, or a film")
+    for text in job.overrides:
+        if (key := text.partition("=")[0].strip()) in OWN_KEYS:
+            raise UserError(f"argument '{text}': animate.sh sets {key} itself; leave it out, or run the stages one by one")
+    if job.target.suffix.lower() != ".mp4":
+        raise UserError(f"{job.target}: videos are written as MP4; give a name that ends in .mp4")
+    if job.target.exists() and (job.target == job.motion.resolve() or not is_generated(job.target)):
+        raise UserError(f"{job.target}: exists and was not made by this program; give another name for the video")
+    if not job.target.exists() and job.target.with_suffix(".png").exists():
+        raise UserError(f"{job.target.with_suffix('.png')}: exists, and would be replaced; give another name for the video")
+    if job.same_person and kind not in ("film", "data set"):
+        raise UserError(f"--same-person: {job.motion} has no frames to compare with; leave it out")
+    if kind in ("keypoints", "data set"):
+        size = sample.data.height, sample.data.width
+        open_driving(str(job.motion), "", list(sample.sample.tasks), size, own_fps=sample.sample.driving_fps)
+
+
+def is_generated(video: Path) -> bool:
+    """Whether a film's file says that this program made it."""
+    import av
+
+    try:
+        with av.open(str(video)) as container:
+            return container.metadata.get("comment", "").startswith("Generated by Meta-Animator")
+    except av.FFmpegError:
+        return False
+
+
 def kind_of(motion: Path) -> str:
     """What gives the motion: "data set", "keypoints", "drawn" (a film of drawn poses) or "film". UserError for none of these."""
     if is_data_set(motion):
         return "data set"
-    if motion.suffix == ".npz" and motion.is_file():
+    if motion.exists() and (motion.suffix == ".npz" or holds_json(motion)):
         return "keypoints"
     if not motion.is_file():
-        raise UserError(f"{motion}: expected a film, a keypoint .npz or a data set that shows the motion")
+        raise UserError(f"{motion}: expected a film, keypoints (.npz, JSON) or a data set that shows the motion")
     film = VideoSource(motion)
     some = film.read(sorted({round(k) for k in np.linspace(0, film.num_frames - 1, min(LOOKS, film.num_frames))}))
     film.close()
@@ -117,8 +173,6 @@ def prepare_photos(job: Job) -> Path:
     """The person's data set; what is given if that is one."""
     if is_data_set(job.photos):
         return job.photos.resolve()
-    if not job.photos.exists():
-        raise UserError(f"{job.photos}: no such file or folder; give a folder of photos of one person, or a film")
     target, more = job.home / "photos", ["--keep-alike"]
     if job.photos.is_file() and job.photos.suffix.lower() not in PHOTO_SUFFIXES:
         film = VideoSource(job.photos)
@@ -138,7 +192,7 @@ def prepare_motion(job: Job, kind: str) -> tuple[Path, str]:
         return job.motion.resolve(), ""
     folder = job.motion.resolve()
     if kind == "film":
-        folder = (job.root / "motions" / f"{_plain(job.motion.stem)}-{_digest([job.motion])[:6]}").resolve()
+        folder = (job.root / "motions" / job.motion_name).resolve()
         _prepare(job, job.motion, folder, ["--identity", _plain(job.motion.stem), *ALL_FRAMES])
     clips = [clip for clip in read_manifest(folder) if "keypoints" in clip.layers or clip.conditions]
     if not clips:
@@ -155,8 +209,7 @@ def learn(job: Job, config: RunConfig, photos: Path, clock: Clock) -> Path:
     if not clips:
         raise UserError(f"{photos}: holds no photo to learn from")
     told = [text for text in job.overrides if not text.startswith("sample.")]
-    settings = f"{job.config('step2').read_text(encoding='utf-8')} {told} {job.configs}"
-    digest = _digest(sorted(path for path in (photos / "clips").rglob("*") if path.is_file()), settings)
+    digest = _digest([], "\n".join([to_yaml(config), *(f"{clip.id} {clip.prompt} {clip.stamp()}" for clip in clips)]))
     run = job.home / f"tuned-{digest[:8]}"
     done = list_checkpoints(run)
     if done and done[-1].name == f"step-{config.train.max_steps:06d}":
@@ -169,24 +222,21 @@ def learn(job: Job, config: RunConfig, photos: Path, clock: Clock) -> Path:
     tasks = [task for task in config.model.tasks if task in able]
     if left := [task for task in config.model.tasks if task not in able]:
         print(f"note: left off: {', '.join(left)}, which nothing in {photos} shows")
-    own = [f"output_dir={run}", f"data.train=[{photos}]", f"data.cache_dir={job.home / 'cache'}"]
-    own.append(f"model.tasks=[{','.join(tasks)}]")
-    _run("launch.py", "scripts/train.py", str(job.config("step2")), *own, *told)
+    own = [f"output_dir={run}", f"data.train={json.dumps([str(photos)])}", f"data.cache_dir={job.home / 'cache'}"]
+    _run("launch.py", "scripts/train.py", str(job.config("step2")), *told, *own, f"model.tasks=[{','.join(tasks)}]")
     return run
 
 
 def perform(job: Job, config: RunConfig, photos: Path, run: Path, driving: Path, clip: str) -> Path:
     """Sample, and put the video and a sheet of photos, motion and result where they are wanted."""
-    name = _plain(job.motion.resolve().stem)
-    folder, target = job.home / "videos" / name, (job.output or job.home / f"{name}.mp4").resolve()
-    if target.suffix.lower() != ".mp4":
-        raise UserError(f"{target}: videos are written as MP4; give a name that ends in .mp4")
+    folder, target = job.home / "videos" / job.motion_name, job.target
     reference = best_reference(read_manifest(photos), _seen(driving, clip))
     own = [
         f"output_dir={folder}", f"model.control_from={run}", f"sample.reference={photos}", f"sample.reference_clip={reference}",
-        f"sample.driving={driving}", f"sample.driving_clip={clip}", f"sample.fit_pose={'no' if job.same_person else 'limbs'}",
+        f"sample.driving={driving}", f"sample.driving_clip={clip}",
     ]  # fmt: skip
-    _run("sample.py", str(job.config("step3")), *own, *job.overrides)
+    fit = f"sample.fit_pose={'no' if job.same_person else 'limbs'}"  # which the user may wish otherwise
+    _run("sample.py", str(job.config("step3")), fit, *job.overrides, *own)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / config.sample.output, target)
     animation_sheet(photos, folder, driving, clip, target.with_suffix(".png"))
@@ -255,17 +305,23 @@ def _count(path: Path) -> int:
     return film.num_frames
 
 
+def _owner(home: Path) -> str:
+    """Which photos a person's folder was made from, or ''."""
+    path = home / OWNER
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
 def _frames(motion: Path, kind: str) -> int:
     """How many frames drive, about."""
     if kind == "keypoints":
-        return len(read_keypoints(motion))
+        return len(read_keypoints(motion)) if motion.suffix == ".npz" else 0
     if kind == "data set":
         return max(clip.num_frames for clip in read_manifest(motion))
     return _count(motion)
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text).strip("._-") or "person"
+    return re.sub(r"[^\w.-]", "_", text).strip("._-") or "person"
 
 
 def _digest(paths: Sequence[Path], text: str = "") -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 from meta_animator.errors import UserError
 from meta_animator.weights import read_json, write_json
 
+MOSTLY_DONE = 0.4  # a step that takes a smaller share of what it took before had done most of its work before
+
 
 class Clock:
     """Seconds of each step. `expect` says how many units a step has; what a unit took earlier is kept in `record`.
@@ -54,8 +56,11 @@ class Clock:
 
     def _finish(self) -> None:
         units = self.units.get(self._step, 0)
-        if units and not self._skipped:
-            self._known[self._step] = (self._now() - self._since) / units
+        if not units or self._skipped:
+            return
+        took = (self._now() - self._since) / units
+        if took > MOSTLY_DONE * self._known.get(self._step, 0.0):
+            self._known[self._step] = took
 
     def _read(self) -> dict:
         try:

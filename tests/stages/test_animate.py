@@ -15,7 +15,7 @@ from meta_animator.data.manifest import find_clip, read_manifest
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.video import VideoSource, write_video
-from meta_animator.stages.animate import best_reference, kind_of
+from meta_animator.stages.animate import Job, best_reference, is_generated, kind_of
 from meta_animator.stages.clock import Clock, words
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def test_what_gives_the_motion_is_recognised(tmp_path, puppet_data):
     np.savez(tmp_path / "points.npz", keypoints=np.stack([one.keypoints for one in frames]))
     places = [puppet_data / "train", tmp_path / "points.npz", drawn, film]
     assert [kind_of(place) for place in places] == ["data set", "keypoints", "drawn", "film"]
-    with pytest.raises(UserError, match="expected a film, a keypoint"):
+    with pytest.raises(UserError, match="expected a film, keypoints"):
         kind_of(tmp_path / "nothing.mp4")
 
 
@@ -83,6 +83,12 @@ def test_the_time_left_is_what_the_last_job_took(tmp_path, capsys):
     assert "who (about 1 min 10 s left)" in job(10)  # 10 x 2 + 100 x 0.5
     assert "learning (about 50 s left)" in job(1, skipped=True)
     assert "who (about 52 s left)" in job(1), "what was skipped tells nothing of what learning takes"
+    quick = Clock(tmp_path / "times.json", "demo", lambda: now[0])
+    quick.expect("learning", 100)
+    quick.start("learning", "went on from step 90")
+    now[0] += 5
+    quick.stop()
+    assert "who (about 52 s left)" in (capsys.readouterr().out, job(1))[1], "nor does the rest of what was done before"
     other = Clock(tmp_path / "times.json", "another", lambda: now[0])
     other.expect("photos", 3)
     assert other.left() == 0 and words(7384) == "2 h 3 min" and words(59.7) == "1 min 0 s"
@@ -111,24 +117,57 @@ def test_a_second_motion_starts_from_what_was_learned(tmp_path, make_config, pre
     assert read_image(tmp_path / "out" / "mine.png").shape[1] > 4 * 224 and "psnr" in said
     assert "learned already" not in said
     again = animate(tmp_path / "wave.npz")
-    assert "learned already" in again and VideoSource(tmp_path / "all" / "person" / "wave.mp4").num_frames == 3
+    assert "learned already" in again and "left)" in again
+    waves = list((tmp_path / "all" / "person").glob("wave-??????.mp4"))
+    assert len(waves) == 1 and VideoSource(waves[0]).num_frames == 3 and is_generated(waves[0])
     assert len(list((tmp_path / "all" / "person").glob("tuned-*"))) == 1
+    animate(tmp_path / "wave.npz", str(tmp_path / "out" / "mine.mp4"))  # an own video may be replaced
+    assert VideoSource(tmp_path / "out" / "mine.mp4").num_frames == 3
+
+
+def test_people_of_one_name_have_folders_of_their_own(tmp_path):
+    def job(photos, person=""):
+        (tmp_path / photos).mkdir(parents=True, exist_ok=True)
+        return Job(
+            photos=tmp_path / photos, motion=tmp_path / "m.npz", output=None, overrides=[], configs=tmp_path,
+            root=tmp_path / "all", person=person,
+        )  # fmt: skip
+
+    first = job("a/photos")
+    first.home.mkdir(parents=True)
+    (first.home / "photos.txt").write_text(str(tmp_path / "a" / "photos"))
+    assert job("a/photos").home == first.home == tmp_path / "all" / "photos"
+    assert job("b/photos").home != first.home and job("b/photos").home == job("b/photos").home
+    assert job("b/photos", "photos").home == first.home, "a name that is given is one person"
+    assert job("Müller").home.name == "Müller" and job("李").home != job("王").home
 
 
 @pytest.mark.parametrize(
     "arguments, said",
     [
         (["photos"], "expected PHOTOS and MOTION, and maybe OUT.mp4, got 1 names"),
-        (["photos", "nothing.mp4"], "nothing.mp4: expected a film, a keypoint .npz or a data set"),
+        (["photos", "nothing.mp4"], "nothing.mp4: expected a film, keypoints (.npz, JSON) or a data set"),
         (["nobody", "{film}"], "nobody: no such file or folder; give a folder of photos"),
         (["nobody", "{film}", "train.max_step=3"], "train.max_step"),
+        (["people", "{film}", "out.avi"], "out.avi: videos are written as MP4"),
+        (["people", "{film}", "{film}"], "film.mp4: exists and was not made by this program"),
+        (["people", "{film}", "{shot}"], "shot.png: exists, and would be replaced"),
+        (["people", "{film}", "output_dir=x"], "argument 'output_dir=x': animate.sh sets output_dir itself"),
+        (["people", "{points}"], "lacks width, height or fps"),
+        (["people", "{whole}", "--same-person"], "has no frames to compare with"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, arguments, said):
     film = write_video(tmp_path / "film.mp4", [np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)] * 3, 12)
-    given = [text.format(film=film) for text in arguments]
+    (tmp_path / "people").mkdir()
+    (tmp_path / "shot.png").write_bytes(b"of the user's")
+    np.savez(tmp_path / "points.npz", keypoints=np.ones((3, 133, 3), np.float32))
+    np.savez(tmp_path / "whole.npz", keypoints=np.ones((3, 133, 3), np.float32), width=64, height=64, fps=12)
+    places = {"shot": tmp_path / "shot.mp4", "points": tmp_path / "points.npz", "whole": tmp_path / "whole.npz"}
+    given = [text.format(film=film, **places) for text in arguments]
     env = os.environ | {"META_ANIMATOR_STARTED_IN": str(tmp_path), "ANIMATE_DIR": str(tmp_path / "all")}
     done = subprocess.run(
         [sys.executable, "scripts/animate.py", *given], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    assert VideoSource(film).num_frames == 3, "nothing is lost"

@@ -231,7 +231,7 @@ def footage(options: argparse.Namespace) -> None:
             else:
                 config, summary = prepare_part(config, annotators, *options.part, bars)
     except NothingKept as error:
-        if error.summary.records:
+        if error.summary.records and not error.restored:
             page = write_page(config, error.summary, _command(), {}, annotators.licence_notes)
             raise UserError(f"{error}; {page} shows them") from None
         raise

@@ -1,6 +1,7 @@
 """A data-set folder that is worked on: valid at any time, with all clips that are complete."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from meta_animator.data.writer import MANIFEST
 from meta_animator.errors import UserError
 from meta_animator.files import whole_file
 from meta_animator.preparation.clipping import Built
+from meta_animator.training.lock import lock_folder
 
 ANNOTATED = "annotated"
 PARTS = "parts"
@@ -18,17 +20,21 @@ SOON = 1.0  # seconds after which new clips come into the manifest at the latest
 
 
 class DataFolder:
-    """The clips and the manifest of a folder; a context manager. A new folder in which nothing came about goes away again."""
+    """The clips and the manifest of a folder; a context manager. A new folder in which nothing came about goes away again, and
+    a data set that is overwritten stands aside until the new one is made: left by an exception, it is in its place again."""
 
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
         """Raises UserError where `folder` holds something that was not made here, unless a data set is to be overwritten."""
         self.folder = folder
         _check_target(folder, overwrite)
+        self._old = _set_aside(folder) if overwrite and folder.exists() and any(folder.iterdir()) else None
         self._new = not folder.exists() or not any(folder.iterdir())
         self._existed = folder.exists()
         try:
             (folder / ANNOTATED).mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if self._old is not None:
+                self._put_back()
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
         for part in (folder / "clips").glob(".*.part"):
             shutil.rmtree(part, ignore_errors=True)
@@ -38,12 +44,26 @@ class DataFolder:
     def __enter__(self) -> "DataFolder":
         return self
 
+    @property
+    def replaces(self) -> bool:
+        """Whether an older data set stands aside."""
+        return self._old is not None
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._old is not None:
+            if kind is not None:
+                self._put_back()
+            shutil.rmtree(self._old, ignore_errors=True)
+            return
         anything = any(self.folder.glob(f"{ANNOTATED}/*/*/*")) or (self.folder / MANIFEST).exists()
         if kind is not None and self._new and not anything:
             shutil.rmtree(self.folder, ignore_errors=True)
             if self._existed:
                 self.folder.mkdir()
+
+    def _put_back(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._old.rename(self.folder)
 
     def add(self, built: Built, prompt: str) -> None:
         """Takes a clip in, in the place of an older one of that name."""
@@ -108,4 +128,15 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         raise UserError(f"{folder}: exists and is not empty; choose another folder or add --overwrite")
     if not {ANNOTATED, MANIFEST, PARTS} & set(held):
         raise UserError(f"{folder}: holds other things than a data set and is not replaced; choose another")
-    shutil.rmtree(folder)
+
+
+def _set_aside(folder: Path) -> Path:
+    """Renames a folder that no other run works on; returns where it is."""
+    folder = folder.resolve()
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        with lock_folder(folder):
+            folder.rename(aside)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be replaced ({error.strerror})") from error
+    return aside

@@ -131,6 +131,17 @@ def find_sources(inputs: Sequence[Path], identity: str = "") -> list[Source]:
     return [_source(path, name, who, unique) for path, name, who in unique]
 
 
+def check_apart(inputs: Sequence[Path], output: Path, inside: bool = False) -> None:
+    """Raises UserError where an input lies in the output, or, unless it may lie `inside`, the output in an input."""
+    out = output.resolve()
+    for path in inputs:
+        own = path.resolve()
+        if own == out or out in own.parents:
+            raise UserError(f"{path}: lies in the output, {output}; name an output apart from the films and photos")
+        if own in out.parents and not inside:
+            raise UserError(f"{output}: lies in the input, {path}, and would be read as footage; name a folder beside it")
+
+
 def default_identity(inputs: Sequence[Path]) -> str:
     """A person's name, from that of the file or folder, as it is spelled."""
     first = inputs[0].resolve()

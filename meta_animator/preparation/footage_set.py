@@ -17,7 +17,7 @@ from meta_animator.preparation.annotating import Annotators, Rules, Span, Worker
 from meta_animator.preparation.clipping import Builder, Plan
 from meta_animator.preparation.crop import Cut
 from meta_animator.preparation.folder import ANNOTATED, DataFolder
-from meta_animator.preparation.footage import Footage, Source, find_sources
+from meta_animator.preparation.footage import Footage, Source, check_apart, find_sources
 from meta_animator.preparation.formats.filling import check_given, put_given, with_given
 from meta_animator.preparation.formats.sources import sources_of
 from meta_animator.preparation.planning import Selection, Wish, choose_frames, plan_all, runs_of, scenes_of
@@ -93,11 +93,11 @@ class FootageSummary:
 
 
 class NothingKept(UserError):
-    """There is no frame for a data set; `summary` says why."""
+    """There is no frame for a data set; `summary` says why. restored: whether an older data set is in its place again."""
 
-    def __init__(self, message: str, summary: FootageSummary) -> None:
+    def __init__(self, message: str, summary: FootageSummary, restored: bool) -> None:
         super().__init__(message)
-        self.summary = summary
+        self.summary, self.restored = summary, restored
 
 
 class Count:
@@ -140,7 +140,7 @@ def prepare_footage(
         plans = list(plan_all(wishes, home, selection, records))
         if not plans and not empty:
             summary = FootageSummary(clips=[], tasks=[], wishes=wishes, records=records, broken=broken, made=0)
-            raise NothingKept(_nothing(config, records, broken), summary)
+            raise NothingKept(_nothing(config, records, broken), summary, folder.replaces)
         with Pool(config.workers, Builder, config.output, home, config.cut, config.suffix) as pool:
             made = _build(pool, plans, folder, config, progress)
     clips = read_manifest(config.output) if plans else []
@@ -151,6 +151,7 @@ def prepare_footage(
 def find_all(config: FootageConfig) -> list[Source]:
     """All sources that a config names. Raises UserError where there is nothing to read, or what is given does not fit."""
     if not config.format:
+        check_apart(config.inputs, config.output)
         sources = find_sources(config.inputs, config.identity)
         check_given(config.given, sources)
         return sources

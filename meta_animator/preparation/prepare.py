@@ -15,7 +15,7 @@ from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
-from meta_animator.preparation.footage import default_identity
+from meta_animator.preparation.footage import check_apart, default_identity
 from meta_animator.preparation.sources import Film, Photos, Source, find_photos
 
 SHEET_FRAMES = 8
@@ -66,6 +66,7 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
     Raises UserError for inputs that cannot be read, or keypoints and masks that do not belong to them.
     """
     check_size(config.size)
+    check_apart(config.inputs, config.output)
     photos = find_photos(config.inputs)
     source = Photos(photos, config.keypoints, config.given) if photos else Film(config.inputs[0], config.keypoints, config.given)
     identity = config.identity.strip() or default_identity(config.inputs)

@@ -17,7 +17,10 @@ from meta_animator.preparation import footage_set
 from meta_animator.preparation.crop import Cut
 from meta_animator.preparation.footage import find_sources
 from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
+from meta_animator.preparation.formats.sources import sequences_of
 from meta_animator.preparation.photos import ALIKE
+from meta_animator.preparation.prepare import PrepareConfig
+from meta_animator.preparation.prepare import prepare as prepare_plainly
 from meta_animator.preparation.quality import SMALL, Limits
 from meta_animator.preparation.store import RUN
 from meta_animator.preparation.tracking import NOBODY
@@ -330,6 +333,47 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         with pytest.raises(UserError, match=message):
             prepare(film(tmp_path / "walk.mp4", 4), tmp_path / "out", overwrite=overwrite)
     assert (tmp_path / "out" / "thesis.txt").read_text() == "years"
+
+
+def test_what_is_overwritten_is_there_until_the_new_is(tmp_path):
+    prepare(film(tmp_path / "walk.mp4", 5), tmp_path / "out")
+    before = files_of(tmp_path / "out")
+    write_image(tmp_path / "nobody.png", picture(person=False))
+    with pytest.raises(UserError, match="none of 1 frames") as caught:
+        prepare(tmp_path / "nobody.png", tmp_path / "out", overwrite=True)
+    assert caught.value.restored and files_of(tmp_path / "out") == before
+
+    def stop(*_):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        prepare(tmp_path / "walk.mp4", tmp_path / "out", progress=stop, overwrite=True)
+    assert files_of(tmp_path / "out") == before
+    summary, _ = prepare(film(tmp_path / "other.mp4", 6), tmp_path / "out", overwrite=True)
+    assert [clip.id for clip in summary.clips] == ["other"] and not (tmp_path / "out" / "annotated" / "walk").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["nobody.png", "other.mp4", "out", "walk.mp4"]
+
+
+def test_input_and_output_are_apart(tmp_path):
+    (tmp_path / "in").mkdir()
+    prepare(film(tmp_path / "in" / "walk.mp4", 5), tmp_path / "out")
+    before = files_of(tmp_path)
+    photo = tmp_path / "out" / "clips" / "walk" / "frame"
+    plain = {"keypoints": None, "overwrite": True}
+    for inputs, output, message in (
+        (tmp_path / "out", tmp_path / "out", "lies in the output"),
+        (photo, tmp_path / "out", "lies in the output"),
+        (photo / "000000.png", tmp_path / "in" / ".." / "out", "lies in the output"),
+        (tmp_path / "in", tmp_path / "in" / "set", "lies in the input"),
+    ):
+        for make in (
+            lambda: prepare(inputs, output, overwrite=True),  # noqa: B023
+            lambda: prepare_plainly(PrepareConfig(inputs=[inputs], output=output, **plain)),  # noqa: B023
+            *([lambda: sequences_of("tiktok", inputs, output)] if output.name == "out" else ()),  # noqa: B023
+        ):
+            with pytest.raises(UserError, match=message):
+                make()
+    assert files_of(tmp_path) == before
 
 
 def test_frames_are_rejected_for_what_is_measured_of_them(tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from meta_animator.preparation.footage import Source, slug
+from meta_animator.preparation.footage import Source, check_apart, slug
 from meta_animator.preparation.formats.trees import Sequence, find_sequences
 from meta_animator.preparation.formats.tsv import find_tsv, unpack
 
@@ -24,8 +24,9 @@ def sources_of(format: str, root: Path, output: Path) -> list[Source]:
 def sequences_of(format: str, root: Path, output: Path) -> list[Sequence]:
     """The sequences of a data set of a format of `trees`; DisCo's TSV files are unpacked first, beside `output`.
 
-    Raises UserError where `root` is not of that format.
+    Raises UserError where `root` is not of that format, or lies in `output`.
     """
+    check_apart([root], output, inside=True)
     files = find_tsv(root) if format == "disco" and root.is_dir() else []
     if not files:
         return find_sequences(format, root)

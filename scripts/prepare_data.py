@@ -58,13 +58,32 @@ def parse() -> argparse.Namespace:
         parser.error("the following arguments are required: --input")
     if options.format and (len(options.input or ()) != 1 or options.keypoints is not None or given(options)):
         parser.error("argument --format: takes one --input, the data set's folder, and no keypoints or maps of your own")
+    if options.check is None and not options.join and options.input is not None and nobody_annotates(options):
+        refuse_without_annotators(parser, options)
     return options
+
+
+def nobody_annotates(options: argparse.Namespace) -> bool:
+    return options.annotators == "none" or (options.keypoints is not None and options.annotators is None)
+
+
+def refuse_without_annotators(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Raises UserError for options that say how footage is annotated, selected and stored, where none is."""
+    from meta_animator.errors import UserError
+
+    unused = ["limits", "least", "longest", "frames", "part", "keep_alike", "workers", "weights", "device"]
+    unused += ["no_crop"] if options.size else []
+    unused += ["identity", "heldout_frames"] if options.format else []
+    if said := ["--" + name.replace("_", "-") for name in unused if getattr(options, name) != parser.get_default(name)]:
+        why = "with --annotators none" if options.annotators else "with --keypoints alone"
+        advice = f"leave {'it' if len(said) == 1 else 'them'} out, or say who annotates, such as --annotators light"
+        raise UserError(f"{', '.join(said)}: without effect {why}; {advice}")
 
 
 def add_what_others_made(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "what others made", "maps are folders with a picture for each frame (in the order of their names), or NAME.png for each "
-        "photo; of several films each has a folder of its name there",
+        "photo; of several films each has a folder of its name there; where names repeat, PERSON/ comes before them",
     )  # fmt: skip
     annotated = (
         "your own keypoints; nothing is annotated beside them, unless --annotators says who does: .npz with keypoints "
@@ -144,7 +163,7 @@ def main() -> None:
         pass
     elif options.format and options.annotators == "none":
         published(options)
-    elif options.annotators == "none" or (options.keypoints is not None and options.annotators is None):
+    elif nobody_annotates(options):
         annotated_by_the_user(options)
     else:
         footage(options)

@@ -891,6 +891,21 @@ def a_size_of_nothing(room):
     return preparing(room, "--size", "0", "12")
 
 
+@case("--limits, --least, --part: without effect with --annotators none; leave them out, or say who annotates")
+def selection_where_nobody_annotates(room):
+    return preparing(room, "--annotators", "none", "--limits", "min_height=60", "--least", "9", "--part", "1/2")
+
+
+@case("--frames: without effect with --keypoints alone; leave it out, or say who annotates, such as --annotators light")
+def kind_of_frames_beside_keypoints_alone(room):
+    return preparing(room, "--keypoints", str(room.keypoints(6)), "--frames", "jpg")
+
+
+@case("--identity: without effect with --annotators none")
+def identity_of_a_published_data_set(room):
+    return preparing(room, "--annotators", "none", "--format", "tiktok", "--identity", "anna")
+
+
 @case("2 inputs, 1 of them photos; give one video, or photos only")
 def video_and_photo_together(room):
     photo = write_image(room.folder / "photo.png", np.zeros((32, 32, 3), np.uint8))

@@ -17,6 +17,7 @@ from meta_animator.media.images import write_image
 from meta_animator.preparation.crop import Cut
 from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
 from meta_animator.preparation.formats.sources import sources_of
+from meta_animator.preparation.parts import prepare_part
 from meta_animator.preparation.quality import Limits
 from tests.data.people import standing_person
 from tests.preparation.fakes import HEIGHT, WIDTH, FakeAnnotators, film, picture
@@ -151,6 +152,10 @@ def test_same_names_of_two_people_find_their_own_by_folder_or_are_refused(tmp_pa
         write_image(maps / "walk" / f"{index}.png", HALF)
     with pytest.raises(UserError, match=r"walk: would be both .*walk\.mp4's and .*walk\.mp4's; put each"):
         prepare(tmp_path / "out", both, given=Given(paths={"mask": maps}))
+    config = FootageConfig(inputs=[both], output=tmp_path / "shares", given=Given(paths={"mask": maps}), limits=EASY)
+    with pytest.raises(UserError, match="walk: would be both"):  # though they are prepared apart from each other
+        for part in range(1, 9):
+            prepare_part(config, FakeAnnotators(), part, 8)
     shutil.copytree(maps / "walk", maps / "anna" / "walk")
     prepare(tmp_path / "out", both, given=Given(paths={"mask": maps}))
     prepare(tmp_path / "points", *photos, given=Given(paths={"mask": maps, "keypoints": maps}))

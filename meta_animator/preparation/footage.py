@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -128,7 +129,8 @@ def find_sources(inputs: Sequence[Path], identity: str = "") -> list[Source]:
         kinds = ", ".join(sorted({*PHOTO_SUFFIXES, *FILM_SUFFIXES}))
         raise UserError(f"{inputs[0]}: holds no photos and no films ({kinds})")
     unique = list({path.resolve(): (path, name, who) for path, name, who in found}.values())
-    return [_source(path, name, who, unique) for path, name, who in unique]
+    names = _unique_names([(path, name) for path, name, _ in unique])
+    return [_source(path, name, who) for (path, _, who), name in zip(unique, names, strict=True)]
 
 
 def check_apart(inputs: Sequence[Path], output: Path, inside: bool = False) -> None:
@@ -163,13 +165,23 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _source(path: Path, name: str, who: str, everything: list[tuple[Path, str, str]]) -> Source:
-    """Sources of one name are told apart by their suffix, or else by where they lie."""
-    twins = [other for other, same, _ in everything if same == name]
-    if len(twins) > 1:
-        name = f"{name}-{slug(path.suffix[1:])}"
-        if sum(other.suffix == path.suffix for other in twins) > 1:
-            name += "-" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6]
+def _unique_names(found: Sequence[tuple[Path, str]]) -> list[str]:
+    """Sources of one name are told apart by their suffix, or else by where they lie; who alone has a name keeps it. Raises
+    UserError where that does not do."""
+    counts = Counter(name for _, name in found)
+    longer = [name if counts[name] == 1 else f"{name}-{slug(path.suffix[1:])}" for path, name in found]
+    counts = Counter(longer)
+    names = {}
+    for (path, name), own in zip(found, longer, strict=True):
+        if own != name and counts[own] > 1:
+            own += "-" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6]
+        if own in names:
+            raise UserError(f"{path}: would have the same name, {own}, as {names[own]}; rename one of them")
+        names[own] = path
+    return list(names)
+
+
+def _source(path: Path, name: str, who: str) -> Source:
     photo = path.suffix.lower() in PHOTO_SUFFIXES
     return Source(
         name=name, path=path, kind="photo" if photo else "clip", identity=who, group=f"photos of {who}" if photo else name

@@ -25,7 +25,7 @@ from meta_animator.preparation.pool import Pool
 from meta_animator.preparation.prepare import SHEET_FRAMES, check_size, write_sheets
 from meta_animator.preparation.quality import Limits
 from meta_animator.preparation.records import FrameRecord, count_reasons
-from meta_animator.preparation.store import RUN, Store
+from meta_animator.preparation.store import RUN, Store, lost_stores
 from meta_animator.training.lock import lock_folder
 
 SPAN = 4 * RUN  # frames that a process is given at once
@@ -128,7 +128,9 @@ def prepare_footage(
     with DataFolder(config.output, config.overwrite) as folder, lock_folder(config.output):
         home = config.output / ANNOTATED
         broken: dict[str, str] = {}
-        wishes = _heldout(list(_open_all(sources, home, config, broken)), config.heldout)
+        places = {source.name: place for place, source in enumerate(sources)}
+        wishes = sorted(_open_all(sources, home, config, broken), key=lambda wish: places[wish.source.name])
+        wishes = _heldout(wishes, config.heldout)
         annotators = with_given(annotators, put_given(config.given, wishes, home, progress))
         rules = Rules(annotators)
         with Pool(config.workers, Worker, annotators, home) as pool:
@@ -163,10 +165,11 @@ def _open_all(sources: Sequence[Source], home: Path, config: FootageConfig, brok
     films = [source for source in sources if source.kind == "clip"]
     if config.fps is not None and not films:
         raise UserError("--fps is for videos; photos have no frame rate")
-    for source in sources:
+    lost = lost_stores(home, [source.name for source in sources])
+    for source in sorted(sources, key=lambda one: not (home / one.name).exists()):  # those first whose store another one may get
         footage = Footage(source, verify=True)
         try:
-            sha = Store(home / source.name).open_for(source.path, source.frames)
+            sha = Store(home / source.name).open_for(source.path, source.frames, lost)
             times = footage.timeline.times if source.kind == "clip" else ()
         except UserError as error:
             if len(sources) == 1:

@@ -80,9 +80,11 @@ class Store:
     def __init__(self, folder: Path, size: tuple[int, int] | None = None) -> None:
         self.folder, self.size = folder, size
 
-    def open_for(self, path: Path, frames: Sequence[Path] = ()) -> str:
+    def open_for(self, path: Path, frames: Sequence[Path] = (), lost: dict[str, Path] | None = None) -> str:
         """The content hash of the source, of a folder of `frames` one of their names, sizes and times. What the store holds of
-        another source of that name is moved aside."""
+        another source of that name is moved aside; where it holds nothing, it takes over what was known of the same source
+        under another name, which is in `lost` as `lost_stores` finds it."""
+        lost = {} if lost is None else lost
         if not frames:
             check_file(path)
         about = self.folder / "source.json"
@@ -95,7 +97,12 @@ class Store:
             aside = self.folder.with_name(f"{self.folder.name}.{known['sha256']}")
             shutil.rmtree(aside, ignore_errors=True)
             self.folder.rename(aside)
+            lost[known["sha256"]] = aside
             print(f"note: {path}: is another file than before; what was known of the old one is kept in {aside}")
+        if sha in lost and not self.folder.exists():
+            old = lost.pop(sha)
+            old.rename(self.folder)
+            print(f"note: {path}: what was known of it as {old.name} is taken over")
         _write_json(about, {"file": path.name, "sha256": sha, "stat": stat})
         return sha
 
@@ -178,6 +185,12 @@ class Store:
 
     def _run(self, start: int) -> Path:
         return self.folder / "frames" / f"{start:06d}.json"
+
+
+def lost_stores(home: Path, names: Collection[str]) -> dict[str, Path]:
+    """{content hash: folder} of the stores below `home` that belong to none of these sources."""
+    known = {folder: _read_known(folder / "source.json") for folder in sorted(home.glob("*")) if folder.name not in names}
+    return {about["sha256"]: folder for folder, about in known.items() if about}
 
 
 def read_points(path: Path) -> np.ndarray:

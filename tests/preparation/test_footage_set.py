@@ -246,6 +246,44 @@ def test_another_file_of_the_same_name_is_annotated_anew(tmp_path, capsys):
     assert len(list((tmp_path / "out" / "annotated").glob("walk.*/mask/*.png"))) == 6
 
 
+def test_a_twin_takes_neither_name_nor_corrections(tmp_path, capsys):
+    """Whoever comes or goes beside a photo, what is known of it stays."""
+    home, store = tmp_path / "in", tmp_path / "out" / "annotated"
+    home.mkdir()
+    write_image(home / "a.png", picture())
+    prepare(home, tmp_path / "out", alike=True)
+    mine = np.zeros((96, 128), np.uint8)
+    mine[20:40, 50:60] = 255
+    write_image(store / "a" / "mask" / "000000.png", mine)
+    film(home / "a.mp4", 5)
+    write_image(home / "a-png.png", picture(30, seed=3))
+    for gone in ((), ("a.mp4",), ("a-png.png",)):
+        for name in gone:
+            (home / name).unlink()
+        summary, again = prepare(home, tmp_path / "out", alike=True)
+        names = [wish.source.name for wish in summary.wishes]
+        (own,) = [wish.source.name for wish in summary.wishes if wish.source.path.name == "a.png"]
+        assert len(set(names)) == len(names) == len(list(home.iterdir()))
+        assert {clip.id: clip.load(0).mask.sum() for clip in summary.clips}[own] == 200
+        assert sum(again.detected) == (0 if gone else 6)
+    assert names == ["a"] and "taken over" in capsys.readouterr().out
+
+
+def test_a_source_that_takes_anothers_name_does_not_take_its_corrections(tmp_path):
+    home, store = tmp_path / "in", tmp_path / "out" / "annotated"
+    home.mkdir()
+    write_image(home / "b.png", picture())
+    prepare(home, tmp_path / "out")
+    mine = np.zeros((96, 128), np.uint8)
+    mine[20:40, 50:60] = 255
+    write_image(store / "b" / "mask" / "000000.png", mine)
+    (home / "b.png").rename(home / "a.png")
+    write_image(home / "b.png", picture(30, seed=3))
+    summary, again = prepare(home, tmp_path / "out", alike=True)
+    masks = {clip.id: clip.load(0).mask.sum() for clip in summary.clips}
+    assert list(masks) == ["a", "b"] and masks["a"] == 200 and masks["b"] > 2000 and sum(again.detected) == 1
+
+
 def test_settings_redo_what_depends_on_them(tmp_path):
     path = film(tmp_path / "walk.mp4")
     prepare(path, tmp_path / "out")

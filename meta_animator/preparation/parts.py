@@ -25,6 +25,7 @@ from meta_animator.preparation.footage_set import (
 from meta_animator.preparation.store import digest
 
 DONE = "part.json"
+SETTINGS = ("identity", "prompt", "fps", "least", "alike", "format", "suffix")  # that make another data set, as they are
 
 
 def share_of(sources: Sequence[Source], part: int, count: int) -> list[Source]:
@@ -55,17 +56,30 @@ def prepare_part(
     if share := share_of(sources, part, count):
         summary = prepare_footage(own, annotators, progress, share, empty=True)
     names = [source.name for source in sources]
-    _write(own.output / DONE, {"part": part, "of": count, "sources": digest(sorted(names)), "order": names})
+    about = {"part": part, "of": count, "sources": digest(sorted(names)), "order": names}
+    _write(own.output / DONE, about | {"settings": _settings(config, annotators)})
     return own, summary
 
 
+def _settings(config: FootageConfig, annotators: Annotators) -> dict[str, Any]:
+    """What all parts must have been made with, as JSON has it."""
+    settings = {name: getattr(config, name) for name in SETTINGS}
+    settings |= {"cut": dataclasses.asdict(config.cut), "limits": dataclasses.asdict(config.limits)}
+    given = config.given
+    settings |= {"annotators": dict(annotators.made_by), "given": [*sorted(given.paths), given.bright, given.axes]}
+    return json.loads(json.dumps(settings))
+
+
 def join(folder: Path, count: int = 0) -> int | None:
-    """Makes one manifest of the parts, and sheets; returns the number of its clips, or None where parts are not there yet.
+    """Makes one manifest of the parts, and sheets; returns the number of its clips, or None where parts are not there yet, or
+    some are to be made again.
 
     count: of the parts; 0: whatever there is, and then it is a UserError if some are missing.
     """
+    if not (folder / PARTS).is_dir():
+        raise UserError(f"{folder}: holds no parts; expected the --output of --part K/N")
     with locked(folder / f".{PARTS}.lock"):
-        counts = {int(path.name.partition("-of-")[2]) for path in (folder / PARTS).glob("*-of-*")}
+        counts = {int(path.name.partition("-of-")[2]) for path in (folder / PARTS).glob("[0-9]*-of-*")}
         if not count and len(counts) != 1:
             there = " and ".join(f"of {number}" for number in sorted(counts)) or "none"
             raise UserError(f"{folder / PARTS}: expected the parts of one division, there are {there}; remove the others")
@@ -75,14 +89,27 @@ def join(folder: Path, count: int = 0) -> int | None:
             if wanted:
                 return None
             raise UserError(f"{folder / PARTS}: parts {', '.join(missing)} of {count} are not finished; run them first")
-        if len({one["sources"] for one in about.values()}) > 1:
-            raise UserError(f"{folder / PARTS}: the parts were made of other inputs each; run those again that are older")
+        if differ := _difference(list(about.values())):
+            said = f"{folder / PARTS}: the parts were made {differ} each; run those again that are older"
+            if wanted:
+                print(f"note: not joined yet: {said}")
+                return None
+            raise UserError(said)
         entries = _all_entries(folder, about, count)
         if not entries:
             raise UserError(f"{folder / PARTS}: no part has a frame that can be kept")
         write_entries(folder, entries)
     write_overview(folder, read_manifest(folder))
     return len(entries)
+
+
+def _difference(about: Sequence[dict[str, Any]]) -> str:
+    """What the parts do not have in common; "" where they fit."""
+    if len({one["sources"] for one in about}) > 1:
+        return "of other inputs"
+    settings = [one.get("settings", {}) for one in about]
+    names = sorted({name for one in settings for name in one if any(other.get(name) != one[name] for other in settings)})
+    return f"with other settings ({', '.join(names)})" if names else ""
 
 
 def _all_entries(folder: Path, about: dict[int, dict[str, Any]], count: int) -> list[dict[str, Any]]:

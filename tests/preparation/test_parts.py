@@ -7,6 +7,7 @@ import pytest
 from meta_animator.data.manifest import read_manifest
 from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
+from meta_animator.preparation.crop import Cut
 from meta_animator.preparation.footage import find_sources
 from meta_animator.preparation.footage_set import FootageConfig, prepare_footage
 from meta_animator.preparation.parts import join, part_folder, prepare_part, share_of
@@ -59,7 +60,7 @@ def test_shares_do_not_overlap_and_do_not_depend_on_the_others(home):
     assert len(photos) == 3
 
 
-def test_what_does_not_join_is_said(home, tmp_path):
+def test_what_does_not_join_is_said(home, tmp_path, capsys):
     made = tmp_path / "set"
     prepare_part(config_of(home, made), FakeAnnotators(), 2, 2)
     with pytest.raises(UserError, match="parts 1 of 2 are not finished"):
@@ -67,9 +68,17 @@ def test_what_does_not_join_is_said(home, tmp_path):
     film(home / "anna" / "late.mp4", 5)
     prepare_part(config_of(home, made), FakeAnnotators(), 1, 2)
     with pytest.raises(UserError, match="made of other inputs"):
-        join(made, 2)
+        join(made)
+    assert join(made, 2) is None and "not joined yet: " in capsys.readouterr().out
     prepare_part(config_of(home, made), FakeAnnotators(), 2, 2)
     assert join(made) == 10
+    prepare_part(config_of(home, made, cut=Cut(size=(32, 32)), least=2), FakeAnnotators(), 2, 2)
+    with pytest.raises(UserError, match=r"made with other settings \(cut, least\) each"):
+        join(made)
+    assert join(made, 2) is None
+    with pytest.raises(UserError, match="nowhere: holds no parts"):
+        join(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
     with pytest.raises(UserError, match="holds parts of a data set; add --part"):
         prepare_footage(config_of(home, made), FakeAnnotators())
     (part_folder(made, 1, 3)).mkdir()

@@ -881,7 +881,7 @@ def held_out_frames_beyond_the_end(room):
     return preparing(room, "--heldout-frames", "4:9")
 
 
-@case("--fps 60: the video has 10 frames per second; expected more than 0 and at most that")
+@case("film.mp4: the video has 10 frames per second; expected more than 0 and at most that")
 def more_frames_than_there_are(room):
     return preparing(room, "--fps", "60")
 

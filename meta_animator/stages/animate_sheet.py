@@ -21,5 +21,7 @@ def animation_sheet(photos: Path, sampled: Path, driving: Path, clip: str, targe
     if is_data_set(driving) and (found := find_clip(driving, clip)).has_frames:
         some = {round(k) for k in np.linspace(0, len(numbers) - 1, min(8, len(numbers)))}
         motion = [found.load(number, ("frame",)).frame if k in some else frames[k] for k, number in enumerate(numbers)]
-    shown = [one.load(0, ("frame",)).frame for one in read_manifest(photos)[:8]]
+    pictures = [(one, k) for one in read_manifest(photos) for k in range(one.num_frames)]
+    some = sorted({round(k) for k in np.linspace(0, len(pictures) - 1, min(8, len(pictures)))})
+    shown = [pictures[k][0].load(pictures[k][1], ("frame",)).frame for k in some]
     write_image(target, overview(shown, list(read_frames(sampled / "driving")), list(frames), motion=motion, cell=CELL))

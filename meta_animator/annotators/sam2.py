@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from meta_animator.annotators.base import Annotator, Detection
+from meta_animator.annotators.overlap import overlaps
 from meta_animator.annotators.transformers_network import load_network
-from meta_animator.annotators.yolox import overlaps
 
 AGAIN = 0.3  # where mask and box overlap less, the person is shown to the network again
 PERSON = 1  # what the network calls the one thing that it follows

@@ -13,6 +13,7 @@ import numpy as np
 
 from meta_animator.annotators.base import Detection, Detector
 from meta_animator.annotators.onnx_network import OnnxNetwork
+from meta_animator.annotators.overlap import overlaps
 
 SIZE, STRIDES, PAD = (640, 640), (8, 16, 32), 114
 PERSON = 0  # COCO's class
@@ -78,11 +79,3 @@ def without_doubles(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
         kept.append(best)
         rest = rest[overlaps(boxes[best], boxes[rest]) <= OVERLAP]
     return kept
-
-
-def overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union (n,) of a box (4,) with boxes (n, 4)."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    return shared / np.maximum((box[2:] - box[:2]).prod() + areas - shared, 1e-9)

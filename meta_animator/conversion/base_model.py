@@ -84,9 +84,10 @@ def _export_face(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
 
 
 def _export_checkpoint(manifest: dict, weights: dict[str, Tensor], folder: Path) -> Path:
-    """A checkpoint to start from, not to resume: weights and manifest only."""
+    """A checkpoint to start from, not to resume: weights and manifest only, without the settings that a resumed run compares
+    with its own, which name folders of the machine that trained it."""
     save_tensors({name: tensor.half() for name, tensor in weights.items()}, folder / "model.safetensors")
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.json", {key: value for key, value in manifest.items() if key != "settings"})
     return folder
 
 

@@ -57,6 +57,7 @@ def test_parts_from_random_weights_make_a_base(run, make_config, tmp_path):
     control = make_config("control", "control-run", **facts, model__control_from=out / "control")
     train(control)
     assert [folder.name for folder in export_base(Path(control.output_dir), out)] == ["control"]
+    assert str(tmp_path) not in (out / "control" / "manifest.json").read_text(), "no folder of the machine that trained it"
     motion = make_config("motion", "motion-run", **facts, model__control_from=out / "control")
     train(motion)
     assert [folder.name for folder in export_base(Path(motion.output_dir), out)] == ["motion"]

@@ -7,6 +7,7 @@ import numpy as np
 
 from meta_animator.annotators.blaze.networks import Network, sigmoid
 from meta_animator.annotators.blaze.regions import Region
+from meta_animator.annotators.overlap import overlaps
 
 OVERLAP = 0.3  # IoU from which on two answers are of one thing
 
@@ -73,14 +74,6 @@ def merge(scores: np.ndarray, boxes: np.ndarray, points: np.ndarray) -> list[Fou
         found.append(Found(float(scores[best]), box, mean))
         rest = rest[~same]
     return found
-
-
-def overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """IoU (n,) of a box (4,) with boxes (n, 4)."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    return shared / np.maximum((box[2:] - box[:2]).prod() + areas - shared, 1e-9)
 
 
 def _place(found: Found, region: Region) -> Found:

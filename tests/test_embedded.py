@@ -16,10 +16,10 @@ from meta_animator.diffusion.samplers import ddim
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceEmbedder
-from meta_animator.pipelines.animate import Animator
-from meta_animator.pipelines.driving import open_inputs
-from meta_animator.pipelines.guidance import Guide
-from meta_animator.pipelines.windows import predict_in_windows, temporal_windows, window_weights
+from meta_animator.sampling.animate import Animator
+from meta_animator.sampling.driving import open_inputs
+from meta_animator.sampling.guidance import Guide
+from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 from meta_animator.settings import PuppetsConfig
 from meta_animator.stages.build import build_stage, load_batches
 from meta_animator.stages.judge_base import two_frames, verification

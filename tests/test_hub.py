@@ -17,7 +17,7 @@ from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.control import MetaControlNet
-from meta_animator.pipelines.diffusers_pipeline import MetaAnimatorPipeline
+from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
 from meta_animator.settings import ModelConfig
 from tests import tiny
 

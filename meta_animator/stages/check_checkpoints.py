@@ -8,8 +8,8 @@ from meta_animator.conversion.quickstart import CHECKPOINT
 from meta_animator.errors import UserError
 from meta_animator.models.manifest import check_manifest, check_parts
 from meta_animator.models.motion import check_length
-from meta_animator.pipelines.animate import prompt_for
 from meta_animator.published import asked_by
+from meta_animator.sampling.animate import prompt_for
 from meta_animator.settings import RunConfig
 from meta_animator.training.checkpoint import find_checkpoint
 from meta_animator.weights import read_json, tensor_names

@@ -12,7 +12,7 @@ from meta_animator.data.samples import SampleSet
 from meta_animator.errors import UserError
 from meta_animator.models.arcface import ADVICE
 from meta_animator.models.backbones.sd import read_process
-from meta_animator.pipelines.driving import open_inputs
+from meta_animator.sampling.driving import open_inputs
 from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages.cache import check_cacheable
 from meta_animator.stages.check_checkpoints import Absent, check_control, check_extraction, check_motion, check_words

@@ -24,7 +24,7 @@ from meta_animator.models.control import ControlOutput
 from meta_animator.models.face import face_sizes
 from meta_animator.models.manifest import part_of
 from meta_animator.models.precision import HALF, PRECISIONS
-from meta_animator.pipelines.guidance import Guide
+from meta_animator.sampling.guidance import Guide
 from meta_animator.settings import RunConfig
 from meta_animator.training.stage import Mean, ParamGroup
 

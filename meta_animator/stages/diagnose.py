@@ -11,8 +11,8 @@ from meta_animator.data.keypoints import face_box
 from meta_animator.data.samples import to_pixels
 from meta_animator.errors import UserError
 from meta_animator.evaluation.frames import frame_metrics
-from meta_animator.pipelines.animate import Animator
-from meta_animator.pipelines.driving import open_inputs
+from meta_animator.sampling.animate import Animator
+from meta_animator.sampling.driving import open_inputs
 from meta_animator.settings import RunConfig
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.sample import load_animator

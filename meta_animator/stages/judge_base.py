@@ -20,7 +20,7 @@ from meta_animator.evaluation.frames import frame_metrics
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceEmbedder
-from meta_animator.pipelines.guidance import Guide
+from meta_animator.sampling.guidance import Guide
 from meta_animator.settings import ModelConfig
 from meta_animator.training.checkpoint import read_weights
 

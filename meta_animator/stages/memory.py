@@ -23,7 +23,7 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import backbone_without_weights
 from meta_animator.models.counting import LikeCuda, PeakMemory, bytes_of
 from meta_animator.models.precision import HALF, PRECISIONS, autocast
-from meta_animator.pipelines.guidance import Guide
+from meta_animator.sampling.guidance import Guide
 from meta_animator.settings import RunConfig
 from meta_animator.stages.build import STAGES, HybridLoss
 from meta_animator.stages.cache import cacheable

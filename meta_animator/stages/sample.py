@@ -23,9 +23,9 @@ from meta_animator.media.video import write_video
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.precision import HALF, PRECISIONS
-from meta_animator.pipelines.animate import Animator, shared_noise_of
-from meta_animator.pipelines.driving import Driving, open_inputs
-from meta_animator.pipelines.fitting import fit_sheet
+from meta_animator.sampling.animate import Animator, shared_noise_of
+from meta_animator.sampling.driving import Driving, open_inputs
+from meta_animator.sampling.fitting import fit_sheet
 from meta_animator.settings import RunConfig, SampleConfig
 from meta_animator.stages.check_checkpoints import check_control_folder
 from meta_animator.stages.checks import check_run, check_size

@@ -14,7 +14,7 @@ from meta_animator.errors import UserError
 from meta_animator.models.backbones.sd import predict_video
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.motion import join_motion, new_motion_adapter
-from meta_animator.pipelines.guidance import Guide
+from meta_animator.sampling.guidance import Guide
 from meta_animator.weights import copy_strict
 from tests.conversion import parity
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from meta_animator.data.prompts import fill_prompt, fit_description
-from meta_animator.pipelines.animate import prompt_for
+from meta_animator.sampling.animate import prompt_for
 from meta_animator.settings import SampleConfig
 from meta_animator.stages.build import train
 from meta_animator.training.checkpoint import read_weights

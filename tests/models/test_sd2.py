@@ -10,7 +10,7 @@ from transformers import CLIPTextModel
 from meta_animator.diffusion.samplers import ddim
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
-from meta_animator.pipelines.guidance import Guide
+from meta_animator.sampling.guidance import Guide
 from meta_animator.settings import ModelConfig
 from tests import tiny
 

@@ -5,7 +5,7 @@ import pytest
 
 from meta_animator.data.manifest import find_clip
 from meta_animator.errors import UserError
-from meta_animator.pipelines.animate import Animator
+from meta_animator.sampling.animate import Animator
 from meta_animator.stages.diagnose import START_SHARES, _changed, diagnose
 from meta_animator.stages.sample import load_animator
 

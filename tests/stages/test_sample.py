@@ -12,7 +12,7 @@ from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.probe import probe_video
 from meta_animator.media.video import VideoSource
-from meta_animator.pipelines.driving import open_inputs
+from meta_animator.sampling.driving import open_inputs
 from meta_animator.stages.build import train
 from meta_animator.stages.sample import held, load_animator, sample
 from meta_animator.training.checkpoint import find_checkpoint

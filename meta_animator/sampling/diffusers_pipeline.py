@@ -28,10 +28,10 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones.sd import predict_image, predict_video
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.motion import join_motion, split_motion_unet
-from meta_animator.pipelines.animate import Animator
-from meta_animator.pipelines.finite import require_finite
-from meta_animator.pipelines.guidance import Guide
-from meta_animator.pipelines.inputs import (
+from meta_animator.sampling.animate import Animator
+from meta_animator.sampling.finite import require_finite
+from meta_animator.sampling.guidance import Guide
+from meta_animator.sampling.inputs import (
     OUTPUT_TYPES,
     check_callback_inputs,
     check_latents,
@@ -40,7 +40,7 @@ from meta_animator.pipelines.inputs import (
     one_generator,
     one_text,
 )
-from meta_animator.pipelines.windows import predict_in_windows, temporal_windows, window_weights
+from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 
 
 class MetaAnimatorPipeline(DiffusionPipeline):

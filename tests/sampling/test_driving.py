@@ -12,8 +12,8 @@ from meta_animator.data.retarget import drawn_box
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.video import write_video
-from meta_animator.pipelines.driving import crop_reference, open_driving, read_reference
-from meta_animator.pipelines.fitting import Person, find_person, fit_sheet, fit_to_reference, photo_points
+from meta_animator.sampling.driving import crop_reference, open_driving, read_reference
+from meta_animator.sampling.fitting import Person, find_person, fit_sheet, fit_to_reference, photo_points
 from tests.data.people import layers_of_person
 from tests.data.pose_films import draw_pose
 

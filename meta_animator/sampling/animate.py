@@ -20,10 +20,10 @@ from meta_animator.diffusion.randomness import noise_for
 from meta_animator.diffusion.samplers import Callback, ddim, dpm_solver_2m
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
-from meta_animator.pipelines.driving import Driving
-from meta_animator.pipelines.finite import require_finite
-from meta_animator.pipelines.guidance import Guide
-from meta_animator.pipelines.windows import predict_in_windows, temporal_windows, window_weights
+from meta_animator.sampling.driving import Driving
+from meta_animator.sampling.finite import require_finite
+from meta_animator.sampling.guidance import Guide
+from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 from meta_animator.settings import RunConfig, SampleConfig
 
 

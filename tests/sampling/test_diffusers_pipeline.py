@@ -13,9 +13,9 @@ from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.control import MetaControlNet
-from meta_animator.pipelines.diffusers_pipeline import MetaAnimatorPipeline
-from meta_animator.pipelines.guidance import Guide
-from meta_animator.pipelines.windows import predict_in_windows, temporal_windows, window_weights
+from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
+from meta_animator.sampling.guidance import Guide
+from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 from meta_animator.stages.sample import load_animator
 from meta_animator.weights import load_tensors, save_tensors
 from tests import tiny

@@ -19,7 +19,7 @@ from meta_animator.errors import UserError
 from meta_animator.media.sheets import grid
 
 if TYPE_CHECKING:
-    from meta_animator.pipelines.driving import Driving
+    from meta_animator.sampling.driving import Driving
 
 MOST_PHOTOS = 240  # pictures of the reference person that are measured, evenly chosen
 COLUMNS, ROW = 6, 300  # frames on the sheet, and the height of each in pixels

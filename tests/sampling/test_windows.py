@@ -7,8 +7,8 @@ import torch
 
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
-from meta_animator.pipelines.guidance import Guide
-from meta_animator.pipelines.windows import predict_in_windows, temporal_windows, window_weights
+from meta_animator.sampling.guidance import Guide
+from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 from tests import tiny
 
 CASES = [(5, 8, 2), (8, 8, 2), (9, 8, 2), (40, 8, 4), (41, 8, 0), (23, 6, 5), (100, 16, 4), (17, 16, 15), (7, 1, 0)]

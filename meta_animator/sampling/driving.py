@@ -26,7 +26,7 @@ from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.media.images import IMAGE_SUFFIXES, PHOTO_SUFFIXES, read_alpha, read_image
 from meta_animator.media.timeline import check_fps, same_rate
-from meta_animator.pipelines.fitting import find_person, fit_to_reference, photo_points
+from meta_animator.sampling.fitting import find_person, fit_to_reference, photo_points
 from meta_animator.settings import RunConfig
 from meta_animator.training.checkpoint import trained_fps
 

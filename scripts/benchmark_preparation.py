@@ -32,7 +32,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     from meta_animator.annotators.sets import AnnotatorSet
-    from meta_animator.preparation.benchmark import make_film, measure
+    from meta_animator.preparation.benchmark import measure
+    from meta_animator.puppets.film import make_film
 
     annotators = AnnotatorSet(options.annotators, options.weights).load() if options.annotators else None
     with tempfile.TemporaryDirectory() as folder:

@@ -104,6 +104,7 @@ def start(stage: str, out: Path, folder: Path) -> Training:
 
 
 def train(stage: str, out: Path, folder: Path) -> None:
+    from meta_animator.puppets.dataset import ensure_puppets
     from meta_animator.stages import build
 
     log = os.open(f"{out}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -118,7 +119,7 @@ def train(stage: str, out: Path, folder: Path) -> None:
     if stage == "reference":
         settings.append(f"data.auxiliary=[{folder}/puppets/train]")
     config = load_config(ROOT / "configs" / "demo" / CONFIGS[stage], settings)
-    run(lambda: build.train(config))
+    run(lambda: build.train(config, make_data=ensure_puppets))
 
 
 def logged_steps(out: Path) -> int:

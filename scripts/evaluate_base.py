@@ -20,7 +20,7 @@ def main() -> None:
 
     from meta_animator.media.images import write_image
     from meta_animator.media.sheets import grid
-    from meta_animator.stages.judge_base import judge_base
+    from meta_animator.puppets.base.judge import judge_base
     from meta_animator.weights import write_json
 
     numbers, rows = judge_base(args.base, people=args.people)

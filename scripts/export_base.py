@@ -12,7 +12,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="base-model folder, such as assets/base")
     args = parser.parse_args()
 
-    from meta_animator.conversion.base_model import export_base
+    from meta_animator.puppets.base.export import export_base
 
     for folder in export_base(args.run, args.output):
         print(f"wrote {folder}")

@@ -23,7 +23,7 @@ def main() -> None:
     options["height"], options["width"] = options.pop("size")
     config = PuppetsConfig(**options)
 
-    from meta_animator.data.puppets.dataset import ensure_puppets, puppet_sheet
+    from meta_animator.puppets.dataset import ensure_puppets, puppet_sheet
 
     ensure_puppets(config)
     print(f"data sets: {config.root}/train, /person, /driving; to look at: {puppet_sheet(config)}")

@@ -8,9 +8,11 @@ def main() -> None:
     config = config_from_arguments(__doc__)
     if config is None:
         return
+    from meta_animator.puppets.base.build import STAGES as BASE_STAGES
+    from meta_animator.puppets.dataset import ensure_puppets
     from meta_animator.stages.build import train
 
-    train(config)
+    train(config, stages=BASE_STAGES, make_data=ensure_puppets)
 
 
 if __name__ == "__main__":

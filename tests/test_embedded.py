@@ -8,21 +8,21 @@ import torch
 
 from meta_animator.config import load_config
 from meta_animator.data.conditions import draw_condition
-from meta_animator.data.puppets import render_clip
-from meta_animator.data.puppets.dataset import make_driving, make_person, make_train
 from meta_animator.data.samples import read_clips, to_pixels
 from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.diffusion.samplers import ddim
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceEmbedder
+from meta_animator.puppets.base.judge import two_frames, verification
+from meta_animator.puppets.dataset import make_driving, make_person, make_train
+from meta_animator.puppets.rendering import render_clip
 from meta_animator.sampling.animate import Animator
 from meta_animator.sampling.driving import open_inputs
 from meta_animator.sampling.guidance import Guide
 from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 from meta_animator.settings import PuppetsConfig
 from meta_animator.stages.build import build_stage, load_batches
-from meta_animator.stages.judge_base import two_frames, verification
 from meta_animator.training.checkpoint import read_weights
 from meta_animator.training.engine import Trainer, make_accelerator
 

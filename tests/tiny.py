@@ -11,9 +11,6 @@ from torch import nn
 
 from meta_animator.config import load_config
 from meta_animator.data.batch import Batch, collate
-from meta_animator.data.puppets.dataset import HELDOUT, describe
-from meta_animator.data.puppets.motion import MOTIONS
-from meta_animator.data.puppets.render import render_clip
 from meta_animator.data.samples import SampleSet
 from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.data.writer import DatasetWriter
@@ -22,6 +19,9 @@ from meta_animator.models.backbones import load_backbone
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.models.tokenizer import make_tokenizer
+from meta_animator.puppets.dataset import HELDOUT, describe
+from meta_animator.puppets.rendering.motion import MOTIONS
+from meta_animator.puppets.rendering.render import render_clip
 from meta_animator.settings import ModelConfig, RunConfig
 from meta_animator.stages.build import build_stage, load_batches
 from meta_animator.weights import write_json

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 import torch
@@ -19,7 +19,6 @@ from meta_animator.data.drawn_pose import check_drawn_pose
 from meta_animator.data.manifest import Clip
 from meta_animator.data.orders import walk
 from meta_animator.data.prompts import fit_descriptions
-from meta_animator.data.puppets.dataset import ensure_puppets
 from meta_animator.data.samples import SampleSet, of_one_size, read_clips, training_rate
 from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.diffusion.randomness import rng
@@ -28,14 +27,12 @@ from meta_animator.losses.hybrid import HybridLoss
 from meta_animator.media.timeline import same_rate
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
-from meta_animator.settings import DataConfig, RunConfig
-from meta_animator.stages.build_base import build_base_stage, growing_base
+from meta_animator.settings import DataConfig, PuppetsConfig, RunConfig
 from meta_animator.stages.cache import make_cache
 from meta_animator.stages.checks import check_others, check_run, check_size, only_person, trained_tasks, without_missing_face
 from meta_animator.stages.control import ControlStage
 from meta_animator.stages.motion import MotionStage
 from meta_animator.stages.reference import ReferenceStage
-from meta_animator.stages.unet import UNetStage
 from meta_animator.stages.workers import closing_workers
 from meta_animator.training.checkpoint import find_checkpoint, list_checkpoints, read_weights, trained_fps
 from meta_animator.training.engine import Trainer, make_accelerator
@@ -45,37 +42,56 @@ from meta_animator.weights import read_json
 
 MOST_DRAWN = 8  # clips whose drawn poses are looked at
 PREVIEW_DRAWS = 10**9  # numbers of preview draws, beyond those of training
-STAGES = {"control": ControlStage, "motion": MotionStage, "reference": ReferenceStage, "base_unet": UNetStage}
+STAGES = {"control": ControlStage, "motion": MotionStage, "reference": ReferenceStage}
+Builder = Callable[[RunConfig, Accelerator], tuple[nn.Module, SampleSet, TaskPlan]]
 
 
-def train(config: RunConfig) -> None:
-    """Run a training stage from its config to its last checkpoint. Raises UserError for what the user can mend."""
-    if config.stage not in (*STAGES, "base_vae", "base_face"):
-        raise UserError(f"stage '{config.stage}' is not trained; use {', '.join(STAGES)}")
+def train(
+    config: RunConfig, stages: Mapping[str, Builder] | None = None, make_data: Callable[[PuppetsConfig], None] | None = None
+) -> None:  # fmt: skip
+    """Run a training stage from its config to its last checkpoint. Raises UserError for what the user can mend.
+
+    stages      what puts other stages together than those of the method, by name
+    make_data   makes the data sets of `data.puppets` that are not there
+    """
+    builders = {**dict.fromkeys(STAGES, build_released_stage), **(stages or {})}
+    if config.stage not in builders:
+        raise UserError(f"stage '{config.stage}' is not trained; use {', '.join(builders)}")
     sharded = take_sharding_request(config)
     accelerator = make_accelerator(config)
     torch.manual_seed(config.seed)  # fresh weights
     if accelerator.is_main_process:
         for note in check_run(config):
             print(f"note: {note}")
-        ensure_puppets(config.data.puppets)
+        if make_data:
+            make_data(config.data.puppets)
     accelerator.wait_for_everyone()
-    if config.stage in ("base_vae", "base_face"):
-        stage, samples, plan = build_base_stage(config, accelerator)
-    else:
-        stage, samples, plan = build_stage(config, accelerator)
-        stage.release(samples.prompts(), encoder=samples.cache is not None)
+    stage, samples, plan = builders[config.stage](config, accelerator)
     batches = functools.partial(load_batches, config.data, samples, plan, accelerator)
     Trainer(config, accelerator, stage, batches, sharded).run()
 
 
-def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module, SampleSet, TaskPlan]:
-    """Stage 0, 1, 2 or base_unet with its data."""
+def build_released_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module, SampleSet, TaskPlan]:
+    """Stage 0, 1 or 2 with its data, without the networks that it does not need any more."""
+    stage, samples, plan = build_stage(config, accelerator)
+    stage.release(samples.prompts(), encoder=samples.cache is not None)
+    return stage, samples, plan
+
+
+def build_stage(
+    config: RunConfig, accelerator: Accelerator, kind: Callable[..., nn.Module] | None = None,
+    make_base: Callable[[RunConfig, list[Clip]], nn.Module] | None = None,
+) -> tuple[nn.Module, SampleSet, TaskPlan]:  # fmt: skip
+    """Stage 0, 1 or 2 with its data; or another stage on the same data, of a base of its own.
+
+    kind        the stage instead of the config's
+    make_base   (config, clips) -> the base instead of `model.base`
+    """
     clips = read_clips(config.data.train, config.data.split)
     config = without_missing_face(config)
     person = only_person(clips) if config.stage == "reference" else ""
     extra = auxiliary_clips(config) if config.stage == "reference" else []
-    backbone = growing_base(config, clips) if config.stage == "base_unet" else None
+    backbone = make_base(config, clips) if make_base else None
     models = build_models(config, [clip.identity for clip in [*clips, *extra]], backbone, person)
     check_size(config.data, models.backbone.divisor)
     for note in fit_descriptions([*clips, *extra], config.data.prompt, models.identifiers, models.backbone.fits):
@@ -109,7 +125,7 @@ def build_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module,
     loss = make_loss(config, plan, accelerator.print)
     samples.latents_only = not loss.image_active(config.train.max_steps)
     examples = preview_examples(samples, plan, config)
-    stage = STAGES[config.stage](config, models, loss, examples).to(accelerator.device)
+    stage = (kind or STAGES[config.stage])(config, models, loss, examples).to(accelerator.device)
     if isinstance(stage, MotionStage):
         shown = [clips[k] for k in sorted({sample.clip for sample in samples.samples})]
         stage.fps = training_rate(shown, config.data, accelerator.print)

@@ -6,9 +6,9 @@ import pytest
 from meta_animator.annotators.base import detection_of
 from meta_animator.annotators.sets import AnnotatorSet
 from meta_animator.data import keypoints as kp
-from meta_animator.data.puppets import Camera, Motion, make_identity, make_scene, render
-from meta_animator.data.puppets.motion import Track
 from meta_animator.errors import UserError
+from meta_animator.puppets.rendering import Camera, Motion, make_identity, make_scene, render
+from meta_animator.puppets.rendering.motion import Track
 
 FULL_BODY = Camera(head_fraction=0.15, headroom=0.06, distance=4.0, pitch=0.0, offset=0.0)
 SIZE = 256

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from meta_animator.data import keypoints as kp
-from meta_animator.data.puppets.camera import make_camera, place
-from meta_animator.data.puppets.identity import make_identity
-from meta_animator.data.puppets.keypoints import keypoints_3d
-from meta_animator.data.puppets.motion import make_motion
-from meta_animator.data.puppets.skeleton import solve
 from meta_animator.data.retarget import fit_keypoints, fit_limbs
 from meta_animator.data.retarget.heads import USUAL_FACE, find_head
 from meta_animator.data.retarget.proportions import BODY_BONES, NAMES, bone_lengths, measure
 from meta_animator.errors import UserError
+from meta_animator.puppets.rendering.camera import make_camera, place
+from meta_animator.puppets.rendering.identity import make_identity
+from meta_animator.puppets.rendering.keypoints import keypoints_3d
+from meta_animator.puppets.rendering.motion import make_motion
+from meta_animator.puppets.rendering.skeleton import solve
 from tests.data.people import standing_person
 
 ANKLES = [kp.LEFT_ANKLE, kp.RIGHT_ANKLE]

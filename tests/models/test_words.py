@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 from transformers import CLIPTokenizer
 
-from meta_animator.data.puppets.dataset import describe
 from meta_animator.errors import UserError
 from meta_animator.models.identifiers import new_identifiers, rare_words, reserved_identifier
 from meta_animator.models.tokenizer import SPECIAL, base_tokenizer, make_tokenizer
+from meta_animator.puppets.dataset import describe
 from tests import tiny
 
 PEOPLE = [describe(seed) for seed in range(6)]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from meta_animator.data.keypoints import BODY, FACE, face_box, person_box
-from meta_animator.data.puppets import render_clip
 from meta_animator.preparation.boxes import clip_box, find_figure
 from meta_animator.preparation.quality import measure
+from meta_animator.puppets.rendering import render_clip
 from tests.data.people import standing_person
 
 HAVE = (720, 1280)

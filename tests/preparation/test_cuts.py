@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from meta_animator.data.puppets import render_clip
 from meta_animator.preparation.cuts import CutFinder, find_cuts
+from meta_animator.puppets.rendering import render_clip
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from meta_animator.data.puppets import render_clip
 from meta_animator.media.video import VideoSource, write_video
 from meta_animator.preparation.padding import bars_note, find_padding
+from meta_animator.puppets.rendering import render_clip
 
 WHOLE = (0.0, 0.0, 96.0, 128.0)
 

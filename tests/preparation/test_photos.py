@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from meta_animator.data.layers import Layers
-from meta_animator.data.puppets import render_clip
 from meta_animator.data.transforms import crop_and_resize
 from meta_animator.preparation.photos import Look, advice, look_at, repeats
+from meta_animator.puppets.rendering import render_clip
 from tests.data.people import standing_person
 
 SIZE = (192, 144)

@@ -10,12 +10,12 @@ from meta_animator.annotators.base import Detection
 from meta_animator.data import keypoints as kp
 from meta_animator.data.keypoints import BODY, FACE, face_box
 from meta_animator.data.layers import Layers
-from meta_animator.data.puppets import render_clip
 from meta_animator.data.transforms import crop_and_resize
 from meta_animator.errors import UserError
 from meta_animator.preparation import quality
 from meta_animator.preparation.quality import Limits, judge, measure, parse_limits, sharpness
 from meta_animator.preparation.views import view_of
+from meta_animator.puppets.rendering import render_clip
 from tests.data.people import standing_person
 
 LIMITS = Limits(min_height=64)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from meta_animator.data.puppets.render import render_clip
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
+from meta_animator.puppets.rendering.render import render_clip
 from meta_animator.stages.build import train
 from meta_animator.stages.sample import sample
 from tests import tiny

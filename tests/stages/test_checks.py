@@ -125,15 +125,15 @@ def test_settings_without_effect_and_a_missing_face_embedder_are_noted(run_confi
     assert [note.partition(":")[0] for note in notes] == ["data.task_weights", "the face term is OFF"]
 
 
-def test_a_run_asks_before_it_makes_puppets_or_loads_a_network(run_config, monkeypatch, tmp_path):
+def test_a_run_asks_before_it_makes_data_or_loads_a_network(run_config, monkeypatch, tmp_path):
     def too_late(*arguments, **options):
         raise AssertionError("the checks come first")
 
-    monkeypatch.setattr(build, "ensure_puppets", too_late)
     monkeypatch.setattr(build, "build_stage", too_late)
     monkeypatch.setattr(sample, "open_inputs", too_late)
     with pytest.raises(UserError, match=r"model\.lora_rank"):
-        build.train(run_config("motion", **{"model.lora_rank": 2, "data.puppets.root": tmp_path / "puppets"}))
+        config = run_config("motion", **{"model.lora_rank": 2, "data.puppets.root": tmp_path / "puppets"})
+        build.train(config, make_data=too_late)
     with pytest.raises(UserError, match="has no LoRA for canny"):
         sample.sample(run_config("sample", **{"sample.tasks": "{canny: 1}"}))
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from meta_animator.conversion.lora import extract
-from meta_animator.data.puppets.dataset import HELDOUT, describe
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.probe import probe_video
 from meta_animator.media.video import VideoSource
+from meta_animator.puppets.dataset import HELDOUT, describe
 from meta_animator.sampling.driving import open_inputs
 from meta_animator.stages.build import train
 from meta_animator.stages.sample import held, load_animator, sample

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from meta_animator.data.layers import PARTS, Layers
-from meta_animator.data.puppets import (
+from meta_animator.errors import UserError
+from meta_animator.puppets.dataset import ensure_puppets
+from meta_animator.puppets.rendering import (
     MOTIONS,
     Camera,
     Motion,
@@ -21,11 +23,9 @@ from meta_animator.data.puppets import (
     render,
     render_clip,
 )
-from meta_animator.data.puppets.dataset import ensure_puppets
-from meta_animator.data.puppets.motion import Track
-from meta_animator.data.puppets.shapes import Shape, ellipsoid, round_cone
-from meta_animator.data.puppets.skeleton import rotation
-from meta_animator.errors import UserError
+from meta_animator.puppets.rendering.motion import Track
+from meta_animator.puppets.rendering.shapes import Shape, ellipsoid, round_cone
+from meta_animator.puppets.rendering.skeleton import rotation
 from meta_animator.settings import PuppetsConfig
 
 FACE, LEFT_HAND = slice(23, 91), slice(91, 112)
@@ -48,7 +48,7 @@ def samples() -> list[Layers]:
 
 def test_same_seed_same_picture_in_another_process():
     program = (
-        "import zlib; from meta_animator.data.puppets import render_clip as r; c = r(5, 7, 2, size=(48, 32));"
+        "import zlib; from meta_animator.puppets.rendering import render_clip as r; c = r(5, 7, 2, size=(48, 32));"
         "print(zlib.crc32(c[1].frame.tobytes() + c[1].keypoints.tobytes()))"
     )
     runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(2)]

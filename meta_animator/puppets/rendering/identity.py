@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from meta_animator.data.puppets.streams import stream
+from meta_animator.puppets.rendering.streams import stream
 
 Colour = tuple[float, float, float]
 

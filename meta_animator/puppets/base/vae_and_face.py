@@ -1,6 +1,6 @@
 """Training the small embedded base model: its VAE and its face embedder; its UNet is in unet.py.
 
-Stages of the one engine; `conversion/base_model.py` writes what they learned as a diffusers folder.
+Stages of the one engine; `export.py` writes what they learned as a diffusers folder.
 """
 
 from collections.abc import Callable, Sequence

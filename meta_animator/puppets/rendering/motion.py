@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from meta_animator.data.puppets.streams import stream
+from meta_animator.puppets.rendering.streams import stream
 
 ON_FOOT: tuple[str, ...] = ("walk", "wave", "dance", "turn")
 MOTIONS: tuple[str, ...] = (*ON_FOOT, "sit")

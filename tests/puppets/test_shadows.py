@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from meta_animator.data.layers import PARTS, Layers
-from meta_animator.data.puppets import Camera, Motion, Scene, make_identity, make_scene, render
-from meta_animator.data.puppets.body import Primitive, flat
-from meta_animator.data.puppets.camera import place
-from meta_animator.data.puppets.motion import Track
-from meta_animator.data.puppets.scene import backdrop
-from meta_animator.data.puppets.shadows import blocked, soften
-from meta_animator.data.puppets.shapes import ellipsoid
+from meta_animator.puppets.rendering import Camera, Motion, Scene, make_identity, make_scene, render
+from meta_animator.puppets.rendering.body import Primitive, flat
+from meta_animator.puppets.rendering.camera import place
+from meta_animator.puppets.rendering.motion import Track
+from meta_animator.puppets.rendering.scene import backdrop
+from meta_animator.puppets.rendering.shadows import blocked, soften
+from meta_animator.puppets.rendering.shapes import ellipsoid
 
 INDOORS = 1  # the seed of a room
 CAMERA = Camera(head_fraction=0.15, headroom=0.06, distance=4.0, pitch=0.0, offset=0.0)

@@ -11,12 +11,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from meta_animator.data.layers import Layers
-from meta_animator.data.puppets.identity import make_identity
-from meta_animator.data.puppets.motion import MOTIONS, ON_FOOT
-from meta_animator.data.puppets.render import render_clip
-from meta_animator.data.puppets.scene import make_scene
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
+from meta_animator.puppets.rendering.identity import make_identity
+from meta_animator.puppets.rendering.motion import MOTIONS, ON_FOOT
+from meta_animator.puppets.rendering.render import render_clip
+from meta_animator.puppets.rendering.scene import make_scene
 from meta_animator.settings import PuppetsConfig
 from meta_animator.weights import read_json, write_json
 

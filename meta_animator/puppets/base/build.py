@@ -6,7 +6,6 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
-from meta_animator.conversion.base_model import make_base_tokenizer, text_config
 from meta_animator.data.batch import Batch, collate
 from meta_animator.data.manifest import Clip
 from meta_animator.data.samples import FRAME, SampleSet, of_one_size, read_clips
@@ -15,9 +14,17 @@ from meta_animator.errors import UserError
 from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.backbones.sd import StableDiffusion, read_scheduler
 from meta_animator.models.face import FaceConfig, FaceEmbedder
+from meta_animator.puppets.base.export import make_base_tokenizer, text_config
+from meta_animator.puppets.base.unet import UNetStage
+from meta_animator.puppets.base.vae_and_face import BaseStage, FaceStage, VAEStage
 from meta_animator.settings import RunConfig
-from meta_animator.stages.base import BaseStage, FaceStage, VAEStage
+from meta_animator.stages.build import build_stage
 from meta_animator.weights import read_json
+
+
+def build_unet_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module, SampleSet, TaskPlan]:
+    """base_unet with the data of a stage 0."""
+    return build_stage(config, accelerator, UNetStage, growing_base)
 
 
 def build_base_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module, SampleSet, TaskPlan]:
@@ -72,3 +79,6 @@ def _make_stage(config: RunConfig, examples: Batch, samples: SampleSet) -> BaseS
     start = config.model.base_from
     embedder = FaceEmbedder.from_pretrained(Path(start) / "face") if start else FaceEmbedder(FaceConfig(**shape))
     return FaceStage(config, examples, people, embedder)
+
+
+STAGES = {"base_vae": build_base_stage, "base_unet": build_unet_stage, "base_face": build_base_stage}

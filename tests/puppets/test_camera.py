@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from meta_animator.data.manifest import read_manifest
-from meta_animator.data.puppets import make_camera, make_identity, make_scene, render_clip
-from meta_animator.data.puppets.camera import place
-from meta_animator.data.puppets.dataset import HELDOUT, make_driving
-from meta_animator.data.puppets.scene import backdrop
+from meta_animator.puppets.dataset import HELDOUT, make_driving
+from meta_animator.puppets.rendering import make_camera, make_identity, make_scene, render_clip
+from meta_animator.puppets.rendering.camera import place
+from meta_animator.puppets.rendering.scene import backdrop
 from meta_animator.settings import PuppetsConfig
 
 SIZE = (64, 64)

@@ -11,15 +11,15 @@ from torch import Tensor
 from meta_animator.data.conditions import draw_condition
 from meta_animator.data.keypoints import face_box, five_points
 from meta_animator.data.layers import Layers
-from meta_animator.data.puppets.dataset import HELDOUT, describe
-from meta_animator.data.puppets.motion import MOTIONS
-from meta_animator.data.puppets.render import render_clip
 from meta_animator.data.samples import to_images, to_pixels
 from meta_animator.diffusion.samplers import ddim
 from meta_animator.evaluation.frames import frame_metrics
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceEmbedder
+from meta_animator.puppets.dataset import HELDOUT, describe
+from meta_animator.puppets.rendering.motion import MOTIONS
+from meta_animator.puppets.rendering.render import render_clip
 from meta_animator.sampling.guidance import Guide
 from meta_animator.settings import ModelConfig
 from meta_animator.training.checkpoint import read_weights

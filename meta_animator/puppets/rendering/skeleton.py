@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from meta_animator.data.puppets.identity import Identity
+from meta_animator.puppets.rendering.identity import Identity
 
 SIDES = (("l", 1.0), ("r", -1.0))
 

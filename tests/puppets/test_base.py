@@ -5,17 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from meta_animator.conversion.base_model import export_base
 from meta_animator.data.batch import collate
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceConfig, FaceEmbedder
+from meta_animator.puppets.base.build import STAGES, build_unet_stage
+from meta_animator.puppets.base.export import export_base
+from meta_animator.puppets.base.judge import equal_error_rate
+from meta_animator.puppets.base.vae_and_face import FaceStage, cut_out, disturbed, jittered
 from meta_animator.settings import ModelConfig
-from meta_animator.stages.base import FaceStage, cut_out, disturbed, jittered
 from meta_animator.stages.build import train
-from meta_animator.stages.judge_base import equal_error_rate
 from meta_animator.training.checkpoint import read_weights
 from tests import tiny
 
@@ -27,7 +29,7 @@ def run(make_config, tiny_base):
     def train_one(stage, name=None, **overrides):
         facts = {"model__architecture": tiny_base, "train__max_steps": 3, "data__prompt": "'{description}'"}
         config = make_config(stage, name or stage, **(facts | overrides))
-        train(config)
+        train(config, stages=STAGES)
         return Path(config.output_dir)
 
     return train_one
@@ -114,7 +116,8 @@ def unet_stage(make_config, tiny_base):
     def make(control_drop):
         facts = {"model__architecture": tiny_base, "model__base_from": tiny_base, "loss__image_weight": 0}
         config = make_config("base_unet", f"drop-{control_drop}", **facts, train__control_drop=control_drop)
-        stage, samples, _ = tiny.make_stage(config)
+        torch.manual_seed(config.seed)
+        stage, samples, _ = build_unet_stage(config, Accelerator(cpu=True))
         tiny.randomise_zeros(stage.models.control)
         return stage, tiny.first_batch(samples, "dwpose")
 

@@ -6,10 +6,10 @@ Left is the person's left.
 
 import numpy as np
 
-from meta_animator.data.puppets.body import hand_points
-from meta_animator.data.puppets.face import face_landmarks, head_shapes
-from meta_animator.data.puppets.identity import Identity
-from meta_animator.data.puppets.skeleton import SIDES, Skeleton
+from meta_animator.puppets.rendering.body import hand_points
+from meta_animator.puppets.rendering.face import face_landmarks, head_shapes
+from meta_animator.puppets.rendering.identity import Identity
+from meta_animator.puppets.rendering.skeleton import SIDES, Skeleton
 
 BODY_JOINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 # how far, in body heights, a keypoint may lie under the visible surface: joints lie inside the limbs, and detectors also find an

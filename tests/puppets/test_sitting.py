@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from meta_animator.data.layers import Layers
-from meta_animator.data.puppets import Camera, Identity, Motion, make_identity, make_motion, make_scene, render
-from meta_animator.data.puppets.motion import Track
-from meta_animator.data.puppets.seat import build_seat
-from meta_animator.data.puppets.skeleton import Skeleton, solve
+from meta_animator.puppets.rendering import Camera, Identity, Motion, make_identity, make_motion, make_scene, render
+from meta_animator.puppets.rendering.motion import Track
+from meta_animator.puppets.rendering.seat import build_seat
+from meta_animator.puppets.rendering.skeleton import Skeleton, solve
 
 CAMERA = Camera(head_fraction=0.15, headroom=0.06, distance=4.0, pitch=0.05, offset=0.0)
 SEEDS = range(6)

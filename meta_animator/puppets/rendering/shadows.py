@@ -5,8 +5,8 @@ import dataclasses
 import cv2
 import numpy as np
 
-from meta_animator.data.puppets.body import Primitive
-from meta_animator.data.puppets.camera import View
+from meta_animator.puppets.rendering.body import Primitive
+from meta_animator.puppets.rendering.camera import View
 
 _LIFT = 0.004  # metres that a ray starts above its surface, so that no surface shades itself by rounding
 _NEIGHBOURS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]

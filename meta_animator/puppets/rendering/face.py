@@ -7,8 +7,8 @@ u = x / (half width), v = y / (half height); v = -1 is the chin, v = 1 the crown
 import numpy as np
 
 from meta_animator.data.layers import PARTS
-from meta_animator.data.puppets.identity import Face, Identity
-from meta_animator.data.puppets.shapes import Shape, ellipsoid, round_cone
+from meta_animator.puppets.rendering.identity import Face, Identity
+from meta_animator.puppets.rendering.shapes import Shape, ellipsoid, round_cone
 
 HALF_WIDTH = 0.37  # of the head's height
 

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from meta_animator.data.puppets.camera import View
-from meta_animator.data.puppets.identity import CLOTH_COLOURS, Colour
-from meta_animator.data.puppets.seat import Seat, make_seat
-from meta_animator.data.puppets.streams import stream
+from meta_animator.puppets.rendering.camera import View
+from meta_animator.puppets.rendering.identity import CLOTH_COLOURS, Colour
+from meta_animator.puppets.rendering.seat import Seat, make_seat
+from meta_animator.puppets.rendering.streams import stream
 
 WALLS: dict[str, Colour] = {
     "white": (0.88, 0.87, 0.84), "yellow": (0.90, 0.80, 0.50), "blue": (0.52, 0.66, 0.82), "green": (0.58, 0.74, 0.58),

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from meta_animator.data.puppets.identity import Identity
-from meta_animator.data.puppets.shapes import Shape, ellipsoid, round_cone
+from meta_animator.puppets.rendering.identity import Identity
+from meta_animator.puppets.rendering.shapes import Shape, ellipsoid, round_cone
 
 Piece = tuple[Shape, Callable[[np.ndarray], np.ndarray] | None]
 

@@ -4,7 +4,6 @@ A ControlNet is usually a copy of a finished text-to-image UNet. Here there is n
 weights, together, which costs a third more per step than the UNet alone and needs no second training of the same size.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from meta_animator.diffusion.randomness import rng
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 from meta_animator.models.control import ControlOutput
+from meta_animator.puppets.base.judge import sample_base
 from meta_animator.stages.control import ControlStage
-from meta_animator.stages.judge_base import sample_base
 from meta_animator.training.stage import ParamGroup
 from meta_animator.weights import copy_strict
 
@@ -49,9 +48,6 @@ class UNetStage(ControlStage):
     def context(self, prompts: list[str]) -> Tensor:
         """Text embeddings (b n d) that the text encoder learns from."""
         return self.models.backbone.text_states(prompts)
-
-    def release(self, prompts: Sequence[str], encoder: bool) -> None:
-        """Nothing: the text encoder is trained, and previews encode conditions."""
 
     def steer(self, batch: Batch, control_latents: Tensor, t: Tensor, context: Tensor) -> ControlOutput:
         self.models.control.bank.use(None)

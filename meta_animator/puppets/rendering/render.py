@@ -5,15 +5,15 @@ import dataclasses
 import numpy as np
 
 from meta_animator.data.layers import Layers
-from meta_animator.data.puppets.body import Primitive, build
-from meta_animator.data.puppets.camera import Camera, View, make_camera, place
-from meta_animator.data.puppets.identity import Identity, make_identity
-from meta_animator.data.puppets.keypoints import keypoints_3d
-from meta_animator.data.puppets.motion import Motion, make_motion
-from meta_animator.data.puppets.scene import Backdrop, Scene, backdrop, make_scene
-from meta_animator.data.puppets.seat import build_seat
-from meta_animator.data.puppets.shadows import lit, on_backdrop, soften
-from meta_animator.data.puppets.skeleton import Skeleton, solve
+from meta_animator.puppets.rendering.body import Primitive, build
+from meta_animator.puppets.rendering.camera import Camera, View, make_camera, place
+from meta_animator.puppets.rendering.identity import Identity, make_identity
+from meta_animator.puppets.rendering.keypoints import keypoints_3d
+from meta_animator.puppets.rendering.motion import Motion, make_motion
+from meta_animator.puppets.rendering.scene import Backdrop, Scene, backdrop, make_scene
+from meta_animator.puppets.rendering.seat import build_seat
+from meta_animator.puppets.rendering.shadows import lit, on_backdrop, soften
+from meta_animator.puppets.rendering.skeleton import Skeleton, solve
 
 OVERSAMPLE = 2  # colour samples per pixel and axis
 DEPTH_FLOOR = 0.1  # nearness of the farthest point of the person

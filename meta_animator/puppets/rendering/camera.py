@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from meta_animator.data.puppets.identity import Identity
-from meta_animator.data.puppets.skeleton import rotation
-from meta_animator.data.puppets.streams import stream
+from meta_animator.puppets.rendering.identity import Identity
+from meta_animator.puppets.rendering.skeleton import rotation
+from meta_animator.puppets.rendering.streams import stream
 
 # the largest drift of a camera of motion 1: about the person, up, towards it (shares of the distance), and of its aim
 DRIFTS = {"orbit": 0.09, "rise": 0.03, "dolly": 0.07, "pan": 0.018, "tilt": 0.012, "roll": 0.015}

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from meta_animator.data.puppets.body import Primitive, flat
-from meta_animator.data.puppets.identity import CLOTH_COLOURS, Colour, Identity
-from meta_animator.data.puppets.motion import Motion
-from meta_animator.data.puppets.shapes import Shape, ellipsoid, round_cone
-from meta_animator.data.puppets.skeleton import solve
-from meta_animator.data.puppets.streams import stream
+from meta_animator.puppets.rendering.body import Primitive, flat
+from meta_animator.puppets.rendering.identity import CLOTH_COLOURS, Colour, Identity
+from meta_animator.puppets.rendering.motion import Motion
+from meta_animator.puppets.rendering.shapes import Shape, ellipsoid, round_cone
+from meta_animator.puppets.rendering.skeleton import solve
+from meta_animator.puppets.rendering.streams import stream
 
 Piece = tuple[Shape, Colour]
 _WOOD: tuple[Colour, ...] = ((0.36, 0.25, 0.16), (0.62, 0.45, 0.28), (0.16, 0.15, 0.16))

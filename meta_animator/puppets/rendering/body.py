@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 
 from meta_animator.data.layers import PARTS
-from meta_animator.data.puppets.face import head_shapes, paint_face
-from meta_animator.data.puppets.hair import hair_pieces
-from meta_animator.data.puppets.identity import Colour, Garment, Identity
-from meta_animator.data.puppets.shapes import Shape, ellipsoid, round_cone
-from meta_animator.data.puppets.skeleton import SIDES, Skeleton
+from meta_animator.puppets.rendering.face import head_shapes, paint_face
+from meta_animator.puppets.rendering.hair import hair_pieces
+from meta_animator.puppets.rendering.identity import Colour, Garment, Identity
+from meta_animator.puppets.rendering.shapes import Shape, ellipsoid, round_cone
+from meta_animator.puppets.rendering.skeleton import SIDES, Skeleton
 
 Paint = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Keep = Callable[[np.ndarray], np.ndarray]

@@ -1,4 +1,4 @@
-"""scripts/chaos.py and scripts/fuzz.py: a few kills and damaged files in every test run, and that both can fail."""
+"""scripts/dev/chaos.py and scripts/dev/fuzz.py: a few kills and damaged files in every test run, and that both can fail."""
 
 import os
 import runpy
@@ -17,18 +17,18 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def chaos() -> dict:
-    return runpy.run_path(str(ROOT / "scripts" / "chaos.py"))
+    return runpy.run_path(str(ROOT / "scripts" / "dev" / "chaos.py"))
 
 
 @pytest.fixture
 def fuzz(monkeypatch) -> dict:
-    return runpy.run_path(str(ROOT / "scripts" / "fuzz.py"))
+    return runpy.run_path(str(ROOT / "scripts" / "dev" / "fuzz.py"))
 
 
 @pytest.mark.timeout(900)
 def test_killed_trainings_end_as_if_nothing_had_happened(tmp_path):
     done = subprocess.run(
-        [sys.executable, "scripts/chaos.py", "--kills", "4", "--seed", "3", "--folder", str(tmp_path)], cwd=ROOT,
+        [sys.executable, "scripts/dev/chaos.py", "--kills", "4", "--seed", "3", "--folder", str(tmp_path)], cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-900:]
@@ -54,8 +54,9 @@ def test_a_difference_between_two_runs_is_seen(chaos, tmp_path):
 
 def test_damaged_files_do_no_harm():
     done = subprocess.run(
-        [sys.executable, "scripts/fuzz.py", "--count", "60", "--seed", "5"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "scripts/dev/fuzz.py", "--count", "60", "--seed", "5"], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-900:]
     rows = [line.split() for line in done.stdout.splitlines()[1:]]
     assert len(rows) == 12 and all(row[1] == "60" and row[4] == "0" for row in rows)

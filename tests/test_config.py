@@ -147,9 +147,9 @@ def test_every_field_is_described_in_help_and_in_the_table():
     assert len(rows) > 90 and all(all((key, kind, default, meaning)) for key, kind, default, _, meaning in rows)
     root = Path(__file__).parents[1]
     made = subprocess.run(
-        [sys.executable, "scripts/describe_config.py"], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "scripts/dev/describe_config.py"], cwd=root, capture_output=True, text=True, check=True
     )  # fmt: skip
-    assert made.stdout == (root / "configs" / "FIELDS.md").read_text(), "run scripts/describe_config.py > configs/FIELDS.md"
+    assert made.stdout == (root / "configs" / "FIELDS.md").read_text(), "run scripts/dev/describe_config.py > configs/FIELDS.md"
     shown = fields_as_text()
     assert all(f"  {key}: {kind} = {default}" in shown for key, kind, default, _, _ in rows)
 

@@ -54,7 +54,7 @@ def test_one_command_trains_a_whole_base(tmp_path):
         file.write(f"use_environment() {{ PYTHON={sys.executable}; }}\n")  # nothing is to be installed for the copy
     few = ["train.max_steps=2", "train.batch_size=2", "train.preview_every=0", "data.puppets.identities=3"]
     done = subprocess.run(
-        ["bash", "scripts/train_base.sh", *few], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        ["bash", "scripts/dev/train_base.sh", *few], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

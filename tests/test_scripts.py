@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-SHELL_SCRIPTS = [*sorted(ROOT.glob("*.sh")), *sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"]
+SHELL_SCRIPTS = [*sorted(ROOT.glob("*.sh")), *sorted((ROOT / "scripts").rglob("*.sh")), ROOT / ".ci" / "run"]
 STAGES = {
     "Step0_train_BaseCtrl_LoRA.sh": "launch scripts/train.py configs/demo/step0.yaml",
     "Step1_train_Motion_Module.sh": "launch scripts/train.py configs/demo/step1.yaml",
@@ -49,7 +49,7 @@ def test_a_reader_that_has_left_is_no_bug():
     """As in `... | head`, once head has what it wants."""
     read, write = os.pipe()
     os.close(read)
-    listed = subprocess.run([sys.executable, "scripts/describe_config.py"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
+    listed = subprocess.run([sys.executable, "scripts/dev/describe_config.py"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert (listed.returncode, listed.stderr) == (141, b"")
 
@@ -210,7 +210,7 @@ def test_an_unknown_key_is_one_quick_line():
     assert time.monotonic() - begin < 5.0  # a second on a quiet machine: torch alone takes longer than that
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").rglob("*.py")), ids=lambda path: path.name)
 def test_help_answers(script):
     answer = python(str(script), "--help")
     assert "usage" in answer.stdout or "python scripts/launch.py" in answer.stderr

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from meta_animator.models.backbones.ldm import UNET, unet_names
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "parity"
-SCRIPT = Path(__file__).parents[2] / "scripts" / "make_parity_fixtures.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "dev" / "make_parity_fixtures.py"
 
 _spec = importlib.util.spec_from_file_location("make_parity_fixtures", SCRIPT)
 maker = importlib.util.module_from_spec(_spec)

@@ -72,7 +72,7 @@ def test_an_onnx_network_answers_as_its_formula_and_has_gradients(tmp_path, scal
 
 
 def test_an_iresnet_equals_arcfaces_own(tmp_path):
-    """In float64, with their answer and weights (scripts/make_parity_fixtures.py); read as a trained file is."""
+    """In float64, with their answer and weights (scripts/dev/make_parity_fixtures.py); read as a trained file is."""
     tensors, layout, _ = parity.read("iresnet")
     state = {
         name: torch.tensor(0) if name.endswith("num_batches_tracked") else parity.maker.statistics(name, shape)

@@ -1,4 +1,7 @@
-"""Write a finished base_* run, or stage 0 or 1 on the base, into a base-model folder: python scripts/export_base.py RUN OUTPUT"""
+"""Write a finished base_* run, or stage 0 or 1 on the base, into a base-model folder.
+
+python scripts/dev/export_base.py RUN OUTPUT
+"""
 
 import argparse
 from pathlib import Path

@@ -3,15 +3,15 @@
 # stages 0 and 1; hours on 2 CPU cores that know bfloat16 (assets/base/README.md has the parts' times). An interrupted run
 # goes on where it was.
 #
-#   bash scripts/train_base.sh [key=value ...]   writes outputs/base/model; copy it to assets/base to make it the default;
+#   bash scripts/dev/train_base.sh [key=value ...]   writes outputs/base/model; copy it to assets/base to make it the default;
 #                                                extra settings go to every stage
 #
 # To go on from the shipped weights instead of random ones, give a stage model.base_from=assets/base (README of assets/base).
 
-source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/env.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../env.sh"
 use_environment
 export META_ANIMATOR_STARTED_IN=$started_in
 for part in vae decoder unet face control motion; do
     "$PYTHON" scripts/launch.py scripts/train.py "configs/demo/base_$part.yaml" "$@"
-    "$PYTHON" scripts/export_base.py "outputs/base/$part" outputs/base/model
+    "$PYTHON" scripts/dev/export_base.py "outputs/base/$part" outputs/base/model
 done

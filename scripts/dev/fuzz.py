@@ -1,6 +1,6 @@
 """Feed damaged files to the readers: each must be read, or refused in one line; never a traceback, a hang, a crash.
 
-python scripts/fuzz.py [--kinds video picture ...] [--count 1000] [--seed 0]
+python scripts/dev/fuzz.py [--kinds video picture ...] [--count 1000] [--seed 0]
 
 Every kind starts from valid files made here, damaged at random places (bits, bytes, lengths, cut or repeated pieces).
 The readers run in a process of their own with 4 GiB of address space and 20 s per file. Prints a table; the exit code
@@ -295,7 +295,7 @@ def tsv_files(folder: Path):
 def configs(folder: Path):
     from meta_animator.config import load_config
 
-    for path in (Path(__file__).parents[1] / "configs" / "demo").glob("*.yaml"):
+    for path in (Path(__file__).parents[2] / "configs" / "demo").glob("*.yaml"):
         shutil.copy(path, folder)
     return sorted(folder.glob("step*.yaml")), load_config
 

@@ -1,7 +1,7 @@
 """A base model of full size with random weights, to try the code paths where no trained one can be had.
 
-    python scripts/make_random_base.py configs/sd15/architecture models/random_sd15
-    python scripts/make_random_base.py configs/sd15/architecture models/random_sd15.safetensors     one file, original layout
+    python scripts/dev/make_random_base.py configs/sd15/architecture models/random_sd15
+    python scripts/dev/make_random_base.py configs/sd15/architecture models/random_sd15.safetensors     one file, original layout
 
 Half precision. The tokenizer is the embedded base's, whose few words lie within Stable Diffusion's vocabulary.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meta_animator.cli import run
 
-TOKENIZER = Path(__file__).parents[1] / "assets" / "base" / "tokenizer"
+TOKENIZER = Path(__file__).parents[2] / "assets" / "base" / "tokenizer"
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Run other projects' own networks on known weights and keep what they answer, so that tests can hold ours against it.
 
-    python scripts/make_parity_fixtures.py --output tests/fixtures/parity --ctrlora CTRLORA
-    python scripts/make_parity_fixtures.py --output tests/fixtures/parity --animatediff ANIMATEDIFF --diffusers OLD
-    python scripts/make_parity_fixtures.py --output tests/fixtures/parity --insightface ARCFACE_TORCH
+    python scripts/dev/make_parity_fixtures.py --output tests/fixtures/parity --ctrlora CTRLORA
+    python scripts/dev/make_parity_fixtures.py --output tests/fixtures/parity --animatediff ANIMATEDIFF --diffusers OLD
+    python scripts/dev/make_parity_fixtures.py --output tests/fixtures/parity --insightface ARCFACE_TORCH
 
 CTRLORA and ANIMATEDIFF are checkouts of github.com/xyfJASON/ctrlora and github.com/guoyww/AnimateDiff, OLD a folder that
 holds the package diffusers 0.11.1 for which the latter was written, ARCFACE_TORCH recognition/arcface_torch of

@@ -1,4 +1,6 @@
-"""Judge an embedded base model on unseen puppets: python scripts/evaluate_base.py [assets/base] [--output outputs/base_report]
+"""Judge an embedded base model on unseen puppets.
+
+python scripts/dev/evaluate_base.py [assets/base] [--people 40] [--output outputs/base_report]
 
 Writes metrics.json and samples.png: truth, decoded by the VAE, pose, sampled from text, sampled from text and pose.
 """

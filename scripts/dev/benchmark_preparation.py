@@ -1,8 +1,8 @@
 """How long preparation takes a frame, part by part, on one core; a number is processor time, whatever else runs.
 
-python scripts/benchmark_preparation.py                                     # a film that it makes, without networks
-python scripts/benchmark_preparation.py --annotators light                  # with the light annotators
-python scripts/benchmark_preparation.py --annotators light --input dance.mp4
+python scripts/dev/benchmark_preparation.py                                     # a film that it makes, without networks
+python scripts/dev/benchmark_preparation.py --annotators light                  # with the light annotators
+python scripts/dev/benchmark_preparation.py --annotators light --input dance.mp4
 """
 
 import argparse

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Every stage at the full size of Stable Diffusion 1.5 and 512 x 512 pixels, on random weights: one step each, two frames.
 #
-#   bash scripts/smoke_sd15.sh [key=value ...]     writes outputs/smoke_sd15; needs 24 GB of memory and 10 GB of disk, no GPU
+#   bash scripts/dev/smoke_sd15.sh [key=value ...]     writes outputs/smoke_sd15; needs 24 GB of memory and 10 GB of disk, no GPU
 #
 # The pictures are noise: this shows that the code fits and runs, nothing of quality.
 
-source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/env.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../env.sh"
 use_environment
 export META_ANIMATOR_STARTED_IN=$started_in
 out=$(place "${SMOKE_DIR:-}" outputs/smoke_sd15)
 data=$(place "${SMOKE_DATA:-}" data/puppets_512)
 base=$out/base
-[ -d "$base" ] || "$PYTHON" scripts/make_random_base.py configs/sd15/architecture "$base"
+[ -d "$base" ] || "$PYTHON" scripts/dev/make_random_base.py configs/sd15/architecture "$base"
 puppets=("data.puppets.root=$data" data.puppets.identities=2 data.puppets.frames=2 data.puppets.photos=5
     data.puppets.driving_frames=2 data.puppets.height=512 data.puppets.width=512)
 common=("model.base=$base" data.num_workers=0 train.mixed_precision=no "data.cache_dir=$out/cache" "${puppets[@]}")

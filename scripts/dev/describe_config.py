@@ -1,4 +1,4 @@
-"""Write the table of all config fields: python scripts/describe_config.py > configs/FIELDS.md"""
+"""Write the table of all config fields: python scripts/dev/describe_config.py > configs/FIELDS.md"""
 
 import argparse
 
@@ -7,7 +7,7 @@ from meta_animator.config import describe_fields
 
 HEADER = """# All config fields
 
-Made by `python scripts/describe_config.py > configs/FIELDS.md` from `meta_animator/settings.py`. A YAML holds what differs
+Made by `python scripts/dev/describe_config.py > configs/FIELDS.md` from `meta_animator/settings.py`. A YAML holds what differs
 from the defaults; `include: other.yaml` takes over another file first; `key=value` on the command line has the last word.
 
 | key | type | default | allowed | meaning |

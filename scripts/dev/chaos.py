@@ -1,6 +1,6 @@
 """Kill trainings at random moments, start them again, and see whether they end as if nothing had happened.
 
-python scripts/chaos.py [--kills 50] [--seed 0] [--stages control motion reference] [--folder outputs/chaos]
+python scripts/dev/chaos.py [--kills 50] [--seed 0] [--stages control motion reference] [--folder outputs/chaos]
 
 Each stage is trained once without disturbance, with data-loader processes, averaged weights, gradient accumulation,
 gated images and faces. Then it is trained again and again, ended by SIGKILL at a random moment or in the middle of
@@ -22,7 +22,7 @@ from pathlib import Path
 from meta_animator.cli import run
 from meta_animator.config import load_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STEPS, EVERY = 12, 3
 CONFIGS = {"control": "step0.yaml", "motion": "step1.yaml", "reference": "step2.yaml"}
 SETTINGS = [

@@ -58,7 +58,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class PuppetsConfig:
-    root: str = setting("", "where the puppet data sets are made when missing; empty: none are made", path=True)
+    root: str = setting("", "folder where the demo's rendered data sets are made when missing; empty: none are", path=True)
     identities: int = setting(24, "people of the train set", low=2)
     clips: int = setting(1, "clips per identity", low=1)
     frames: int = setting(16, "frames per clip", low=1)

@@ -18,7 +18,7 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.face import FaceConfig, FaceEmbedder
-from meta_animator.models.tokenizer import make_tokenizer
+from meta_animator.puppets.base.tokenizer import make_tokenizer
 from meta_animator.puppets.dataset import HELDOUT, describe
 from meta_animator.puppets.rendering.motion import MOTIONS
 from meta_animator.puppets.rendering.render import render_clip

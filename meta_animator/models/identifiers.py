@@ -10,6 +10,11 @@ RESERVE = 16  # words that only the person of a stage 2 is given, of a quarter o
 LETTERS = 4
 
 
+def built_in_identifiers(tokenizer: Any) -> list[str]:
+    """The identifiers <id000>, <id001>, ... that a tokenizer was made with, in order; others have none."""
+    return sorted(token for token in tokenizer.get_added_vocab() if token.startswith("<id"))
+
+
 def rare_words(tokenizer: Any) -> list[str]:
     """The words of four small letters in the rarer half of a vocabulary (the higher numbers) that are one token each, rarest
     first; of a CLIP tokenizer ("word</w>") or one of SentencePiece's kind ("▁word")."""

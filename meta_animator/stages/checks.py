@@ -150,8 +150,8 @@ def check_sizes(config: RunConfig) -> None:
 
 
 def check_data(config: RunConfig) -> None:
-    """Raises UserError for data sets that are not there or cannot show what is to be learned. Those of the puppets that are
-    about to be made are left alone."""
+    """Raises UserError for data sets that are not there or cannot show what is to be learned. Those that the run
+    makes first are left alone."""
     data = config.data
     auxiliary = data.auxiliary if config.stage == "reference" and data.auxiliary_sets else []
     clips = {folder: _clips(folder, data) for folder in [*data.train, *auxiliary]}
@@ -171,8 +171,8 @@ def check_data(config: RunConfig) -> None:
 
 
 def _clips(folder: str, data: DataConfig) -> list[Clip] | None:
-    """The clips of a data set; None for puppets that are about to be made."""
-    if not is_data_set(folder) and _is_puppets(Path(folder), data):
+    """The clips of a data set; None for one that the run makes first."""
+    if not is_data_set(folder) and _is_made_first(Path(folder), data):
         return None
     try:
         return read_manifest(folder)
@@ -180,14 +180,14 @@ def _clips(folder: str, data: DataConfig) -> list[Clip] | None:
         raise (UserError if is_data_set(folder) else Absent)(str(error)) from None
 
 
-def _is_puppets(path: Path, data: DataConfig) -> bool:
+def _is_made_first(path: Path, data: DataConfig) -> bool:
     return bool(data.puppets.root) and Path(data.puppets.root).resolve() in path.resolve().parents
 
 
 def _maker(path: Path, data: DataConfig) -> str:
     """What makes a data set that is not there."""
-    if _is_puppets(path, data):
-        return "any training stage of this config's makes these puppets, such as bash Step0_train_BaseCtrl_LoRA.sh"
+    if _is_made_first(path, data):
+        return "any training stage of this config's makes this data set, such as bash Step0_train_BaseCtrl_LoRA.sh"
     return "scripts/prepare_data.py makes data sets"
 
 

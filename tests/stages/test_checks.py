@@ -115,7 +115,7 @@ def test_sampling_on_a_fresh_clone_says_what_to_run_first(run_config, tmp_path):
     with pytest.raises(UserError, match=r"bash Step1_train_Motion_Module\.sh"):
         check_run(run_config("sample", **absent))
     puppets = {"data.puppets.root": tmp_path / "p", "sample.driving": tmp_path / "p" / "driving"}
-    with pytest.raises(UserError, match=r"sample\.driving: .*/p/driving: no such .* makes these puppets"):
+    with pytest.raises(UserError, match=r"sample\.driving: .*/p/driving: no such .* makes this data set"):
         check_run(run_config("sample", **puppets))
 
 

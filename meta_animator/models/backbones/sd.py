@@ -18,10 +18,9 @@ from meta_animator.models.backbones.decoder import decode_checkpointed
 from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.backbones.single_file import load_single_file, load_vae
 from meta_animator.models.control import ControlOutput, MetaControlNet
-from meta_animator.models.identifiers import rare_words
+from meta_animator.models.identifiers import built_in_identifiers, rare_words
 from meta_animator.models.motion import TemporalLayers, join_motion, new_motion_adapter
 from meta_animator.models.precision import HALF, autocast, halve, own_precision
-from meta_animator.models.tokenizer import reserved_identifiers
 from meta_animator.settings import ModelConfig
 from meta_animator.torch_files import TORCH_SUFFIXES
 from meta_animator.weights import fingerprint, read_json
@@ -157,7 +156,7 @@ class StableDiffusion(nn.Module):
 
     def rare_words(self) -> list[str]:
         """Reserved tokens of the tokenizer ("<id007>"), or its rare four-letter words."""
-        return reserved_identifiers(self.tokenizer) or rare_words(self.tokenizer)
+        return built_in_identifiers(self.tokenizer) or rare_words(self.tokenizer)
 
     # networks
 

@@ -16,7 +16,7 @@ from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceConfig, FaceEmbedder
-from meta_animator.models.tokenizer import base_tokenizer
+from meta_animator.puppets.base.tokenizer import base_tokenizer
 from meta_animator.settings import RunConfig
 from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import copy_strict, read_json, save_tensors, write_json

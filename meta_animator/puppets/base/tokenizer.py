@@ -39,11 +39,6 @@ def make_tokenizer(corpus: Iterable[str], identifiers: int, max_length: int) -> 
     return tokenizer
 
 
-def reserved_identifiers(tokenizer: CLIPTokenizer) -> list[str]:
-    """The identifiers that a tokenizer of `make_tokenizer` holds, in order; none for other tokenizers."""
-    return sorted(token for token in tokenizer.get_added_vocab() if token.startswith("<id"))
-
-
 def base_tokenizer(descriptions: Iterable[str]) -> CLIPTokenizer:
     """The embedded base model's tokenizer, for the descriptions of its train set: 256 identifiers, 48 tokens a prompt."""
     return make_tokenizer([*descriptions, "person looks like"], identifiers=256, max_length=48)

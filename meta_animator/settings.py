@@ -207,11 +207,9 @@ class SampleConfig:
     loras: dict[str, float] = setting({}, "extracted LoRA folders and weights, instead of the checkpoint's LoRAs", path=True)
     controlnet_conditioning_scale: float = setting(1.0, "strength of all control residuals together", low=0.0)
     num_inference_steps: int = setting(50, "sampling steps", low=1)
-    sampler: str = setting(
-        "ddim", "DDIM, or DPM-Solver++(2M), which needs fewer steps", choices=("ddim", "dpm_solver_2m")
-    )  # fmt: skip
+    sampler: str = setting("ddim", "ddim, dpm_solver_2m (needs fewer steps), or another of SAMPLERS in diffusion/samplers.py")
     guidance_scale: float = setting(7.5, "classifier-free guidance; 1: off", low=0.0)
-    eta: float = setting(0.0, "DDIM stochasticity; 0 with other samplers", low=0.0)
+    eta: float = setting(0.0, "stochasticity, 0 to 1; 0 with samplers that draw no noise", low=0.0)
     init_noise: str = setting(
         "inversion", "what all frames share in the first latent: the inverted photo, or noise", choices=("inversion", "random")
     )

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from meta_animator.data.conditions import CONDITIONS
 from meta_animator.errors import UserError
 from meta_animator.models.backbones.ldm import CONTROL, in_module_order, reversed_names, unet_names
 from meta_animator.models.control import MetaControlNet
-from meta_animator.settings import TASKS
 from meta_animator.training.checkpoint import versions
 from meta_animator.weights import check_names
 
@@ -162,12 +162,12 @@ def _choose(have: Sequence[str], wanted: Mapping[str, str] | None, what: str) ->
         if missing := [task for task in wanted if task not in have]:
             raise UserError(f"{what}: has no LoRA '{missing[0]}'; it has: {', '.join(have)}")
         return dict(wanted)
-    known = {task: TASK_NAMES.get(task, task) for task in have if TASK_NAMES.get(task, task) in TASKS}
+    known = {task: TASK_NAMES.get(task, task) for task in have if TASK_NAMES.get(task, task) in CONDITIONS}
     if len(known) < len(have):
         strange = [task for task in have if task not in known]
         raise UserError(
             f"{what}: its tasks {', '.join(strange)} are none of ours; choose with --tasks THEIRS=OURS ..., ours are "
-            f"{', '.join(TASKS)}"
+            f"{', '.join(CONDITIONS)}"
         )
     return known
 

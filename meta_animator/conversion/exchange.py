@@ -19,6 +19,7 @@ from meta_animator.conversion.ctrlora import (
 )
 from meta_animator.conversion.lora import bare_network, check_fit, part
 from meta_animator.conversion.motion import ANIMATEDIFF_BETAS, to_animatediff
+from meta_animator.data.conditions import CONDITIONS
 from meta_animator.errors import UserError
 from meta_animator.files import whole_file
 from meta_animator.models.backbones import load_backbone
@@ -26,7 +27,7 @@ from meta_animator.models.backbones.ldm import TEXT, UNET, VAE, to_shapes, unet_
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.manifest import check_manifest, check_parts
 from meta_animator.models.motion import new_motion_adapter
-from meta_animator.settings import TASKS, ModelConfig
+from meta_animator.settings import ModelConfig
 from meta_animator.torch_files import TORCH_SUFFIXES, read_state
 from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import ROUNDING, copy_strict, read_json, save_tensors, write_json
@@ -198,8 +199,8 @@ def to_single_file(unet: nn.Module, vae: nn.Module, text_encoder: nn.Module) -> 
 
 
 def check_tasks(tasks: Mapping[str, str]) -> None:
-    if unknown := [ours for ours in tasks.values() if ours not in TASKS]:
-        raise UserError(f"--tasks: '{unknown[0]}' is no task of ours; they are {', '.join(TASKS)}")
+    if unknown := [ours for ours in tasks.values() if ours not in CONDITIONS]:
+        raise UserError(f"--tasks: '{unknown[0]}' is no task of ours; they are {', '.join(CONDITIONS)}")
 
 
 def parse_tasks(given: list[str]) -> dict[str, str]:

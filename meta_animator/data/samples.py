@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from meta_animator.data.conditions import CONDITIONS, draw_condition
+from meta_animator.data.conditions import CONDITIONS, draw_condition, find_condition
 from meta_animator.data.crops import person_crop, random_crop, size_of
 from meta_animator.data.keypoints import five_points, flip_keypoints
 from meta_animator.data.latents import FRAME, LatentCache
@@ -28,8 +28,6 @@ from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.media.timeline import same_rate
 from meta_animator.settings import DataConfig
-
-SIDED = {"dwpose", "pose_hamer", "normal", "seg"}  # tasks whose colours tell left from right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +65,8 @@ class SampleSet(Dataset):
         self.identifiers, self.num_frames = dict(identifiers), num_frames
         for clip in clips:
             clip.video_reader = config.video_reader
-        if config.flip and (drawn := next((c for c in clips if SIDED & c.conditions.keys()), None)):
-            raise UserError(
-                f"data.flip: clip '{drawn.id}' has drawn images of {', '.join(sorted(SIDED & drawn.conditions.keys()))}, in "
-                "which left and right cannot be swapped; set data.flip=0"
-            )
+        if config.flip:
+            _check_mirrored(clips)
         self.samples = [s for k, clip in enumerate(clips) for s in clip_samples(k, clip, config, num_frames)]
         if not self.samples:
             raise UserError(
@@ -256,6 +251,15 @@ def _five_points(keypoints: np.ndarray | None) -> tuple[Tensor, Tensor]:
     points = None if keypoints is None else five_points(keypoints)
     landmarks = torch.zeros(5, 2) if points is None else torch.from_numpy(points)
     return landmarks, torch.tensor(points is not None)
+
+
+def _check_mirrored(clips: Sequence[Clip]) -> None:
+    for clip in clips:
+        if sided := sorted(task for task in clip.conditions if find_condition(task).sided):
+            raise UserError(
+                f"data.flip: clip '{clip.id}' has drawn images of {', '.join(sided)}, in which left and right cannot be swapped; "
+                "set data.flip=0"
+            )
 
 
 def clip_samples(number: int, clip: Clip, config: DataConfig, num_frames: int | None) -> list[Sample]:

@@ -1,6 +1,7 @@
 """From noise to data: DDIM and DPM-Solver++(2M), for diffusion and flow alike.
 
-A sampler takes `denoise(x_t, t) -> prediction` with t `(b,)`; guidance, control and windows live inside that callable.
+A sampler is a function with the arguments of `ddim`, and its name a line in SAMPLERS: `sample.sampler` takes it from there.
+It calls `denoise(x_t, t) -> prediction` with t `(b,)`; guidance, control and windows live inside that callable.
 Nothing here tracks gradients.
 """
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from meta_animator.diffusion.process import Process
+from meta_animator.errors import UserError
 
 Denoise: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Callback: TypeAlias = Callable[[int, Tensor], None]
@@ -23,6 +25,7 @@ def ddim(
     x_T: Tensor,
     process: Process,
     timesteps: Tensor,
+    *,
     eta: float = 0.0,
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
@@ -56,11 +59,15 @@ def dpm_solver_2m(
     x_T: Tensor,
     process: Process,
     timesteps: Tensor,
+    *,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """DPM-Solver++(2M): second order from the previous step's clean estimate (Lu et al. 2022, algorithm 2).
 
-    Deterministic; arguments and result as for `ddim`. The first and the last step are first order.
+    Deterministic: `eta` and `generator` do nothing. Other arguments and the result as for `ddim`. The first and the last step
+    are first order.
     """
     x_t, x_0_before, h_before = x_T, None, 0.0
     steps = sampling_steps(process, timesteps)
@@ -76,6 +83,22 @@ def dpm_solver_2m(
         if callback is not None:
             callback(step, x_t)
     return x_t
+
+
+SAMPLERS: dict[str, Callable[..., Tensor]] = {
+    "ddim": ddim,
+    "dpm_solver_2m": dpm_solver_2m,
+}
+STOCHASTIC = ("ddim",)  # those that `eta` makes draw noise; for any other, an `eta` above 0 is refused
+
+
+def sampler_for(name: str, eta: float = 0.0) -> Callable[..., Tensor]:
+    """The sampler of this name. Raises UserError for an unknown one, and for one that cannot use this `eta`."""
+    if name not in SAMPLERS:
+        raise UserError(f"sample.sampler: '{name}' is not one of {', '.join(map(repr, SAMPLERS))}")
+    if eta and name not in STOCHASTIC:
+        raise UserError(f"sample.eta: {eta} is for sampler {' or '.join(STOCHASTIC)}; {name} draws no noise, set it to 0")
+    return SAMPLERS[name]
 
 
 def sampling_steps(

@@ -9,6 +9,7 @@ from pathlib import Path
 from meta_animator.data.conditions import find_condition
 from meta_animator.data.manifest import Clip, is_data_set, read_manifest
 from meta_animator.data.samples import SampleSet
+from meta_animator.diffusion.samplers import sampler_for
 from meta_animator.errors import UserError
 from meta_animator.models.arcface import ADVICE
 from meta_animator.models.backbones.sd import read_process
@@ -117,8 +118,7 @@ def check_settings(config: RunConfig) -> None:
     if not sample.tasks:
         raise UserError("sample.tasks is empty: name at least one, such as {dwpose: 1.0}")
     check_tasks(list(sample.tasks), "sample.tasks")
-    if sample.eta and sample.sampler != "ddim":
-        raise UserError(f"sample.eta: {sample.eta} is for sampler ddim; {sample.sampler} draws no noise, set it to 0")
+    sampler_for(sample.sampler, sample.eta)
     if model.motion_from and sample.window > model.motion_max_seq_length:
         limit = model.motion_max_seq_length
         raise UserError(f"sample.window: {sample.window} is more than model.motion_max_seq_length, {limit}")

@@ -3,6 +3,7 @@
 import numpy as np
 
 from meta_animator.data import keypoints as kp
+from meta_animator.data.conditions import CONDITIONS
 from meta_animator.data.layers import PARTS, Layers
 
 # x, y of the body as shares of the picture's height, x from the middle, for 17 body and 6 foot points.
@@ -12,6 +13,11 @@ BODY = (
     (-0.07, 0.70), (0.07, 0.90), (-0.07, 0.90), (0.08, 0.94), (0.10, 0.93), (0.06, 0.92), (-0.08, 0.94),
     (-0.10, 0.93), (-0.06, 0.92),
 )  # fmt: skip
+
+
+def tasks_shown_by(*layers: str) -> list[str]:
+    """The tasks that can be shown where these layers are, in their order."""
+    return [task for task, condition in CONDITIONS.items() if {*layers}.issuperset(condition.needs)]
 
 
 def standing_person(height: int, width: int) -> np.ndarray:

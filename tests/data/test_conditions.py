@@ -1,16 +1,18 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from meta_animator.data import keypoints as kp
-from meta_animator.data.conditions import CONDITIONS, draw_condition
+from meta_animator.data.conditions import CONDITIONS, draw_condition, find_conditions
 from meta_animator.data.conditions.colour_order import recognise_colour_order
 from meta_animator.data.conditions.maps import PART_COLOURS
 from meta_animator.data.conditions.pose import openpose_colour
 from meta_animator.data.layers import PARTS, Layers
 from meta_animator.errors import UserError
-from tests.data.people import layers_of_person, standing_person
+from meta_animator.settings import TASKS
+from tests.data.people import layers_of_person, standing_person, tasks_shown_by
 
 ORDER = ["dwpose", "pose_hamer", "depth", "normal", "seg", "fg_inpainting", "bg_outpainting", "canny", "blurred"]
 
@@ -29,7 +31,7 @@ def between(points: np.ndarray, a: int, b: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [(96, 64), (200, 301), (512, 512)])
-@pytest.mark.parametrize("task", ORDER)
+@pytest.mark.parametrize("task", CONDITIONS)
 def test_every_task_draws(task, size):
     layers = layers_of_person(*size)
     before = {field.name: getattr(layers, field.name).copy() for field in dataclasses.fields(layers)}
@@ -40,10 +42,38 @@ def test_every_task_draws(task, size):
     assert all(np.array_equal(getattr(layers, name), value) for name, value in before.items())
 
 
-def test_registry_is_in_the_order_of_the_method():
-    assert list(CONDITIONS) == ORDER
+def test_registry_begins_in_the_order_of_the_method():
+    assert list(CONDITIONS)[: len(ORDER)] == ORDER == list(TASKS)
+    six = ["dwpose", "pose_hamer", "fg_inpainting", "bg_outpainting", "canny", "blurred"]
+    assert tasks_shown_by("frame", "mask", "keypoints")[:6] == six and tasks_shown_by("frame")[:2] == six[4:]
+    assert tasks_shown_by("depth", "mask", "normal", "parts")[:3] == ["depth", "normal", "seg"]
+    assert {c.name for c in CONDITIONS.values() if c.sided} >= {"dwpose", "pose_hamer", "normal", "seg"}
     assert {c.group for c in CONDITIONS.values()} == {"foreground", "background", "global"}
     assert CONDITIONS["bg_outpainting"].group == "background"
+
+
+def tasks_of(folder: Path, **files: str) -> dict:
+    """The conditions of a package of these files: names of tasks, separated by spaces; `from x` takes those of file x."""
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    for name, tasks in files.items():
+        lines = ["from meta_animator.data.conditions.condition import Condition"]
+        for k, task in enumerate(tasks.split()):
+            lines.append(f"T{k} = Condition({task!r}, 'global', ('frame',), lambda layers: layers.frame)")
+        if tasks.startswith("from "):
+            lines = [f"from {folder.name}.{tasks[5:]} import T0"]
+        (folder / f"{name}.py").write_text("\n".join(lines))
+    return find_conditions(folder.name, [str(folder)])
+
+
+def test_a_file_in_the_folder_is_a_task(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    assert list(tasks_of(tmp_path / "own_tasks", a="zebra canny", b="dwpose apes", c="", d="from a")) == [
+        "dwpose", "canny", "apes", "zebra",
+    ]  # fmt: skip
+    for k, (files, where) in enumerate({("a b", "b c"): "in a.py and b.py", ("", "b b"): r"in b\.py;"}.items()):
+        with pytest.raises(UserError, match=rf"\A[^\n]*two Meta-Tasks are called 'b', {where}[^\n]*\Z"):
+            tasks_of(tmp_path / f"twice_{k}", **dict(zip("ab", files, strict=True)))
 
 
 def test_unknown_task_and_missing_layer():

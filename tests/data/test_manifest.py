@@ -12,7 +12,7 @@ from meta_animator.data.manifest import DatasetWriter, driving_clip, read_manife
 from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.media.video import write_video
-from tests.data.people import layers_of_person
+from tests.data.people import layers_of_person, tasks_shown_by
 
 SIZE = (48, 36)
 
@@ -73,7 +73,7 @@ def test_only_the_layers_asked_for_are_loaded(folder):
 def test_tasks_and_conditions(folder):
     walk, other = read_manifest(folder)
     assert walk.available_tasks() == list(CONDITIONS)
-    assert other.available_tasks() == ["dwpose", "canny", "blurred"]
+    assert other.available_tasks() == ["dwpose", *tasks_shown_by("frame")]
     assert (other.load_condition("dwpose", 1) == 7).all()
     assert np.array_equal(walk.load_condition("seg", 1), draw_condition("seg", walk.load(1)))
     with pytest.raises(UserError, match="needs parts"):

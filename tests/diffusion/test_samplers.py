@@ -3,7 +3,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 from meta_animator.diffusion.process import Flow
-from meta_animator.diffusion.samplers import ddim, dpm_solver_2m
+from meta_animator.diffusion.samplers import SAMPLERS, ddim, dpm_solver_2m
 from meta_animator.diffusion.timesteps import flow_timesteps, sampling_timesteps
 from tests.diffusion.gaussian import MEAN, STD, denoiser, flow_map, noise, sd15
 
@@ -48,7 +48,7 @@ def test_ddim_parity_with_diffusers(prediction_type, set_alpha_to_one, spacing, 
     for t in theirs.timesteps:
         x = theirs.step(curved(x, t.expand(2)), t, x, eta=eta, generator=generator).prev_sample
     ours = ddim(
-        curved, x_T, process, sampling_timesteps(10, 1000, spacing), eta, generator=torch.Generator().manual_seed(5)
+        curved, x_T, process, sampling_timesteps(10, 1000, spacing), eta=eta, generator=torch.Generator().manual_seed(5)
     )
     torch.testing.assert_close(ours, x, rtol=0, atol=1e-6)
 
@@ -71,11 +71,12 @@ def test_dpm_solver_parity_with_diffusers():
 
 
 @pytest.mark.parametrize(("process", "timesteps"), CASES)
-@pytest.mark.parametrize("sampler", [ddim, dpm_solver_2m])
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 def test_sampling_a_gaussian_gives_its_mean_and_spread(sampler, process, timesteps):
     states = []
     x_T = noisy_data(process, timesteps, noise(8, 3, 2, 16, 16))
-    x = sampler(denoiser(process), x_T, process, timesteps, callback=lambda step, state: states.append(step))
+    watch = {"generator": torch.Generator(), "callback": lambda step, state: states.append(step)}
+    x = sampler(denoiser(process), x_T, process, timesteps, eta=0.0, **watch)
     assert x.mean().item() == pytest.approx(MEAN, abs=0.03)
     assert x.std().item() == pytest.approx(STD, rel=0.05)
     assert states == list(range(100))

@@ -43,7 +43,7 @@ class Annotators:
         return [{"keypoints": self.truth.keypoints, "mask": self.truth.mask}]
 
 
-def test_without_networks_every_frame_is_decoded_once_and_six_maps_are_drawn(film, truth, monkeypatch):
+def test_without_networks_every_frame_is_decoded_once_and_what_can_be_drawn_is(film, truth, monkeypatch):
     decoded, read = [], VideoSource.read
     monkeypatch.setattr(VideoSource, "read", lambda self, indices: decoded.extend(indices) or read(self, indices))
     drawn = []
@@ -52,7 +52,7 @@ def test_without_networks_every_frame_is_decoded_once_and_six_maps_are_drawn(fil
     assert (timing.frames, timing.size, timing.networks) == (4, (96, 64), {})
     assert decoded == [0, 1, 2, 3] and drawn == [(task, (48, 48)) for task in DRAWN] * 4
     assert set(timing.without) == {"decode", "crop", *(f"draw {task}" for task in DRAWN)}
-    assert set(DRAWN) == {"dwpose", "pose_hamer", "fg_inpainting", "bg_outpainting", "canny", "blurred"}
+    assert set(DRAWN) >= {"dwpose", "pose_hamer", "fg_inpainting", "bg_outpainting", "canny", "blurred"}
 
 
 def test_annotators_are_timed_by_name_and_must_see_somebody(film, truth):

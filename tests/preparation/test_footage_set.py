@@ -24,10 +24,11 @@ from meta_animator.preparation.prepare import prepare as prepare_plainly
 from meta_animator.preparation.quality import SMALL, Limits
 from meta_animator.preparation.store import RUN
 from meta_animator.preparation.tracking import NOBODY
+from tests.data.people import tasks_shown_by
 from tests.preparation.fakes import FakeAnnotators, film, is_red, picture
 
 EASY = Limits(min_height=20, min_sharpness=0.0, blur_ratio=0.0)
-TASKS = ["dwpose", "pose_hamer", "fg_inpainting", "bg_outpainting", "canny", "blurred"]
+TASKS = tasks_shown_by("frame", "mask", "keypoints")
 
 
 def prepare(inputs, output, annotators=None, progress=lambda *_: None, **changes):

@@ -13,10 +13,10 @@ from meta_animator.media.images import read_image, write_image
 from meta_animator.media.video import write_video
 from meta_animator.preparation.prepare import PrepareConfig, prepare
 from meta_animator.preparation.sources import find_photos
-from tests.data.people import layers_of_person
+from tests.data.people import layers_of_person, tasks_shown_by
 
 COUNT, HEIGHT, WIDTH = 12, 96, 128
-TASKS = ["dwpose", "pose_hamer", "fg_inpainting", "bg_outpainting", "canny", "blurred"]
+TASKS = tasks_shown_by("frame", "mask", "keypoints")
 
 
 @pytest.fixture

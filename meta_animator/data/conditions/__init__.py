@@ -1,46 +1,38 @@
 """The Meta-Tasks: each draws one kind of condition image from the stored layers of a frame.
 
-To add one, write its drawing function in a file of its own and add a line to CONDITIONS.
+To add one, write a file in this folder with its drawing function and a `Condition(...)` at module level: it is found here.
 """
 
-import dataclasses
 import difflib
-from collections.abc import Callable
-from typing import Literal
+import importlib
+import pkgutil
 
 import numpy as np
 
-from meta_animator.data.conditions.image import draw_bg_outpainting, draw_blurred, draw_canny, draw_fg_inpainting
-from meta_animator.data.conditions.maps import draw_depth, draw_normal, draw_seg
-from meta_animator.data.conditions.pose import draw_dwpose, draw_pose_hamer
+from meta_animator.data.conditions.condition import Condition
 from meta_animator.data.layers import Layers
 from meta_animator.errors import UserError
+from meta_animator.settings import TASKS
 
 
-@dataclasses.dataclass(frozen=True)
-class Condition:
-    """A Meta-Task. `draw` gives uint8 (h, w, 3) RGB from layers in which all of `needs` are present."""
+def find_conditions(package: str, folders: list[str]) -> dict[str, Condition]:
+    """{name: Condition} of the modules of a package: those of `settings.TASKS` in its order, then others by name.
 
-    name: str
-    group: Literal["foreground", "background", "global"]
-    needs: tuple[str, ...]
-    draw: Callable[[Layers], np.ndarray]
+    Raises UserError where two modules have a task of one name.
+    """
+    found: dict[str, tuple[Condition, str]] = {}
+    for name in sorted(module.name for module in pkgutil.iter_modules(folders)):
+        module = importlib.import_module(f"{package}.{name}")
+        for condition in [value for value in vars(module).values() if isinstance(value, Condition)]:
+            other, where = found.setdefault(condition.name, (condition, name))
+            if other is not condition:
+                files = f"{where}.py" if where == name else f"{where}.py and {name}.py"
+                raise UserError(f"{folders[0]}: two Meta-Tasks are called '{condition.name}', in {files}; rename one")
+    order = [name for name in TASKS if name in found] + sorted(found.keys() - set(TASKS))
+    return {name: found[name][0] for name in order}
 
 
-CONDITIONS: dict[str, Condition] = {
-    condition.name: condition
-    for condition in (
-        Condition("dwpose", "foreground", ("keypoints",), draw_dwpose),
-        Condition("pose_hamer", "foreground", ("keypoints",), draw_pose_hamer),
-        Condition("depth", "foreground", ("depth", "mask"), draw_depth),
-        Condition("normal", "foreground", ("normal",), draw_normal),
-        Condition("seg", "foreground", ("parts",), draw_seg),
-        Condition("fg_inpainting", "foreground", ("frame", "mask"), draw_fg_inpainting),
-        Condition("bg_outpainting", "background", ("frame", "mask"), draw_bg_outpainting),
-        Condition("canny", "global", ("frame",), draw_canny),
-        Condition("blurred", "global", ("frame",), draw_blurred),
-    )
-}
+CONDITIONS = find_conditions(__name__, __path__)
 
 
 def find_condition(task: str) -> Condition:

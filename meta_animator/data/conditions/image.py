@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from meta_animator.data.conditions.condition import Condition
 from meta_animator.data.layers import Layers
 
 CANNY_THRESHOLDS = (100, 200)
@@ -30,3 +31,9 @@ def draw_blurred(layers: Layers) -> np.ndarray:
     sigma = BLUR_SIGMA * min(layers.size)
     kernel = cv2.getGaussianKernel(round(6 * sigma + 1) | 1, sigma, cv2.CV_32F)
     return cv2.sepFilter2D(np.ascontiguousarray(layers.frame), -1, kernel, kernel)  # cv2.GaussianBlur takes three times as long
+
+
+FG_INPAINTING = Condition("fg_inpainting", "foreground", ("frame", "mask"), draw_fg_inpainting)
+BG_OUTPAINTING = Condition("bg_outpainting", "background", ("frame", "mask"), draw_bg_outpainting)
+CANNY = Condition("canny", "global", ("frame",), draw_canny)
+BLURRED = Condition("blurred", "global", ("frame",), draw_blurred)

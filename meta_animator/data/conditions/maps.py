@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from meta_animator.data.conditions.condition import Condition
 from meta_animator.data.layers import PARTS, Layers
 
 DEPTH_BACKGROUND = 100  # grey level
@@ -36,3 +37,8 @@ def draw_seg(layers: Layers) -> np.ndarray:
     """Every body part in its colour of PART_COLOURS: uint8 (h, w, 3) RGB."""
     palette = np.array([PART_COLOURS[part] for part in PARTS], np.uint8)
     return palette[layers.parts]
+
+
+DEPTH = Condition("depth", "foreground", ("depth", "mask"), draw_depth)
+NORMAL = Condition("normal", "foreground", ("normal",), draw_normal, sided=True)
+SEG = Condition("seg", "foreground", ("parts",), draw_seg, sided=True)

@@ -6,6 +6,7 @@ import math
 import cv2
 import numpy as np
 
+from meta_animator.data.conditions.condition import Condition
 from meta_animator.data.conditions.hands import shade_hand
 from meta_animator.data.keypoints import FACE, HAND_BONES, LEFT_HAND, LEFT_SHOULDER, RIGHT_HAND, RIGHT_SHOULDER, VISIBLE
 from meta_animator.data.layers import Layers
@@ -129,3 +130,7 @@ def _ellipse(a: np.ndarray, b: np.ndarray, half_width: float) -> np.ndarray:
 
 def _fixed(points: np.ndarray) -> np.ndarray:
     return np.rint(np.asarray(points) * 2**FRACTION_BITS).astype(np.int32)
+
+
+DWPOSE = Condition("dwpose", "foreground", ("keypoints",), draw_dwpose, sided=True)
+POSE_HAMER = Condition("pose_hamer", "foreground", ("keypoints",), draw_pose_hamer, sided=True)

@@ -12,7 +12,7 @@ from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.media.video import write_video
 from meta_animator.preparation.prepare import PrepareConfig, prepare
-from tests.data.people import layers_of_person
+from tests.data.people import layers_of_person, tasks_shown_by
 
 SIZE = (48, 64)
 COUNT = 3
@@ -120,7 +120,7 @@ def test_a_film_with_maps_of_others_becomes_a_data_set(tmp_path):
         write_image(tmp_path / "parts" / f"{index}.png", one.parts)
     given = Given(paths={layer: tmp_path / layer for layer in ("mask", "depth", "normal", "parts")})
     summary = prepare(PrepareConfig(inputs=[film], output=tmp_path / "out", given=given))
-    assert summary.tasks == ["depth", "normal", "seg", "fg_inpainting", "bg_outpainting", "canny", "blurred"]
+    assert summary.tasks == tasks_shown_by("frame", "mask", "depth", "normal", "parts")
     loaded = read_manifest(tmp_path / "out")[0].load(2)
     assert np.array_equal(loaded.mask, layers[2].mask) and np.array_equal(loaded.parts, layers[2].parts)
     assert np.abs(loaded.normal - layers[2].normal).max() < 0.01

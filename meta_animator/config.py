@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import json
 import os
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from meta_animator.errors import UserError
+from meta_animator.fields import idle_keys, keys_of, used_values
 from meta_animator.files import whole_file
 from meta_animator.old_keys import current_key, current_keys
 from meta_animator.settings import RunConfig
@@ -56,6 +56,23 @@ def save_config(config: RunConfig, path: Path) -> None:
         part.write_text(to_yaml(config), encoding="utf-8")
 
 
+def idle_settings(path: str | Path, overrides: list[str] | tuple[str, ...], stage: str) -> list[str]:
+    """A note on the settings of a YAML, and one on each override, that this stage does not use.
+
+    None on an included file, which may serve several stages, nor on the config.yaml of a run, which names every field.
+    """
+    idle, values = idle_keys(stage), _read_file(Path(path))
+    saved = {field.name for field in dataclasses.fields(RunConfig)} <= values.keys()
+    notes = []
+    if found := [key for key in keys_of(values) if key in idle and not saved]:
+        notes.append(f"{path}: {', '.join(found)}: stage {stage} does not use {'them' if found[1:] else 'it'}")
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if any(f"{key}.".startswith(f"{name}.") for name in idle):
+            notes.append(f"argument '{override}': stage {stage} does not use it")
+    return notes
+
+
 def _read_files(path: Path, including: tuple[Path, ...]) -> list[tuple[Path, dict]]:
     """(file, its values) of a YAML and what it includes, in the order in which they count."""
     if path.resolve() in including:
@@ -92,30 +109,10 @@ def _read_file(path: Path) -> dict:
         raise UserError(f"config {path}: {getattr(error, 'full_key', None)}: {_first_line(error)}") from error
 
 
-def describe_fields() -> list[tuple[str, str, str, str, str]]:
-    """(key, type, default, allowed values, meaning) of every field, in the order of a resolved config."""
-    return _describe(RunConfig(), "")
-
-
-def _describe(config: Any, prefix: str) -> list[tuple[str, str, str, str, str]]:
-    rows = []
-    for field in dataclasses.fields(config):
-        value, name = getattr(config, field.name), prefix + field.name
-        if dataclasses.is_dataclass(value):
-            rows += _describe(value, f"{name}.")
-            continue
-        about, kind = field.metadata, field.type if isinstance(field.type, str) else getattr(field.type, "__name__", "")
-        kind = kind if not isinstance(value, list | dict) else str(field.type)
-        low, high = about["low"], about["high"]
-        allowed = " | ".join(choice or '""' for choice in about["choices"])
-        if low is not None:
-            allowed = f"{low:g} to {high:g}" if high is not None else f"{low:g} or more"
-        rows.append((name, kind, json.dumps(value), allowed, about["meaning"]))
-    return rows
-
-
-def to_yaml(config: RunConfig) -> str:
-    text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=float("inf"))
+def to_yaml(config: RunConfig, used: bool = False) -> str:
+    """The text of a config; with `used`, without what its stage does not use."""
+    values = used_values(config) if used else dataclasses.asdict(config)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=float("inf"))
     return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)  # as OmegaConf escapes it
 
 

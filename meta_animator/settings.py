@@ -1,4 +1,4 @@
-"""Every field of a run's YAML, with its type, default and meaning. Plain dataclasses; no heavy imports."""
+"""Every field of a run's YAML: type, default, meaning, and the stages that use it. Plain dataclasses; no heavy imports."""
 
 import dataclasses
 from typing import Any
@@ -7,52 +7,77 @@ TASKS = (
     "dwpose", "pose_hamer", "depth", "normal", "seg", "fg_inpainting", "bg_outpainting", "canny", "blurred",
 )  # fmt: skip
 
+STAGES = ("control", "motion", "reference", "sample", "extract", "base_vae", "base_unet", "base_face")
+BASE = ("base_vae", "base_unet", "base_face")  # train the embedded base model
+METHOD = ("control", "motion", "reference", "sample")  # stages 0 to 3, which take a base model as it is
+NETWORKS = ("control", "motion", "reference", "base_unet")  # train what denoises
+TRAINING = ("control", "motion", "reference", *BASE)
+
 
 def setting(
     default: Any, meaning: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None,
-    path: bool | str = False, yes: str = "",
+    path: bool | str = False, yes: str = "", stages: tuple[str, ...] = (),
 ) -> Any:  # fmt: skip
     """A dataclass field with one line of meaning, optional allowed values and optional bounds, both included.
 
     path   whether the text (each of a list, each name of a mapping) is the path of a file or folder, which on a command line
            starts where the user stands; "name" where it may be a name on the hub instead
     yes    which of the choices `true` stands for, as `false` does for "no"
+    stages the stages that use it; empty: those of its section
     """
-    metadata = {"meaning": meaning, "choices": choices, "low": low, "high": high, "path": path, "yes": yes}
+    metadata = {"meaning": meaning, "choices": choices, "low": low, "high": high, "path": path, "yes": yes, "stages": stages}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def section(kind: type, meaning: str, stages: tuple[str, ...]) -> Any:
+    """A dataclass field that holds settings, and the stages that use those which do not say it themselves."""
+    return dataclasses.field(default_factory=kind, metadata={"meaning": meaning, "stages": stages})
+
+
 @dataclasses.dataclass(kw_only=True)
 class ModelConfig:
-    backbone: str = setting("sd", "family of the base model", choices=("sd",))
-    base: str = setting("assets/base", "base model: diffusers folder, .safetensors or .ckpt file or name on the hub", path="name")
+    backbone: str = setting("sd", "family of the base model", choices=("sd",), stages=METHOD)
+    base: str = setting(
+        "assets/base", "base model: diffusers folder, .safetensors or .ckpt file or name on the hub", path="name",
+        stages=(*NETWORKS, "sample", "extract"),
+    )  # fmt: skip
     architecture: str = setting(
-        "", "folder with the base's config files, for --dry-run and single files; empty: the base itself", path=True
-    )
-    base_from: str = setting("", "base model whose part a base_* stage goes on training; empty: from random weights", path=True)
-    vae: str = setting("", "VAE instead of the base's own: diffusers folder or file", path=True)
+        "", "folder with the base's config files, for --dry-run and single files; empty: the base itself", path=True,
+        stages=STAGES,
+    )  # fmt: skip
+    base_from: str = setting(
+        "", "base model whose part a base_* stage goes on training; empty: from random weights", path=True,
+        stages=BASE,
+    )  # fmt: skip
+    vae: str = setting("", "VAE instead of the base's own: diffusers folder or file", path=True, stages=METHOD)
     tokenizer: str = setting(
-        "", "tokenizer folder or name on the hub; empty: the base's own, for a file SD1's from the hub", path="name"
-    )
+        "", "tokenizer folder or name on the hub; empty: the base's own, for a file SD1's from the hub", path="name",
+        stages=METHOD,
+    )  # fmt: skip
     face: str = setting(
         "", "face embedder: folder of ours, .onnx (SFace, ArcFace) or iResNet .pth; needed where loss.face_weight > 0",
-        path=True,
+        path=True, stages=NETWORKS,
     )  # fmt: skip
-    tasks: list[str] = setting(list(TASKS), "Meta-Tasks of this run, one LoRA each")
+    tasks: list[str] = setting(list(TASKS), "Meta-Tasks of this run, one LoRA each", stages=NETWORKS)
     lora_rank: int = setting(128, "rank of every LoRA", low=1)
     condition_range: str = setting("signed", "range of condition images for the VAE", choices=("signed", "unit"))
-    condition_posterior: str = setting("mode", "latent of a condition in training; sampling: mode", choices=("mode", "sample"))
+    condition_posterior: str = setting(
+        "mode", "latent of a condition in training; sampling: mode", choices=("mode", "sample"), stages=NETWORKS
+    )
     control_from: str = setting("", "run or checkpoint with Meta ControlNet and LoRAs; empty: from the base UNet", path=True)
     motion_from: str = setting(
         "", "run, checkpoint, diffusers MotionAdapter folder, or file of AnimateDiff's; empty: a fresh motion module",
-        path=True,
+        path=True, stages=("motion", "sample"),
     )  # fmt: skip
-    motion_mid_block: bool = setting(False, "motion module in the UNet's mid block too, as AnimateDiff v2 has it")
-    motion_max_seq_length: int = setting(32, "positions of the motion module, in frames", low=1)
+    motion_mid_block: bool = setting(
+        False, "motion module in the UNet's mid block too, as AnimateDiff v2 has it",
+        stages=("motion", "sample"),
+    )  # fmt: skip
+    motion_max_seq_length: int = setting(32, "positions of the motion module, in frames", low=1, stages=("motion", "sample"))
     beta_schedule: str = setting(
-        "", "noise schedule instead of the base's own", choices=("", "linear", "scaled_linear")
+        "", "noise schedule instead of the base's own", choices=("", "linear", "scaled_linear"), stages=METHOD
     )
 
 
@@ -76,19 +101,22 @@ class DataConfig:
     train: list[str] = setting(
         [], "data sets: folders with a manifest.jsonl, or folders and URLs (s3://, hf://) of tar shards", path=True
     )
-    auxiliary: list[str] = setting([], "data sets of other people that keep stage 2 from overfitting", path=True)
-    auxiliary_sets: int = setting(20, "how many frames of the auxiliary data sets are used", low=0)
-    auxiliary_fraction: float = setting(0.5, "share of draws from the auxiliary frames", low=0.0, high=1.0)
+    auxiliary: list[str] = setting(
+        [], "data sets of other people that keep stage 2 from overfitting", path=True,
+        stages=("reference",),
+    )  # fmt: skip
+    auxiliary_sets: int = setting(20, "how many frames of the auxiliary data sets are used", low=0, stages=("reference",))
+    auxiliary_fraction: float = setting(0.5, "share of draws from the auxiliary frames", low=0.0, high=1.0, stages=("reference",))
     split: str = setting("train", "split of the manifest that is trained on")
-    height: int = setting(512, "pixels; divisible by the base's factor", low=8)
-    width: int = setting(512, "pixels; divisible by the base's factor", low=8)
+    height: int = setting(512, "pixels; divisible by the base's factor", low=8, stages=(*TRAINING, "sample"))
+    width: int = setting(512, "pixels; divisible by the base's factor", low=8, stages=(*TRAINING, "sample"))
     person_margin: float = setting(
         0.0, "zoom in until the person, with this share of their size around, fills the crop; 0: the largest crop",
-        low=0.0, high=2.0,
+        low=0.0, high=2.0, stages=(*TRAINING, "sample"),
     )  # fmt: skip
     aspect_buckets: int = setting(
         0, "clips of other shapes get sizes of the same area, sides multiples of so many pixels (64 for SD1.5); 0: all one size",
-        low=0,
+        low=0, stages=(*TRAINING, "sample"),
     )  # fmt: skip
     random_crop: float = setting(0.0, "largest random zoom of the crop (0: none), which never cuts the face", low=0.0)
     crops: int = setting(
@@ -97,32 +125,40 @@ class DataConfig:
     flip: float = setting(0.0, "probability of a mirror image, left and right swapped in all layers", low=0.0, high=1.0)
     pose_drop: float = setting(
         0.0, "probability that a pose drawn from keypoints lacks parts (face, hands, limbs), so that a model learns to fill in "
-        "what a pose does not show", low=0.0, high=1.0,
+        "what a pose does not show", low=0.0, high=1.0, stages=NETWORKS,
     )  # fmt: skip
     pose_variants: int = setting(
         1, "drawings of each frame that lack parts (in stage 1 the same parts in a whole clip), to choose from with pose_drop; "
-        "0: a new one per draw, not with cached latents", low=0,
+        "0: a new one per draw, not with cached latents", low=0, stages=NETWORKS,
     )  # fmt: skip
-    num_frames: int = setting(16, "frames per clip in stage 1", low=1)
+    num_frames: int = setting(16, "frames per clip in stage 1", low=1, stages=("motion",))
     fps: float = setting(
-        0.0, "frames per second of stage-1 clips, as nearly as leaving out frames makes them; 0: the clip's own", low=0.0
-    )
-    stride: int = setting(1, "stored frames between two frames of a clip, where fps is 0", low=1)
-    prompt: str = setting("Person looks like {identifier}", "prompt; {identifier} and {description} are filled in")
-    prompt_drop: float = setting(0.01, "probability of an empty prompt", low=0.0, high=1.0)
-    cache_latents: bool = setting(True, "encode every frame and condition once, before the first step")
+        0.0, "frames per second of stage-1 clips, as nearly as leaving out frames makes them; 0: the clip's own", low=0.0,
+        stages=("motion",),
+    )  # fmt: skip
+    stride: int = setting(1, "stored frames between two frames of a clip, where fps is 0", low=1, stages=("motion",))
+    prompt: str = setting(
+        "Person looks like {identifier}", "prompt; {identifier} and {description} are filled in",
+        stages=NETWORKS,
+    )  # fmt: skip
+    prompt_drop: float = setting(0.01, "probability of an empty prompt", low=0.0, high=1.0, stages=NETWORKS)
+    cache_latents: bool = setting(True, "encode every frame and condition once, before the first step", stages=NETWORKS)
     cache_precision: str = setting(
-        "fp16", "how cached latents are stored; fp16 is off by at most 0.05 % of each value", choices=("fp16", "bf16", "fp32")
-    )
-    cache_dir: str = setting("", "where cached latents live; empty: <output_dir>/cache", path=True)
-    task_weights: dict[str, int] = setting({}, "how often a task comes in a cycle of all tasks; 1 for those not named")
-    task_per_rank: bool = setting(False, "several processes: each draws a task of its own at every step")
+        "fp16", "how cached latents are stored; fp16 is off by at most 0.05 % of each value", choices=("fp16", "bf16", "fp32"),
+        stages=NETWORKS,
+    )  # fmt: skip
+    cache_dir: str = setting("", "where cached latents live; empty: <output_dir>/cache", path=True, stages=NETWORKS)
+    task_weights: dict[str, int] = setting(
+        {}, "how often a task comes in a cycle of all tasks; 1 for those not named",
+        stages=NETWORKS,
+    )  # fmt: skip
+    task_per_rank: bool = setting(False, "several processes: each draws a task of its own at every step", stages=NETWORKS)
     num_workers: int = setting(0, "data-loader processes", low=0)
     video_reader: str = setting(
         "pyav", "what reads films; decord: only those where it gives the same pictures, with more memory",
         choices=("pyav", "decord"),
     )  # fmt: skip
-    puppets: PuppetsConfig = dataclasses.field(default_factory=PuppetsConfig)
+    puppets: PuppetsConfig = section(PuppetsConfig, "rendered people to learn from", TRAINING)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -147,17 +183,21 @@ class TrainConfig:
     gradient_accumulation_steps: int = setting(1, "micro-batches per optimizer step; all of one task", low=1)
     trainable: str = setting(
         "all", "all of a stage's modules, its LoRAs only, or base_vae's decoder only (its latents stay as they are)",
-        choices=("all", "lora", "decoder"),
+        choices=("all", "lora", "decoder"), stages=("control", "reference", "base_vae"),
     )  # fmt: skip
     optimizer: str = setting(
         "adamw", "adamw, or with momenta in 8 bits, a quarter of the memory: adamw8bit (pip install torchao)",
         choices=("adamw", "adamw8bit"),
     )  # fmt: skip
     lora_tasks: list[str] = setting(
-        [], "with trainable=lora: the tasks of model.tasks whose LoRAs are trained, and that are drawn; empty: all"
-    )
+        [], "with trainable=lora: the tasks of model.tasks whose LoRAs are trained, and that are drawn; empty: all",
+        stages=("control", "reference"),
+    )  # fmt: skip
     learning_rate: float = setting(1e-5, "AdamW learning rate", low=0.0)
-    lora_learning_rate: float = setting(0.0, "learning rate of LoRAs; 0: learning_rate", low=0.0)
+    lora_learning_rate: float = setting(
+        0.0, "learning rate of LoRAs; 0: learning_rate", low=0.0,
+        stages=("control", "motion", "reference"),
+    )  # fmt: skip
     adam_beta1: float = setting(0.9, "AdamW", low=0.0, high=0.9999)
     adam_beta2: float = setting(0.999, "AdamW", low=0.0, high=0.99999)
     adam_epsilon: float = setting(1e-8, "AdamW")
@@ -169,20 +209,30 @@ class TrainConfig:
         choices=("constant", "constant_with_warmup", "linear", "cosine"),
     )  # fmt: skip
     lr_warmup_steps: int = setting(0, "steps", low=0)
-    mixed_precision: str = setting("no", "arithmetic of the forward pass", choices=("no", "fp16", "bf16"))
-    gradient_checkpointing: bool = setting(False, "less memory for about a third more time")
+    mixed_precision: str = setting(
+        "no", "arithmetic of the forward pass", choices=("no", "fp16", "bf16"),
+        stages=(*TRAINING, "sample"),
+    )  # fmt: skip
+    gradient_checkpointing: bool = setting(False, "less memory for about a third more time", stages=NETWORKS)
     ema_decay: float = setting(0.0, "moving average of the trained weights; 0: off", low=0.0, high=0.99999)
     ema_device: str = setting("", "where the moving average is kept; empty: with the weights", choices=("", "cpu"))
-    timestep_bias_multiplier: float = setting(1.0, "how much likelier the noisiest timesteps are than the others", low=0.0)
-    timestep_bias_portion: float = setting(0.1, "share of the timesteps that are the noisiest", low=0.0, high=0.99)
+    timestep_bias_multiplier: float = setting(
+        1.0, "how much likelier the noisiest timesteps are than the others", low=0.0,
+        stages=NETWORKS,
+    )  # fmt: skip
+    timestep_bias_portion: float = setting(
+        0.1, "share of the timesteps that are the noisiest", low=0.0, high=0.99,
+        stages=NETWORKS,
+    )  # fmt: skip
     shared_noise: float = setting(
         0.0, "stage 1: share of the noise's variance that all frames of a clip have in common; stage 3 samples with it",
-        low=0.0, high=1.0,
+        low=0.0, high=1.0, stages=("motion",),
     )
     control_drop: float = setting(
-        0.0, "base_unet: probability of a sample without control, from which text alone is learned", low=0.0, high=1.0
-    )
-    train_lora_in_motion: bool = setting(False, "stage 1 also trains the LoRA of its task")
+        0.0, "base_unet: probability of a sample without control, from which text alone is learned", low=0.0, high=1.0,
+        stages=("base_unet",),
+    )  # fmt: skip
+    train_lora_in_motion: bool = setting(False, "stage 1 also trains the LoRA of its task", stages=("motion",))
     checkpoint_every: int = setting(500, "steps; the last step is always saved", low=1)
     keep_checkpoints: int = setting(2, "older checkpoints are deleted", low=1)
     preview_every: int = setting(500, "steps; 0: no previews", low=0)
@@ -251,15 +301,12 @@ class ExtractConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class RunConfig:
-    stage: str = setting(
-        "control", "what this run does",
-        choices=("control", "motion", "reference", "sample", "extract", "base_vae", "base_unet", "base_face"),
-    )  # fmt: skip
-    output_dir: str = setting("outputs/run", "everything that this run writes", path=True)
-    seed: int = setting(0, "noise, timesteps, crops and order are functions of it", low=0)
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
-    extract: ExtractConfig = dataclasses.field(default_factory=ExtractConfig)
+    stage: str = setting("control", "what this run does", choices=STAGES, stages=STAGES)
+    output_dir: str = setting("outputs/run", "everything that this run writes", path=True, stages=STAGES)
+    seed: int = setting(0, "noise, timesteps, crops and order are functions of it", low=0, stages=(*METHOD, *BASE))
+    model: ModelConfig = section(ModelConfig, "the networks, and what they start from", (*NETWORKS, "sample"))
+    data: DataConfig = section(DataConfig, "what is learned from, and how it is shown", TRAINING)
+    loss: LossConfig = section(LossConfig, "the Dual Space Hybrid Loss", NETWORKS)
+    train: TrainConfig = section(TrainConfig, "how it is learned", TRAINING)
+    sample: SampleConfig = section(SampleConfig, "what is animated, and how", ("sample",))
+    extract: ExtractConfig = section(ExtractConfig, "what is taken out of a checkpoint", ("extract",))

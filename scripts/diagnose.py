@@ -11,7 +11,7 @@ from meta_animator.entry import config_from_arguments
 
 
 def main() -> None:
-    config = config_from_arguments(__doc__)
+    config = config_from_arguments(__doc__, "sample")
     if config is None:
         return
     from meta_animator.media.images import write_image

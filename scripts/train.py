@@ -5,7 +5,7 @@ from meta_animator.entry import config_from_arguments
 
 
 def main() -> None:
-    config = config_from_arguments(__doc__)
+    config = config_from_arguments(__doc__, "control", "motion", "reference")
     if config is None:
         return
     from meta_animator.puppets.base.build import STAGES as BASE_STAGES

@@ -3,22 +3,25 @@
 import argparse
 
 from meta_animator.cli import run
-from meta_animator.config import describe_fields
+from meta_animator.fields import all_fields, in_words
 
 HEADER = """# All config fields
 
 Made by `python scripts/dev/describe_config.py > configs/FIELDS.md` from `meta_animator/settings.py`. A YAML holds what differs
 from the defaults; `include: other.yaml` takes over another file first; `key=value` on the command line has the last word.
+The stages: control (0), motion (1), reference (2), sample (3), extract, and base_vae, base_unet and base_face, which train the
+embedded base model; "training" are all but sample and extract.
 
-| key | type | default | allowed | meaning |
-|---|---|---|---|---|"""
+| key | type | default | allowed | stages | meaning |
+|---|---|---|---|---|---|"""
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     print(HEADER)
-    for key, kind, default, allowed, meaning in describe_fields():
-        print(f"| `{key}` | {kind} | `{default}` | {allowed.replace('|', 'or')} | {meaning.replace('|', chr(92) + '|')} |")
+    for field in all_fields():
+        allowed, meaning = field.allowed.replace("|", "or"), field.meaning.replace("|", "\\|")
+        print(f"| `{field.key}` | {field.kind} | `{field.default}` | {allowed} | {in_words(field.stages)} | {meaning} |")
 
 
 if __name__ == "__main__":

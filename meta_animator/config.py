@@ -66,11 +66,14 @@ def idle_settings(path: str | Path, overrides: list[str] | tuple[str, ...], stag
     notes = []
     if found := [key for key in keys_of(values) if key in idle and not saved]:
         notes.append(f"{path}: {', '.join(found)}: stage {stage} does not use {'them' if found[1:] else 'it'}")
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if any(f"{key}.".startswith(f"{name}.") for name in idle):
-            notes.append(f"argument '{override}': stage {stage} does not use it")
-    return notes
+    unused = [override for override in overrides if not is_used(override, stage)]
+    return [*notes, *(f"argument '{override}': stage {stage} does not use it" for override in unused)]
+
+
+def is_used(override: str, stage: str) -> bool:
+    """Whether a stage uses what `key=value` sets."""
+    key = override.partition("=")[0].strip()
+    return not any(f"{key}.".startswith(f"{name}.") for name in idle_keys(stage))
 
 
 def _read_files(path: Path, including: tuple[Path, ...]) -> list[tuple[Path, dict]]:

@@ -32,10 +32,10 @@ def config_from_arguments(description: str, *stages: str) -> RunConfig | None:
     if args.all:
         parser.error("--all goes with --help")
     config = load_config(args.config, args.overrides, users_folder())
-    if os.environ.get("RANK", "0") == "0":  # of several processes, one says it
-        for note in idle_settings(args.config, args.overrides, config.stage):
-            print(f"note: {note}")
+    notes = [f"note: {note}" for note in idle_settings(args.config, args.overrides, config.stage)]
     if not args.dry_run:
+        if notes and os.environ.get("RANK", "0") == "0":  # of several processes, one says it
+            print(*notes, sep="\n")
         return config
     if args.measure and "MALLOC_MMAP_THRESHOLD_" not in os.environ:  # glibc's: freed memory is given back and not counted on
         os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
@@ -43,7 +43,7 @@ def config_from_arguments(description: str, *stages: str) -> RunConfig | None:
     from meta_animator.stages.checks import check_run
     from meta_animator.stages.dry_run import describe
 
-    notes = [f"note: {note}" for note in check_run(config, dry=True)]
+    notes += [f"note: {note}" for note in check_run(config, dry=True)]
     print(to_yaml(config, used=True), describe(config, args.free_memory, args.measure), *notes, sep="\n")
     return None
 

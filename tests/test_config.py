@@ -1,15 +1,23 @@
 """YAML and overrides to a RunConfig, and the one line that each mistake earns."""
 
+import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from meta_animator.config import describe_fields, load_config, save_config, to_yaml
-from meta_animator.entry import config_from_arguments, fields_as_text
+from meta_animator.config import idle_settings, load_config, save_config, to_yaml
+from meta_animator.entry import config_from_arguments
 from meta_animator.errors import UserError
-from meta_animator.settings import RunConfig
+from meta_animator.fields import all_fields, keys_of
+from meta_animator.settings import STAGES, RunConfig
+
+ROOT = Path(__file__).parents[1]
+DESCRIBE = "scripts/dev/describe_config.py"
+RUNS = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent.name != "accelerate"]
 
 
 @pytest.fixture
@@ -142,16 +150,77 @@ def test_what_cannot_be_included_is_one_line(tmp_path, include, part):
     assert part in text and "include" in text
 
 
-def test_every_field_is_described_in_help_and_in_the_table():
-    rows = describe_fields()
-    assert len(rows) > 90 and all(all((key, kind, default, meaning)) for key, kind, default, _, meaning in rows)
-    root = Path(__file__).parents[1]
-    made = subprocess.run(
-        [sys.executable, "scripts/dev/describe_config.py"], cwd=root, capture_output=True, text=True, check=True
-    )  # fmt: skip
-    assert made.stdout == (root / "configs" / "FIELDS.md").read_text(), "run scripts/dev/describe_config.py > configs/FIELDS.md"
-    shown = fields_as_text()
-    assert all(f"  {key}: {kind} = {default}" in shown for key, kind, default, _, _ in rows)
+def test_every_field_is_described_in_the_table():
+    fields = all_fields()
+    assert len(fields) > 90 and all(all((field.key, field.kind, field.default, field.meaning)) for field in fields)
+    assert all(field.stages and {*field.stages} <= {*STAGES} for field in fields)
+    made = subprocess.run([sys.executable, DESCRIBE], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert made.stdout == (ROOT / "configs" / "FIELDS.md").read_text(), f"run {DESCRIBE} > configs/FIELDS.md"
+
+
+def shown_by_help(monkeypatch, capsys, *arguments, stages=("control", "motion", "reference")):
+    """{key: the rest of its line} of the fields that --help describes"""
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments), "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        config_from_arguments("", *stages)
+    return dict(re.findall(r"^  ([a-z0-9_.]+): (\w.* = .*)$", capsys.readouterr().out, re.MULTILINE))
+
+
+def test_help_shows_what_a_stage_uses(monkeypatch, capsys, config_file):
+    ask = functools.partial(shown_by_help, monkeypatch, capsys)
+    assert list(ask("--all")) == [field.key for field in all_fields()]
+    (config_file.parent / "mine.yml").write_text("include: run.yaml\nstage: motion\n")
+    for arguments, stage in (
+        ([config_file], "control"), ([config_file.parent / "mine.yml"], "motion"), ([config_file, "stage=base_unet"], "base_unet")
+    ):
+        assert list(ask(*arguments)) == [field.key for field in all_fields() if stage in field.stages]
+    assert {"extract.tasks", "model.base"} <= ask(stages=["extract"]).keys() <= ask("--all").keys() - {"seed", "train.max_steps"}
+    training = ask("none.yaml")  # a config that is not there is said when a run is asked for
+    assert training["train.shared_noise"] == "float = 0.0, 0 to 1 [motion]"
+    assert training["train.max_steps"] == "int = 1000, 1 or more"
+    assert not {"train.control_drop", "sample.eta", "model.base_from"} & training.keys()
+    assert "[control" not in str(ask(config_file)), "marks say nothing of one stage"
+
+
+def test_what_a_stage_does_not_use_earns_a_note(tmp_path, config_file):
+    own, saved = tmp_path / "own.yaml", tmp_path / "saved.yaml"
+    own.write_text("include: run.yaml\ntrain: {max_steps: 1, control_drop: 0.1}\ndata: {puppets: {seed: 1}, stride: 2}\n")
+    save_config(load_config(own), saved)
+    arguments = ["sample.tasks.depth=1", "train.max_steps=2", "sample.loras={}", "data.prompt='a = b'"]
+    assert idle_settings(own, arguments, "control") == [
+        f"{own}: train.control_drop, data.stride: stage control does not use them",
+        "argument 'sample.tasks.depth=1': stage control does not use it",
+        "argument 'sample.loras={}': stage control does not use it",
+    ]
+    assert idle_settings(saved, [], "control") == [], "which names every field"
+    assert idle_settings(config_file, [], "control") == [f"{config_file}: sample.tasks: stage control does not use it"]
+    assert idle_settings(config_file, ["seed=1"], "extract")[1:] == ["argument 'seed=1': stage extract does not use it"]
+
+
+def test_the_note_is_said_and_the_run_goes_on(monkeypatch, capsys, config_file):
+    monkeypatch.setattr(sys, "argv", ["train.py", str(config_file), "sample.eta=1"])
+    assert config_from_arguments("").sample.eta == 1
+    said = capsys.readouterr().out
+    assert "note: argument 'sample.eta=1': stage control does not use it\n" in said and said.count("note: ") == 2
+    monkeypatch.setenv("RANK", "1")
+    config_from_arguments("")
+    assert capsys.readouterr().out == "", "one of several processes says it"
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: "/".join(path.parts[-2:]))
+def test_no_shipped_config_sets_what_its_stage_does_not_use(path):
+    assert idle_settings(path, [], load_config(path).stage) == []
+
+
+def test_a_dry_run_shows_the_settings_that_the_stage_uses(config_file, tmp_path):
+    config = load_config(config_file, ["sample.eta=0.5", "train.shared_noise=0.5", "train.batch_size=3"])
+    text = to_yaml(config, used=True)
+    (tmp_path / "shown.yaml").write_text(text)
+    again = load_config(tmp_path / "shown.yaml")
+    assert (again.train.batch_size, again.train.shared_noise, again.sample) == (3, 0.0, RunConfig().sample)
+    assert "sample:" not in text and "\nextract:" not in text and "root:" in text
+    assert list(keys_of(yaml.safe_load(text))) == [field.key for field in all_fields() if "control" in field.stages]
+    assert list(keys_of(yaml.safe_load(to_yaml(config)))) == [field.key for field in all_fields()]
 
 
 def test_yaml_executes_nothing(tmp_path):

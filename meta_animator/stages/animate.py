@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from meta_animator.config import load_config, to_yaml
+from meta_animator.config import is_used, load_config, to_yaml
 from meta_animator.data.clips import Clip, read_keypoints
 from meta_animator.data.drawn_pose import find_fault
 from meta_animator.data.formats.keypoint_json import holds_json
@@ -208,7 +208,7 @@ def learn(job: Job, config: RunConfig, photos: Path, clock: Clock) -> Path:
     clips = [clip for clip in read_manifest(photos) if clip.split == config.data.split]
     if not clips:
         raise UserError(f"{photos}: holds no photo to learn from")
-    told = [text for text in job.overrides if not text.startswith("sample.")]
+    told = [text for text in job.overrides if is_used(text, config.stage)]
     digest = _digest([], "\n".join([to_yaml(config), *(f"{clip.id} {clip.prompt} {clip.stamp()}" for clip in clips)]))
     run = job.home / f"tuned-{digest[:8]}"
     done = list_checkpoints(run)
@@ -236,7 +236,8 @@ def perform(job: Job, config: RunConfig, photos: Path, run: Path, driving: Path,
         f"sample.driving={driving}", f"sample.driving_clip={clip}",
     ]  # fmt: skip
     fit = f"sample.fit_pose={'no' if job.same_person else 'limbs'}"  # which the user may wish otherwise
-    _run("sample.py", str(job.config("step3")), fit, *job.overrides, *own)
+    told = [text for text in job.overrides if is_used(text, config.stage)]
+    _run("sample.py", str(job.config("step3")), fit, *told, *own)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / config.sample.output, target)
     animation_sheet(photos, folder, driving, clip, target.with_suffix(".png"))

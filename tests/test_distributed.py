@@ -259,4 +259,5 @@ def test_what_does_not_go_with_shared_out_weights_is_said(make_config, monkeypat
     for name, value in (FSDP2 | {"WORLD_SIZE": "2"} | variables).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=said):
-        take_sharding_request(make_config(**settings))
+        config = make_config(**settings)
+        take_sharding_request(config.stage, config.train, config.data)

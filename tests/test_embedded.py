@@ -92,7 +92,7 @@ def test_stage_2_learns_an_unseen_person_from_an_identifier(tmp_path, seed):
             "train.batch_size=6", "train.preview_every=0",
         ],
     )  # fmt: skip
-    accelerator = make_accelerator(config)
+    accelerator = make_accelerator(config.train.mixed_precision)
     stage, samples, plan = build_stage(config, accelerator)
     config.sample.reference, config.sample.driving = f"{tmp_path}/person", f"{tmp_path}/driving"
     config.sample.num_inference_steps, config.sample.guidance_scale = 10, 1.0

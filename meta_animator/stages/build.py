@@ -57,8 +57,8 @@ def train(
     builders = {**dict.fromkeys(STAGES, build_released_stage), **(stages or {})}
     if config.stage not in builders:
         raise UserError(f"stage '{config.stage}' is not trained; use {', '.join(builders)}")
-    sharded = take_sharding_request(config)
-    accelerator = make_accelerator(config)
+    sharded = take_sharding_request(config.stage, config.train, config.data)
+    accelerator = make_accelerator(config.train.mixed_precision)
     torch.manual_seed(config.seed)  # fresh weights
     if accelerator.is_main_process:
         for note in check_run(config):

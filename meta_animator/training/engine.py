@@ -74,7 +74,9 @@ class Trainer:
     def run(self) -> None:
         """Train to the last step. Raises Stopped after a signal, UserError for what the user can mend; in both cases the
         folder holds a checkpoint to continue from, if any step was saved."""
-        tracker = Tracker(self.config, self.step) if self.accelerator.is_main_process else None
+        tracker = None
+        if self.accelerator.is_main_process:
+            tracker = Tracker(self.run_folder, self.step, self.config.train.wandb_project)
         try:
             with stop_request() as request:
                 self._loop(tracker, request)
@@ -317,12 +319,12 @@ def _mean_logs(all_logs: list[dict[str, Any]]) -> dict[str, Any]:
     return mean
 
 
-def make_accelerator(config: RunConfig) -> Accelerator:
+def make_accelerator(mixed_precision: str) -> Accelerator:
     """find_unused_parameters: inactive LoRAs take no part in a step. The long timeout: some encode for longer than others."""
     from accelerate import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     return Accelerator(
-        mixed_precision=config.train.mixed_precision,
+        mixed_precision=mixed_precision,
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=True),
             InitProcessGroupKwargs(timeout=datetime.timedelta(hours=24)),

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from meta_animator.errors import UserError
-from meta_animator.settings import RunConfig
+from meta_animator.settings import DataConfig, TrainConfig
 
 
-def take_sharding_request(config: RunConfig) -> bool:
+def take_sharding_request(stage: str, train: TrainConfig, data: DataConfig) -> bool:
     """Whether accelerate's config file asks for FSDP2. The request is taken out of the environment: the engine shards by
     itself, on any device. Raises UserError for what does not go with it."""
     if os.environ.pop("ACCELERATE_USE_FSDP", "").lower() not in ("true", "1"):
@@ -27,15 +27,15 @@ def take_sharding_request(config: RunConfig) -> bool:
         raise UserError(f"accelerate's fsdp_version is {version}; only 2 can be used, see configs/accelerate/fsdp2.yaml")
     if "WORLD_SIZE" not in os.environ:
         raise UserError("ACCELERATE_USE_FSDP is set, but nothing launched several processes; unset it")
-    if config.stage.startswith("base_"):
-        raise UserError(f"stage '{config.stage}' does not go with FSDP2; its networks are small")
-    if config.train.mixed_precision == "fp16":
+    if stage.startswith("base_"):
+        raise UserError(f"stage '{stage}' does not go with FSDP2; its networks are small")
+    if train.mixed_precision == "fp16":
         raise UserError("train.mixed_precision: fp16 does not go with FSDP2; use bf16 or no")
-    if config.train.optimizer != "adamw":
-        raise UserError(f"train.optimizer: {config.train.optimizer} does not go with FSDP2, which shares momenta out; use adamw")
-    if config.train.ema_device:
+    if train.optimizer != "adamw":
+        raise UserError(f"train.optimizer: {train.optimizer} does not go with FSDP2, which shares momenta out; use adamw")
+    if train.ema_device:
         raise UserError("train.ema_device: leave it empty; with FSDP2 averages are shared out as the weights are")
-    if config.data.task_per_rank:
+    if data.task_per_rank:
         raise UserError("data.task_per_rank: set it to false; with FSDP2 all processes train the same weights")
     return True
 

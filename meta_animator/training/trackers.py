@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meta_animator.files import whole_file
-from meta_animator.settings import RunConfig
 
 
 class Tracker:
@@ -16,10 +15,9 @@ class Tracker:
     On resume, lines after the checkpoint's step are dropped, so that the file equals that of an uninterrupted run.
     """
 
-    def __init__(self, config: RunConfig, first_step: int):
+    def __init__(self, folder: Path, first_step: int, wandb_project: str = ""):
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = Path(config.output_dir)
         path = folder / "metrics.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step]
         with whole_file(path) as part:
@@ -27,11 +25,11 @@ class Tracker:
         self.file = path.open("a", encoding="utf-8")
         self.board = SummaryWriter(folder / "tensorboard", purge_step=first_step + 1)
         self.wandb = None
-        if config.train.wandb_project:
+        if wandb_project:
             import wandb
 
             name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]  # the same for a continued run
-            self.wandb = wandb.init(project=config.train.wandb_project, name=folder.name, id=name, dir=folder, resume="allow")
+            self.wandb = wandb.init(project=wandb_project, name=folder.name, id=name, dir=folder, resume="allow")
 
     def log(self, step: int, lines: Sequence[Mapping[str, float | str]], overall: Mapping[str, float]) -> None:
         """Lines of numbers, one for each task since the last lines; as scalars also the means over all tasks."""

@@ -139,6 +139,25 @@ def test_a_run_asks_before_it_makes_data_or_loads_a_network(run_config, monkeypa
         sample.sample(run_config("sample", **{"sample.tasks": "{canny: 1}"}))
 
 
+def test_what_an_entry_point_joins_makes_data_and_then_the_stage(run_config, tmp_path):
+    called = []
+
+    def make_data(puppets):
+        called.append(puppets.root)
+
+    def builder(config, accelerator):
+        called.append(config.stage)
+        raise UserError("no more is asked here")
+
+    config = run_config("base_face", **{"data.puppets.root": tmp_path / "puppets"})
+    with pytest.raises(UserError, match="no more is asked here"):
+        build.train(config, stages={"base_face": builder}, make_data=make_data)
+    assert called == [str(tmp_path / "puppets"), "base_face"]
+    with pytest.raises(UserError, match=r"stage 'base_face' is not trained; use control, motion, reference$"):
+        build.train(config, make_data=make_data)
+    assert len(called) == 2
+
+
 def test_seconds_that_are_none_are_one_line(monkeypatch, capsys):
     script = Path(__file__).parents[2] / "scripts" / "evaluate.py"
     arguments = ["x", "--truth", "x", "--reference", "x", "--output", "x", "--seconds", "a=b"]

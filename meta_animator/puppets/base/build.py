@@ -17,7 +17,7 @@ from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.puppets.base.export import make_base_tokenizer, text_config
 from meta_animator.puppets.base.unet import UNetStage
 from meta_animator.puppets.base.vae_and_face import BaseStage, FaceStage, VAEStage
-from meta_animator.settings import RunConfig
+from meta_animator.settings import ModelConfig, RunConfig, TrainConfig
 from meta_animator.stages.build import build_stage
 from meta_animator.weights import read_json
 
@@ -29,7 +29,7 @@ def build_unet_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Mo
 
 def build_base_stage(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Module, SampleSet, TaskPlan]:
     """base_vae or base_face with frames of many people, no conditions."""
-    check_base_config(config)
+    check_base_config(config.stage, config.model, config.train)
     clips = read_clips(config.data.train, config.data.split)
     samples = SampleSet(clips, config.data, seed=config.seed, identifiers={})
     plan = TaskPlan(
@@ -47,9 +47,9 @@ def growing_base(config: RunConfig, clips: list[Clip]) -> StableDiffusion:
     `model.base_from`."""
     from transformers import CLIPTextModel
 
-    check_base_config(config)
+    check_base_config(config.stage, config.model, config.train)
     folder, start = Path(config.model.architecture), Path(config.model.base_from)
-    tokenizer = make_base_tokenizer(config, clips)
+    tokenizer = make_base_tokenizer(config.model.base_from, clips)
     if config.model.base_from:
         unet = load_part(UNet2DConditionModel, start / "unet")
         text_encoder = load_part(CLIPTextModel, start / "text_encoder")
@@ -60,14 +60,13 @@ def growing_base(config: RunConfig, clips: list[Clip]) -> StableDiffusion:
     return StableDiffusion(config.model, unet, vae, text_encoder, tokenizer, read_scheduler(folder))
 
 
-def check_base_config(config: RunConfig) -> None:
+def check_base_config(stage: str, model: ModelConfig, train: TrainConfig) -> None:
     """Raises UserError for settings that a base_* stage cannot follow."""
-    train, stage = config.train, config.stage
-    if not config.model.architecture:
+    if not model.architecture:
         raise UserError(f"model.architecture is empty: stage '{stage}' needs the folder with the config files")
     if train.trainable == "lora" or (train.trainable == "decoder" and stage != "base_vae"):
         raise UserError(f"train.trainable={train.trainable}: stage '{stage}' has no such part")
-    if train.trainable == "decoder" and not config.model.base_from:
+    if train.trainable == "decoder" and not model.base_from:
         raise UserError("train.trainable=decoder: name the VAE whose decoder learns on, model.base_from")
 
 

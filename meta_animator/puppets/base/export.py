@@ -17,7 +17,7 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.puppets.base.tokenizer import base_tokenizer
-from meta_animator.settings import RunConfig
+from meta_animator.settings import ModelConfig, RunConfig
 from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import copy_strict, read_json, save_tensors, write_json
 
@@ -56,7 +56,7 @@ def _export_unet(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
     unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
     _fill(unet, weights, "unet.")
     unet.half().save_pretrained(output / "unet")
-    tokenizer = make_base_tokenizer(config, read_clips(config.data.train, config.data.split))
+    tokenizer = make_base_tokenizer(config.model.base_from, read_clips(config.data.train, config.data.split))
     tokenizer.save_pretrained(output / "tokenizer")
     text_encoder = CLIPTextModel(text_config(folder, tokenizer))
     _fill(text_encoder, weights, "text_encoder.")
@@ -64,13 +64,13 @@ def _export_unet(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
     shutil.copytree(folder / "scheduler", output / "scheduler", dirs_exist_ok=True)
     if not (output / "vae").is_dir():
         shutil.copytree(Path(config.model.base) / "vae", output / "vae")
-    control = _export_shared(config, weights, output)
+    control = _export_shared(config.model, weights, output)
     return [*(output / part for part in ("unet", "text_encoder", "tokenizer", "scheduler")), control]
 
 
-def _export_shared(config: RunConfig, weights: dict[str, Tensor], output: Path) -> Path:
+def _export_shared(model: ModelConfig, weights: dict[str, Tensor], output: Path) -> Path:
     """The Meta ControlNet that learned beside the UNet: shared weights without a LoRA, for stage 0 to start from."""
-    model = dataclasses.replace(config.model, base=str(output), tasks=[])
+    model = dataclasses.replace(model, base=str(output), tasks=[])
     manifest = {"stage": "control", "step": 0, **Assembly(model, load_backbone(model)).manifest()}
     shared = {name: tensor for name, tensor in weights.items() if name.startswith("control.")}
     return _export_checkpoint(manifest, shared, output / "control")
@@ -91,10 +91,10 @@ def _export_checkpoint(manifest: dict, weights: dict[str, Tensor], folder: Path)
     return folder
 
 
-def make_base_tokenizer(config: RunConfig, clips: list[Clip]) -> CLIPTokenizer:
-    """The tokenizer of the base that training goes on from, or one for the words of the train set."""
-    if config.model.base_from:
-        return CLIPTokenizer.from_pretrained(Path(config.model.base_from) / "tokenizer")
+def make_base_tokenizer(base_from: str, clips: list[Clip]) -> CLIPTokenizer:
+    """The tokenizer of the base that training goes on from, or, where that is empty, one for the words of the train set."""
+    if base_from:
+        return CLIPTokenizer.from_pretrained(Path(base_from) / "tokenizer")
     return base_tokenizer([clip.prompt for clip in clips])
 
 

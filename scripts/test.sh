@@ -8,5 +8,5 @@ export PATH="$(dirname "$PYTHON"):$PATH" OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 failed=0
 echo "[test] ruff" && ruff check . || failed=1
 echo "[test] import rules" && lint-imports --no-cache || failed=1
-echo "[test] pytest, two at a time" && "$PYTHON" -m pytest -n 2 --dist loadfile "$@" || failed=1
+echo "[test] pytest, two at a time" && "$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" || failed=1
 exit $failed

@@ -1,6 +1,19 @@
-"""The tiny base model and data set, made once per session, and configs that use them."""
+"""The tiny base model and data set, made once per session, and configs that use them; where and in which order tests run."""
+
+import os
 
 import pytest
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is imported, here and in child processes: results are compared bit for bit
+
+SLOWEST = (  # files, the longest first: of several workers, none is left alone with them at the end
+    "test_demo.py", "stages/test_animate.py", "test_distributed.py", "test_chaos.py", "test_scripts.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    order = {os.path.join(os.path.dirname(__file__), *name.split("/")): place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: order.get(str(item.path), len(order)))
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +39,6 @@ def make_config(tmp_path, tiny_base, puppet_data):
         return tiny.make_config(tmp_path / name, tiny_base, puppet_data, stage, **overrides)
 
     return make
-
 
 
 @pytest.fixture(scope="session")

@@ -51,13 +51,13 @@ def main() -> None:
         architecture = "" if folder == Path(args.base) else args.architecture
         model = ModelConfig(base=args.base, architecture=architecture, vae=args.vae, tokenizer=args.tokenizer)
         if args.action == "join-control":
-            manifest = join_ctrlora(args.file, parse_loras(args.loras), args.output, model)
+            metadata = join_ctrlora(args.file, parse_loras(args.loras), args.output, model)
         else:
-            manifest = import_ctrlora(args.file, args.output, model, parse_tasks(args.tasks), args.base_control)
+            metadata = import_ctrlora(args.file, args.output, model, parse_tasks(args.tasks), args.base_control)
         print(
-            f"wrote {args.output}: tasks {', '.join(manifest['tasks']) or 'none'}, rank {manifest['lora_rank']}; use it with "
-            f"model.control_from={args.output} model.condition_range={manifest['condition_range']}, and to train as it was "
-            f"trained also model.condition_posterior={manifest['condition_posterior']} data.cache_latents=false"
+            f"wrote {args.output}: tasks {', '.join(metadata['tasks']) or 'none'}, rank {metadata['lora_rank']}; use it with "
+            f"model.control_from={args.output} model.condition_range={metadata['condition_range']}, and to train as it was "
+            f"trained also model.condition_posterior={metadata['condition_posterior']} data.cache_latents=false"
         )
         return
     if args.action == "export-control":

@@ -49,8 +49,8 @@ def join(folder: Path, gone: list[str]) -> None:
         print(f"{folder / CHECKPOINT} is there already; delete it to have it made anew")
         return
     print("joining the base control network and its LoRAs into one checkpoint (a minute)")
-    manifest = join_published(folder, gone)
-    print(f"wrote {folder / CHECKPOINT}: tasks {', '.join(manifest['tasks'])}; configs/sd15/quickstart begins from it")
+    metadata = join_published(folder, gone)
+    print(f"wrote {folder / CHECKPOINT}: tasks {', '.join(metadata['tasks'])}; configs/sd15/quickstart begins from it")
 
 
 if __name__ == "__main__":

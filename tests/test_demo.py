@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from meta_animator.checkpoints.files import read_weights
+from meta_animator.checkpoints.loading import load_control
 from meta_animator.conversion.motion import load_motion
 from meta_animator.media.images import read_image
 from meta_animator.media.video import VideoSource
 from meta_animator.models.face import FaceEmbedder
 from meta_animator.settings import ModelConfig
-from meta_animator.training.checkpoint import read_weights
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +61,6 @@ def test_one_command_trains_a_whole_base(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     base = tmp_path / "outputs" / "base" / "model"
     models = tiny.make_models(ModelConfig(base=str(base), lora_rank=8), with_motion=True)
-    models.load_control(*read_weights(base / "control"), "the new stage 0")
+    load_control(models, *read_weights(base / "control"), "the new stage 0")
     load_motion(models, str(base / "motion"))
     assert FaceEmbedder.from_pretrained(base / "face").config.embedding_dim == 96

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from meta_animator.checkpoints.files import read_weights
+from meta_animator.checkpoints.loading import load_control
 from meta_animator.config import load_config
 from meta_animator.data.conditions import draw_condition
 from meta_animator.data.samples import read_clips, to_pixels
@@ -23,7 +25,6 @@ from meta_animator.sampling.guidance import Guide
 from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 from meta_animator.settings import PuppetsConfig
 from meta_animator.stages.build import build_stage, load_batches
-from meta_animator.training.checkpoint import read_weights
 from meta_animator.training.engine import Trainer, make_accelerator
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +36,7 @@ UNSEEN = (7, 31, 58)  # seeds of held-out people
 def models():
     config = load_config(ROOT / "configs/demo/step0.yaml", [f"model.base={BASE}"]).model
     models = Assembly(config, load_backbone(config))
-    models.load_control(*read_weights(BASE / "control"), "the shipped stage 0")
+    load_control(models, *read_weights(BASE / "control"), "the shipped stage 0")
     return models
 
 

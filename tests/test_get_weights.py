@@ -10,10 +10,10 @@ import yaml
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
+from meta_animator.checkpoints.files import read_weights
 from meta_animator.conversion import quickstart
 from meta_animator.conversion.exchange import export_ctrlora, to_single_file, write_state
 from meta_animator.published import entries, fetching
-from meta_animator.training.checkpoint import read_weights
 from tests import hub, tiny
 from tests.conversion.test_exchange import make_run
 
@@ -86,8 +86,8 @@ def test_all_that_a_quick_start_needs_in_one_command(served, tmp_path, monkeypat
     assert "to fetch: 12 of 12" in out and "CreativeML OpenRAIL-M (forbids some uses)  [not free for every use]" in out
     code, out, err = get(monkeypatch, capsys, "sd15", "--into", models)
     assert code == 0, err
-    manifest, weights = read_weights(models / quickstart.CHECKPOINT)
-    assert set(manifest["tasks"]) == set(quickstart.STARTS) and all(f"lora.{t}." in str(list(weights)) for t in manifest["tasks"])
+    metadata, weights = read_weights(models / quickstart.CHECKPOINT)
+    assert set(metadata["tasks"]) == set(quickstart.STARTS) and all(f"lora.{t}." in str(list(weights)) for t in metadata["tasks"])
     assert (models / "v3_sd15_mm.ckpt").is_file() and (models / "clip-vit-large-patch14" / "tokenizer.json").is_file()
     served.clear()
     code, out, _ = get(monkeypatch, capsys, "sd15", "--into", models)

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from meta_animator.checkpoints.files import versions
 from meta_animator.data.conditions import CONDITIONS
 from meta_animator.errors import UserError
 from meta_animator.models.backbones.ldm import CONTROL, in_module_order, reversed_names, unet_names
 from meta_animator.models.control import MetaControlNet
-from meta_animator.training.checkpoint import versions
 from meta_animator.weights import check_names
 
 CONVENTIONS = {"condition_range": "unit", "condition_posterior": "sample"}
@@ -189,8 +189,8 @@ def lora_rank(weights: Mapping[str, Tensor]) -> int:
     return ranks.pop() if ranks else 0
 
 
-def manifest_of(weights: Mapping[str, Tensor], fingerprint: str, source: Path, step: int = 0) -> dict[str, Any]:
-    """The manifest of a converted checkpoint, with their conventions."""
+def converted_metadata(weights: Mapping[str, Tensor], fingerprint: str, source: Path, step: int = 0) -> dict[str, Any]:
+    """The metadata of a converted checkpoint, with their conventions."""
     tasks = list(dict.fromkeys(name.split(".")[1] for name in weights if name.startswith("lora.")))
     return {
         "step": step, "stage": "control", "base": fingerprint, "tasks": tasks, "lora_rank": lora_rank(weights),

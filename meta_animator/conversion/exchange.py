@@ -8,11 +8,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from meta_animator.checkpoints.files import read_weights
+from meta_animator.checkpoints.metadata import check_metadata, check_parts
 from meta_animator.conversion.ctrlora import (
     CONVENTIONS,
     ControlNames,
+    converted_metadata,
     from_ctrlora,
-    manifest_of,
     to_base_file,
     to_ctrlora,
     to_lora_file,
@@ -25,11 +27,9 @@ from meta_animator.files import whole_file
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.backbones.ldm import TEXT, UNET, VAE, to_shapes, unet_names, vae_names
 from meta_animator.models.control import MetaControlNet
-from meta_animator.models.manifest import check_manifest, check_parts
 from meta_animator.models.motion import new_motion_adapter
 from meta_animator.settings import ModelConfig
 from meta_animator.torch_files import TORCH_SUFFIXES, read_state
-from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import ROUNDING, copy_strict, read_json, save_tensors, write_json
 
 
@@ -37,7 +37,7 @@ def import_ctrlora(
     file: Path, output: Path, model: ModelConfig, tasks: Mapping[str, str], base_control: Path | None = None
 ) -> dict[str, Any]:
     """Turn a file of CtrLoRA's or the released Meta-Animator's into a checkpoint that `model.control_from` can name; returns
-    its manifest.
+    its metadata.
 
     model          the base model that the checkpoint will be used with
     tasks          {their task: ours}, one of any name for a LoRA file; empty: all whose names are known
@@ -52,25 +52,25 @@ def import_ctrlora(
     if base_control is not None:
         base = _control_weights(base_control, names)
     weights = from_ctrlora(state, names, str(file), tasks, base)
-    manifest = manifest_of(weights, backbone.fingerprint(), file)
-    check_shapes(network, weights, manifest, f"{file}, for {model.base}")
+    metadata = converted_metadata(weights, backbone.fingerprint(), file)
+    check_shapes(network, weights, metadata, f"{file}, for {model.base}")
     if differing := other_unet(state, backbone.unet):
         print(
             f"note: {file} carries its own base UNet, which is not that of {model.base} ({differing} is the first to differ); "
             "its LoRAs fit the base that they were trained on, --base names it"
         )
     save_tensors({n: w.float() for n, w in weights.items()}, output / "model.safetensors")
-    write_json(output / "manifest.json", manifest)
-    return manifest
+    write_json(output / "manifest.json", metadata)
+    return metadata
 
 
-def check_shapes(network: MetaControlNet, weights: Mapping[str, Tensor], manifest: Mapping[str, Any], what: str) -> None:
+def check_shapes(network: MetaControlNet, weights: Mapping[str, Tensor], metadata: Mapping[str, Any], what: str) -> None:
     """Of the shared weights and every LoRA. `network` goes to the meta device."""
     network.to("meta")
     check_fit(network.base_state(), part(weights, "control."), what)
-    for task in manifest["tasks"]:
+    for task in metadata["tasks"]:
         for layer in network.bank.layers.values():
-            layer.add(task, manifest["lora_rank"])
+            layer.add(task, metadata["lora_rank"])
         check_fit(network.bank.state(task), part(weights, f"lora.{task}."), f"{what}: LoRA '{task}'")
 
 
@@ -103,16 +103,16 @@ def export_ctrlora(run: Path, file: Path, architecture: Path, kind: str = "whole
     kind           "whole" checkpoint, "base" file, or "lora": one task with its zero convolutions and norms
     Raises UserError where the checkpoint is damaged or of another architecture.
     """
-    manifest, weights = read_weights(run)
-    check_manifest(manifest, str(run))
+    metadata, weights = read_weights(run)
+    check_metadata(metadata, str(run))
     if not any(n.startswith("control.") for n in weights):
         raise UserError(f"{run}: holds no Meta ControlNet; give a run of stage 0 or 2")
-    check_parts(manifest, weights, str(run))
-    have = manifest["tasks"]
+    check_parts(metadata, weights, str(run))
+    have = metadata["tasks"]
     if kind == "lora" and task not in have:
         raise UserError(f"--task: expected one of {', '.join(have) or 'none, as it has no LoRA'}, got '{task}'")
     what = f"{run}, for the architecture in {architecture} (--base, --architecture)"
-    network = bare_network(architecture, have, manifest["lora_rank"] or 1)
+    network = bare_network(architecture, have, metadata["lora_rank"] or 1)
     check_fit(network.base_state(), part(weights, "control."), what)
     for name in have:
         check_fit(network.bank.state(name), part(weights, f"lora.{name}."), f"{what}: LoRA '{name}'")
@@ -122,17 +122,17 @@ def export_ctrlora(run: Path, file: Path, architecture: Path, kind: str = "whole
         "lora": lambda: to_lora_file(weights, names, task),
     }[kind]()  # fmt: skip
     write_state(state, file)
-    return _control_notes(manifest, kind)
+    return _control_notes(metadata, kind)
 
 
-def _control_notes(manifest: Mapping[str, Any], kind: str) -> list[str]:
+def _control_notes(metadata: Mapping[str, Any], kind: str) -> list[str]:
     notes, theirs = [], CONVENTIONS["condition_range"]
-    if manifest.get("condition_range", "signed") != theirs:
+    if metadata.get("condition_range", "signed") != theirs:
         notes.append(
             f"note: these weights were trained on condition images in [-1, 1]; CtrLoRA feeds its VAE [0, 1]. Feed it "
             f"2 x - 1 there, or train with model.condition_range={theirs}"
         )
-    if kind == "lora" and manifest.get("trained_tensors", {}).get("control"):
+    if kind == "lora" and metadata.get("trained_tensors", {}).get("control"):
         notes.append(
             "note: this run trained the shared weights too: the LoRA belongs with the base file of the same run (--part base), "
             "not with the one that it started from"
@@ -145,21 +145,21 @@ def export_motion(run: Path, output: Path, architecture: Path) -> list[str]:
     what was noted."""
     if output.is_file() and not output.suffix:
         raise UserError(f"{output}: is a file; give a name that ends in {', '.join(TORCH_SUFFIXES)} or .safetensors, or a folder")
-    manifest, weights = read_weights(run)
-    check_manifest(manifest, str(run))
+    metadata, weights = read_weights(run)
+    check_metadata(metadata, str(run))
     motion = part(weights, "motion.")
     if not motion:
         raise UserError(f"{run}: holds no motion module; give a stage-1 run")
     read_json(architecture / "unet" / "config.json")
     unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(architecture / "unet"))
-    adapter = new_motion_adapter(unet, manifest.get("motion_max_seq_length", 32), any("mid_block." in n for n in motion))
+    adapter = new_motion_adapter(unet, metadata.get("motion_max_seq_length", 32), any("mid_block." in n for n in motion))
     what = f"{run}, for the architecture in {architecture} (--base, --architecture)"
     copy_strict(dict(adapter.named_parameters()), motion, what)
     if output.suffix:
         write_state(to_animatediff(adapter), output)
     else:
         adapter.save_pretrained(output)
-    return _motion_notes(manifest.get("beta_schedule", ""), architecture / "scheduler" / "scheduler_config.json")
+    return _motion_notes(metadata.get("beta_schedule", ""), architecture / "scheduler" / "scheduler_config.json")
 
 
 def _motion_notes(schedule: str, scheduler: Path) -> list[str]:

@@ -15,12 +15,13 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from torch import Tensor
 
+from meta_animator.checkpoints.files import find_checkpoint, read_weights, versions
+from meta_animator.checkpoints.loading import check_conventions
+from meta_animator.checkpoints.metadata import check_fields, check_fingerprint, check_metadata, check_parts
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import MetaControlNet, NoHint
-from meta_animator.models.manifest import check_fields, check_fingerprint, check_manifest, check_parts
 from meta_animator.settings import RunConfig
-from meta_animator.training.checkpoint import find_checkpoint, read_weights, versions
 from meta_animator.weights import (
     check_names,
     copy_strict,
@@ -53,25 +54,25 @@ def extract(config: RunConfig) -> list[Path]:
     if not config.extract.checkpoint:
         raise UserError("extract.checkpoint is empty; name a run of stage 0 or 2, or one of its checkpoints")
     where = find_checkpoint(config.extract.checkpoint)
-    manifest, weights = read_weights(where)
-    check_manifest(manifest, str(where))
+    metadata, weights = read_weights(where)
+    check_metadata(metadata, str(where))
     merge = config.extract.merge
-    tasks = wanted_tasks([merge] if merge else config.extract.tasks, manifest, weights, where)
+    tasks = wanted_tasks([merge] if merge else config.extract.tasks, metadata, weights, where)
     shared = part(weights, "control.")
-    network = bare_network(Path(config.model.architecture or config.model.base), tasks, manifest["lora_rank"])
+    network = bare_network(Path(config.model.architecture or config.model.base), tasks, metadata["lora_rank"])
     check_fit(network.base_state(), shared, f"{where}, for base {config.model.base}")
     output = Path(config.output_dir)
     if merge:
         shared, tasks = merged(network, shared, part(weights, f"lora.{merge}.")), []
-    metadata = describe_checkpoint(manifest, shared) | ({"merged": merge} if merge else {})
+    facts = describe_checkpoint(metadata, shared) | ({"merged": merge} if merge else {})
     names = [CONTROLNET, *tasks]
     temporary = {name: _fresh(output / f".{name}.tmp") for name in names}
     try:
-        _write_controlnet(temporary[CONTROLNET], network, shared, metadata)
+        _write_controlnet(temporary[CONTROLNET], network, shared, facts)
         for task in tasks:
             lora = part(weights, f"lora.{task}.")
             check_fit(network.bank.state(task), lora, f"{where}, LoRA '{task}'")
-            _write_adapter(temporary[task], lora, metadata | {"task": task})
+            _write_adapter(temporary[task], lora, facts | {"task": task})
         for name in names:
             shutil.rmtree(output / name, ignore_errors=True)
             os.replace(temporary[name], output / name)
@@ -81,33 +82,33 @@ def extract(config: RunConfig) -> list[Path]:
     return [output / name for name in names]
 
 
-def describe_checkpoint(manifest: Mapping[str, Any], shared: Mapping[str, Tensor]) -> dict[str, Any]:
+def describe_checkpoint(metadata: Mapping[str, Any], shared: Mapping[str, Tensor]) -> dict[str, Any]:
     """What every extracted folder says of its origin: which base and which ControlNet it belongs to, and whose it is."""
-    people = dict(manifest.get("identifiers", {}))
-    person = manifest.get("person", "")
+    people = dict(metadata.get("identifiers", {}))
+    person = metadata.get("person", "")
     return {
-        "base": manifest["base"],
+        "base": metadata["base"],
         "control": fingerprint(shared),
-        "lora_rank": manifest["lora_rank"],
-        "stage": manifest["stage"],
-        "step": manifest["step"],
+        "lora_rank": metadata["lora_rank"],
+        "stage": metadata["stage"],
+        "step": metadata["step"],
         "person": person,
         "identifier": people.get(person, ""),
         "identifiers": people,
-        "prompt": manifest.get("prompt", ""),
-        "description": manifest.get("description", ""),
-        "condition_range": manifest.get("condition_range", "signed"),
+        "prompt": metadata.get("prompt", ""),
+        "description": metadata.get("description", ""),
+        "condition_range": metadata.get("condition_range", "signed"),
         "versions": versions(),
     }
 
 
-def wanted_tasks(wanted: list[str], manifest: Mapping[str, Any], weights: Iterable[str], where: Path) -> list[str]:
+def wanted_tasks(wanted: list[str], metadata: Mapping[str, Any], weights: Iterable[str], where: Path) -> list[str]:
     """The tasks whose LoRAs are to be taken out: `wanted`, or all. Raises UserError where the checkpoint with weights of these
     names lacks one."""
-    have = manifest["tasks"]
+    have = metadata["tasks"]
     if not have or not any(name.startswith("control.") for name in weights):
         raise UserError(f"{where}: holds no Meta ControlNet with LoRAs; give a stage-0 or stage-2 run")
-    check_parts(manifest, weights, str(where))
+    check_parts(metadata, weights, str(where))
     for task in wanted:
         if task not in have:
             raise UserError(f"extract.tasks, extract.merge: {where} has no LoRA '{task}'; it has: {', '.join(have)}")
@@ -187,7 +188,7 @@ def load_control_folder(models: Assembly, folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     metadata = read_metadata(folder)
     _expect_weights(folder, "base", metadata["base"], models.backbone.fingerprint())
-    models.check_conventions(metadata, str(folder))
+    check_conventions(models, metadata, str(folder))
     copy_strict(models.control.base_state(), load_tensors(folder / CONTROLNET_WEIGHTS), str(folder))
     models.identifiers.update(metadata["identifiers"])
     return metadata

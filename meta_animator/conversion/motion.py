@@ -11,13 +11,14 @@ import torch
 from diffusers import MotionAdapter
 from torch import Tensor
 
+from meta_animator.checkpoints import loading
+from meta_animator.checkpoints.files import read_weights
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones.ldm import renamed, reversed_names
 from meta_animator.models.backbones.parts import check_files
 from meta_animator.models.motion import check_length
 from meta_animator.torch_files import read_state
-from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import copy_strict
 
 ANIMATEDIFF_BETAS = "linear"  # what AnimateDiff's published weights were trained with
@@ -34,7 +35,7 @@ def load_motion(models: Assembly, path: str) -> None:
     elif (Path(path) / "config.json").is_file():
         state = _from_folder(models, path, what)
     else:
-        models.load_motion(*read_weights(path), path)
+        loading.load_motion(models, *read_weights(path), path)
         return
     _check_mid_block(own, state, what)
     copy_strict(own, state, what)

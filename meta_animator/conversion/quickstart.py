@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from meta_animator.conversion.ctrlora import ControlNames, from_ctrlora, manifest_of
+from meta_animator.conversion.ctrlora import ControlNames, converted_metadata, from_ctrlora
 from meta_animator.conversion.exchange import check_shapes, check_tasks
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
@@ -34,7 +34,7 @@ ARCHITECTURE = Path(__file__).parents[2] / "configs" / "sd15" / "architecture"
 
 
 def join_published(folder: Path, gone: Collection[str] = ()) -> dict[str, Any]:
-    """Join what `scripts/get_weights.py sd15` has put into `folder`, for the base model that it put there; returns the manifest.
+    """Join what `scripts/get_weights.py sd15` has put into `folder`, for the base model that it put there; returns the metadata.
 
     gone   names of weights that were not to be had: tasks that begin from them are left off
     Raises UserError as `join_ctrlora` does.
@@ -50,7 +50,7 @@ def join_published(folder: Path, gone: Collection[str] = ()) -> dict[str, Any]:
 
 
 def join_ctrlora(base_file: Path, loras: Mapping[str, Path], output: Path, model: ModelConfig) -> dict[str, Any]:
-    """Write one checkpoint, for `model.control_from`, of CtrLoRA's base file and several of its LoRA files; returns its manifest.
+    """Write one checkpoint, for `model.control_from`, of CtrLoRA's base file and several of its LoRA files; returns its metadata.
 
     loras   {our task: LoRA file}; several tasks may begin from one file
     model   the base model that the checkpoint will be used with
@@ -70,12 +70,12 @@ def join_ctrlora(base_file: Path, loras: Mapping[str, Path], output: Path, model
     for file in dict.fromkeys(loras.values()):
         tasks = [task for task, whose in loras.items() if whose == file]
         weights |= _loras_of(file, tasks, names, base)
-    manifest = manifest_of(weights, backbone.fingerprint(), base_file)
-    check_shapes(network, weights, manifest, f"{base_file} and its LoRAs, for {model.base}")
-    manifest["source"] = ", ".join([base_file.name, *dict.fromkeys(file.name for file in loras.values())])
+    metadata = converted_metadata(weights, backbone.fingerprint(), base_file)
+    check_shapes(network, weights, metadata, f"{base_file} and its LoRAs, for {model.base}")
+    metadata["source"] = ", ".join([base_file.name, *dict.fromkeys(file.name for file in loras.values())])
     save_tensors({name: weight.float() for name, weight in weights.items()}, output / "model.safetensors")
-    write_json(output / "manifest.json", manifest)
-    return manifest
+    write_json(output / "manifest.json", metadata)
+    return metadata
 
 
 def parse_loras(given: Sequence[str]) -> dict[str, Path]:

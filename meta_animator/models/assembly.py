@@ -1,19 +1,21 @@
 """The networks of a run put together: frozen base, Meta ControlNet with its LoRAs, motion module, face embedder."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from meta_animator.errors import UserError
 from meta_animator.models.arcface import load_face
 from meta_animator.models.identifiers import new_identifiers, reserved_identifier
-from meta_animator.models.manifest import check_manifest, check_parts, part_of
-from meta_animator.models.motion import check_length
 from meta_animator.models.precision import halve
 from meta_animator.settings import ModelConfig
-from meta_animator.weights import copy_strict, fingerprint, same_weights, short
+from meta_animator.weights import copy_strict, fingerprint
+
+
+def part_of(name: str) -> str:
+    """The part that a weight belongs to: control, motion, or lora.<task>."""
+    pieces = name.split(".")
+    return ".".join(pieces[:2]) if pieces[0] == "lora" else pieces[0]
 
 
 class Assembly(nn.Module):
@@ -73,73 +75,6 @@ class Assembly(nn.Module):
             halve(self.motion, dtype)
         self.backbone.hold_frozen_in(dtype)
 
-    def load_control(
-        self, manifest: Mapping[str, Any], state: Mapping[str, Tensor], what: str, fresh_loras: bool = False
-    ) -> None:
-        """Shared weights and the LoRAs of this run's tasks, which may be a subset of the checkpoint's.
-
-        fresh_loras   LoRAs of tasks that the checkpoint does not have stay as they were made, which is said
-        """
-        check_manifest(manifest, what)
-        self._check_base(manifest, what)
-        if not any(n.startswith("control.") for n in state):
-            raise UserError(f"{what}: holds no Meta ControlNet; give a stage-0 or stage-2 run")
-        self.check_conventions(manifest, what)
-        check_parts(manifest, state, what)
-        known = [task for task in self.config.tasks if task in manifest["tasks"]]
-        if missing := [task for task in self.config.tasks if task not in known]:
-            said = f"{what}: has no LoRA for {', '.join(missing)} (it has {', '.join(manifest['tasks']) or 'none'})"
-            if not fresh_loras:
-                raise UserError(f"{said}; set model.tasks to a subset")
-            print(f"note: {said}; {'it starts' if len(missing) == 1 else 'they start'} fresh")
-        if manifest["lora_rank"] != self.config.lora_rank and known:
-            raise UserError(f"{what}: LoRA rank {manifest['lora_rank']}, this run's model.lora_rank is {self.config.lora_rank}")
-        wanted = {"control", *(f"lora.{task}" for task in known)}
-        self.load({n: p for n, p in state.items() if part_of(n) in wanted}, what, wanted)
-        self.identifiers.update(manifest.get("identifiers", {}))
-
-    def load_motion(self, manifest: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> None:
-        """The motion module of a stage-1 run. Raises UserError where it was trained on another base, with another noise schedule
-        or on fewer frames."""
-        check_manifest(manifest, what)
-        self._check_base(manifest, what)
-        motion = {n: p for n, p in state.items() if n.startswith("motion.")}
-        if not motion:
-            raise UserError(f"{what}: holds no motion module; give a stage-1 run")
-        trained_with, own = manifest.get("beta_schedule", ""), self.config.beta_schedule
-        if trained_with != own:
-            raise UserError(
-                f"{what}: was trained with model.beta_schedule '{trained_with}', this run has '{own}' ('' is the base's own); "
-                "set the same"
-            )
-        check_length(manifest.get("motion_max_seq_length"), self.config.motion_max_seq_length, what)
-        self.load(motion, what, {"motion"})
-        self.shared_noise = manifest.get("shared_noise")
-
-    def _check_base(self, manifest: Mapping[str, Any], what: str) -> None:
-        own, other = self.backbone.fingerprint(), manifest["base"]
-        if not same_weights(other, own):
-            raise UserError(f"{what}: was trained on base {short(other)}, {self.config.base} is base {short(own)}")
-
-    def check_conventions(self, manifest: Mapping[str, Any], what: str) -> None:
-        """Raises UserError where the control network was trained on condition images of another range."""
-        own = self.config.condition_range
-        if (theirs := manifest.get("condition_range", own)) != own:
-            raise UserError(
-                f"{what}: was trained with model.condition_range '{theirs}', this run has '{own}'; set "
-                f"model.condition_range={theirs}"
-            )
-
-    def note_posterior(self, manifest: Mapping[str, Any], what: str) -> None:
-        """Say where training goes on with other latents of the condition images; sampling takes the mode in either case."""
-        own = self.config.condition_posterior
-        if (theirs := manifest.get("condition_posterior", own)) != own:
-            without_cache = " data.cache_latents=false (a cache cannot hold draws)" if theirs == "sample" else ""
-            print(
-                f"note: {what} was trained with model.condition_posterior '{theirs}', this run has '{own}'; to train as it was, "
-                f"set model.condition_posterior={theirs}{without_cache}"
-            )
-
     def keep_identifiers(self, own: Mapping[str, str]) -> None:
         """Identifiers that this run has given already; they win over those of the checkpoint that it started from."""
         words = set(own.values())
@@ -154,18 +89,6 @@ class Assembly(nn.Module):
             print(f"note: {shared} people share the words of their identifiers: the tokenizer has {len(words)} rare words")
         if person and person not in given:
             given[person] = reserved_identifier(words, given.values())
-
-    def manifest(self) -> dict[str, Any]:
-        return {
-            "base": self.backbone.fingerprint(),
-            "tasks": list(self.config.tasks),
-            "lora_rank": self.config.lora_rank,
-            "beta_schedule": self.config.beta_schedule,
-            "condition_range": self.config.condition_range,
-            "condition_posterior": self.config.condition_posterior,
-            **({} if self.motion is None else {"motion_max_seq_length": self.config.motion_max_seq_length}),
-            "identifiers": dict(self.identifiers),
-        }
 
     def control_fingerprint(self) -> str:
         return fingerprint(self.control.base_state())

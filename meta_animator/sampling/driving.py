@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from meta_animator.checkpoints.files import trained_fps
 from meta_animator.data import retarget
 from meta_animator.data.annotations import check_points, outside_note
 from meta_animator.data.clips import Clip, driving_clip
@@ -28,7 +29,6 @@ from meta_animator.media.images import IMAGE_SUFFIXES, PHOTO_SUFFIXES, read_alph
 from meta_animator.media.timeline import check_fps, same_rate
 from meta_animator.sampling.fitting import find_person, fit_to_reference, photo_points
 from meta_animator.settings import RunConfig
-from meta_animator.training.checkpoint import trained_fps
 
 COLOUR_FRAMES = 12  # looked at to tell red from blue
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.config import is_used, load_config, to_yaml
 from meta_animator.data.clips import Clip, read_keypoints
 from meta_animator.data.drawn_pose import find_fault
@@ -33,7 +34,6 @@ from meta_animator.sampling.driving import open_driving
 from meta_animator.settings import RunConfig
 from meta_animator.stages.animate_sheet import animation_sheet
 from meta_animator.stages.clock import Clock
-from meta_animator.training.checkpoint import list_checkpoints
 
 PHOTOS_OF_A_FILM = 16  # frames that are taken of a film of the person, evenly
 FEWEST = 5  # photos from which a person is learned well

@@ -11,6 +11,8 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader
 
+from meta_animator.checkpoints.files import find_checkpoint, list_checkpoints, read_weights, trained_fps
+from meta_animator.checkpoints.loading import load_control, note_posterior
 from meta_animator.conversion.motion import load_motion
 from meta_animator.data.batch import Batch, collate
 from meta_animator.data.crops import bucket_notes, crop_notes, some_shown
@@ -34,7 +36,6 @@ from meta_animator.stages.control import ControlStage
 from meta_animator.stages.motion import MotionStage
 from meta_animator.stages.reference import ReferenceStage
 from meta_animator.stages.workers import closing_workers
-from meta_animator.training.checkpoint import find_checkpoint, list_checkpoints, read_weights, trained_fps
 from meta_animator.training.engine import Trainer, make_accelerator
 from meta_animator.training.sharding import take_sharding_request
 from meta_animator.training.signals import leave_signals_to_the_loop
@@ -150,9 +151,9 @@ def build_models(
     )  # fmt: skip
     if config.model.control_from:
         fresh = config.stage in ("control", "reference", "base_unet")
-        manifest, weights = read_weights(config.model.control_from)
-        models.load_control(manifest, weights, config.model.control_from, fresh_loras=fresh)
-        models.note_posterior(manifest, config.model.control_from)
+        metadata, weights = read_weights(config.model.control_from)
+        load_control(models, metadata, weights, config.model.control_from, fresh_loras=fresh)
+        note_posterior(models, metadata, config.model.control_from)
     if config.stage == "motion" and config.model.motion_from:
         load_motion(models, config.model.motion_from)
     if list_checkpoints(Path(config.output_dir)):

@@ -1,17 +1,17 @@
-"""Whether the checkpoints that a run names have what it takes from them: from their manifests and the names of their weights."""
+"""Whether the checkpoints that a run names have what it takes from them: from their metadata and the names of their weights."""
 
 from pathlib import Path
 from typing import Any
 
+from meta_animator.checkpoints.files import find_checkpoint
+from meta_animator.checkpoints.metadata import check_metadata, check_parts
 from meta_animator.conversion.lora import METADATA, read_metadata, wanted_tasks
 from meta_animator.conversion.quickstart import CHECKPOINT
 from meta_animator.errors import UserError
-from meta_animator.models.manifest import check_manifest, check_parts
 from meta_animator.models.motion import check_length
 from meta_animator.published import asked_by
 from meta_animator.sampling.animate import prompt_for
 from meta_animator.settings import RunConfig
-from meta_animator.training.checkpoint import find_checkpoint
 from meta_animator.weights import read_json, tensor_names
 
 MADE_BY = {  # (stage, key): the script that writes what the key names
@@ -28,16 +28,16 @@ class Absent(UserError):
 
 
 def _checkpoint(config: RunConfig, section: str, key: str) -> tuple[Path, dict[str, Any], list[str]]:
-    """(folder, manifest, names of its weights) of the checkpoint that a key names."""
+    """(folder, metadata, names of its weights) of the checkpoint that a key names."""
     path = getattr(getattr(config, section), key)
     try:
         folder = find_checkpoint(path)
     except UserError as error:
         kind = UserError if list(Path(path).glob("*")) else Absent
         raise kind(f"{section}.{key}: {error}{_how(config.stage, key, Path(path))}") from None
-    manifest = read_json(folder / "manifest.json")
-    check_manifest(manifest, path)
-    return folder, manifest, tensor_names(folder / "model.safetensors")
+    metadata = read_json(folder / "manifest.json")
+    check_metadata(metadata, path)
+    return folder, metadata, tensor_names(folder / "model.safetensors")
 
 
 def _how(stage: str, key: str, path: Path) -> str:
@@ -59,18 +59,18 @@ def check_control(config: RunConfig) -> None:
     if (Path(source) / METADATA).is_file():
         check_control_folder(config)
         return
-    _, manifest, names = _checkpoint(config, "model", "control_from")
+    _, metadata, names = _checkpoint(config, "model", "control_from")
     if not any(name.startswith("control.") for name in names):
         raise UserError(f"{source}: holds no Meta ControlNet; give a stage-0 or stage-2 run")
-    check_parts(manifest, names, source)
+    check_parts(metadata, names, source)
     fixed = stage in ("motion", "sample")  # those that can train no LoRA from nothing
-    if missing := [task for task in tasks if task not in manifest["tasks"] and fixed]:
+    if missing := [task for task in tasks if task not in metadata["tasks"] and fixed]:
         raise UserError(
-            f"{source}: has no LoRA for {', '.join(missing)} (it has {', '.join(manifest['tasks']) or 'none'}); "
+            f"{source}: has no LoRA for {', '.join(missing)} (it has {', '.join(metadata['tasks']) or 'none'}); "
             f"set {'sample' if stage == 'sample' else 'model'}.tasks to a subset"
         )
-    if manifest["tasks"] and manifest["lora_rank"] != config.model.lora_rank:
-        raise UserError(f"{source}: LoRA rank {manifest['lora_rank']}, this run's model.lora_rank is {config.model.lora_rank}")
+    if metadata["tasks"] and metadata["lora_rank"] != config.model.lora_rank:
+        raise UserError(f"{source}: LoRA rank {metadata['lora_rank']}, this run's model.lora_rank is {config.model.lora_rank}")
 
 
 def check_control_folder(config: RunConfig) -> None:
@@ -91,10 +91,10 @@ def check_motion(config: RunConfig) -> None:
     source, stage = config.model.motion_from, config.stage
     if not source or stage not in ("motion", "sample") or Path(source).is_file() or (Path(source) / "config.json").is_file():
         return
-    _, manifest, names = _checkpoint(config, "model", "motion_from")
+    _, metadata, names = _checkpoint(config, "model", "motion_from")
     if not any(name.startswith("motion.") for name in names):
         raise UserError(f"{source}: holds no motion module; give a stage-1 run")
-    check_length(manifest.get("motion_max_seq_length"), config.model.motion_max_seq_length, source)
+    check_length(metadata.get("motion_max_seq_length"), config.model.motion_max_seq_length, source)
 
 
 def check_words(config: RunConfig) -> None:
@@ -108,5 +108,5 @@ def check_extraction(config: RunConfig) -> None:
     """Raises UserError where a checkpoint lacks the LoRAs to take out."""
     if not config.extract.checkpoint:
         raise UserError("extract.checkpoint is empty; name a run of stage 0 or 2, or one of its checkpoints")
-    folder, manifest, names = _checkpoint(config, "extract", "checkpoint")
-    wanted_tasks([config.extract.merge] if config.extract.merge else config.extract.tasks, manifest, names, folder)
+    folder, metadata, names = _checkpoint(config, "extract", "checkpoint")
+    wanted_tasks([config.extract.merge] if config.extract.merge else config.extract.tasks, metadata, names, folder)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from meta_animator.checkpoints.metadata import metadata_of
 from meta_animator.data.batch import Batch
 from meta_animator.data.samples import to_images
 from meta_animator.diffusion.randomness import noise_for, torch_generator
@@ -19,10 +20,9 @@ from meta_animator.losses.hybrid import WEIGHTS, HybridLoss
 from meta_animator.losses.latent import face_region_weights
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
-from meta_animator.models.assembly import Assembly
+from meta_animator.models.assembly import Assembly, part_of
 from meta_animator.models.control import ControlOutput
 from meta_animator.models.face import face_sizes
-from meta_animator.models.manifest import part_of
 from meta_animator.models.precision import HALF, PRECISIONS
 from meta_animator.sampling.guidance import Guide
 from meta_animator.settings import RunConfig
@@ -73,9 +73,9 @@ class ControlStage(nn.Module):
     def load_trainable_state(self, state: dict[str, Tensor], what: str) -> None:
         self.models.load(state, what)
 
-    def manifest(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         some = {"lora_tasks": sorted(self.config.train.lora_tasks)} if self.config.train.lora_tasks else {}
-        return {"stage": self.config.stage, "prompt": self.config.data.prompt, **some, **self.models.manifest()}
+        return {"stage": self.config.stage, "prompt": self.config.data.prompt, **some, **metadata_of(self.models)}
 
     # one training step
 

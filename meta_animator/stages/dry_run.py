@@ -5,7 +5,7 @@ from collections import Counter
 import torch
 
 from meta_animator.errors import UserError
-from meta_animator.models.manifest import part_of
+from meta_animator.models.assembly import part_of
 from meta_animator.settings import RunConfig
 from meta_animator.stages.memory import GIB, advice, count, measure, stage_without_weights
 

@@ -19,9 +19,9 @@ class MotionStage(ControlStage):
 
     fps = 0.0
 
-    def manifest(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         own = {"shared_noise": self.config.train.shared_noise, **({"fps": self.fps} if self.fps else {})}
-        return {**super().manifest(), **own}
+        return {**super().metadata(), **own}
 
     def param_groups(self) -> list[ParamGroup]:
         train, state = self.config.train, self.models.state()

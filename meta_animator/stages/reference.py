@@ -11,5 +11,5 @@ class ReferenceStage(ControlStage):
     person: str = ""
     description: str = ""
 
-    def manifest(self) -> dict[str, Any]:
-        return {**super().manifest(), "person": self.person, "description": self.description}
+    def metadata(self) -> dict[str, Any]:
+        return {**super().metadata(), "person": self.person, "description": self.description}

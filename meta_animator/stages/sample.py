@@ -12,6 +12,8 @@ import torch
 from tqdm import tqdm
 
 from meta_animator import __version__
+from meta_animator.checkpoints.files import read_weights
+from meta_animator.checkpoints.loading import load_control
 from meta_animator.config import save_config
 from meta_animator.conversion.lora import METADATA, load_control_folder, load_extracted
 from meta_animator.conversion.motion import load_motion
@@ -29,7 +31,6 @@ from meta_animator.sampling.fitting import fit_sheet
 from meta_animator.settings import RunConfig, SampleConfig
 from meta_animator.stages.check_checkpoints import check_control_folder
 from meta_animator.stages.checks import check_run, check_size
-from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import fingerprint, short, write_json
 
 FITTED = "retarget.png"  # how the motion was fitted to the reference person
@@ -100,7 +101,7 @@ def load_animator(config: RunConfig) -> Animator:
     config.model.tasks = list(config.sample.tasks)
     models = Assembly(config.model, load_backbone(config.model), with_motion=bool(config.model.motion_from))
     check_size(config.data, models.backbone.divisor)
-    manifest = _load_control(models, config)
+    metadata = _load_control(models, config)
     if config.model.motion_from:
         load_motion(models, config.model.motion_from)
         _note_shared_noise(config.sample, models.shared_noise)
@@ -110,7 +111,7 @@ def load_animator(config: RunConfig) -> Animator:
         models.requires_grad_(False).hold_frozen_in(precision, keep_exact=False)
     models.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     told = {"template": "prompt", "person": "person", "description": "description"}
-    return Animator(config, models, **{name: manifest.get(key, "") for name, key in told.items()})
+    return Animator(config, models, **{name: metadata.get(key, "") for name, key in told.items()})
 
 
 def _note_shared_noise(sample: SampleConfig, trained: float | None) -> None:
@@ -129,9 +130,9 @@ def _load_control(models: Assembly, config: RunConfig) -> dict:
     if (Path(source) / METADATA).is_file():
         check_control_folder(config)
         return load_control_folder(models, source)
-    manifest, weights = read_weights(source)
-    models.load_control(manifest, weights, source)
-    return manifest
+    metadata, weights = read_weights(source)
+    load_control(models, metadata, weights, source)
+    return metadata
 
 
 def held(frames: Iterable[np.ndarray], count: int, fps: float, rate: float, shown: int = 0) -> Iterator[np.ndarray]:

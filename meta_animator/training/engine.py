@@ -19,10 +19,10 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
+from meta_animator.checkpoints.files import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint, versions
 from meta_animator.config import save_config
 from meta_animator.errors import Stopped, UserError
 from meta_animator.settings import RunConfig
-from meta_animator.training.checkpoint import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint, versions
 from meta_animator.training.ema import EMA
 from meta_animator.training.lock import lock_folder
 from meta_animator.training.means import Means
@@ -251,7 +251,7 @@ class Trainer:
         means = self._means_of_all_ranks().state()
         if not main:
             return
-        manifest = {
+        metadata = {
             **self._identity(), "versions": versions(), "skipped_steps": self.skipped,
             "settings": training_settings(self.stage.config),
             **({"means_since_last_line": means} if means else {}),
@@ -259,7 +259,7 @@ class Trainer:
         }  # fmt: skip
         updates = self.ema.updates if self.ema else {}
         checkpoint = Checkpoint(
-            step=self.step, manifest=manifest, model=model, optimizer=optimizer, ema=ema, ema_updates=updates
+            step=self.step, metadata=metadata, model=model, optimizer=optimizer, ema=ema, ema_updates=updates
         )  # fmt: skip
         save_checkpoint(self.run_folder, checkpoint, self.config.train.keep_checkpoints)
 
@@ -269,7 +269,7 @@ class Trainer:
         train = self.config.train
         samples = train.batch_size * train.gradient_accumulation_steps * self.accelerator.num_processes
         return {
-            **self.stage.manifest(), "trained_tensors": groups, "has_ema": bool(train.ema_decay),
+            **self.stage.metadata(), "trained_tensors": groups, "has_ema": bool(train.ema_decay),
             "seed": self.config.seed, "samples_per_step": samples, "optimizer": train.optimizer,
         }  # fmt: skip
 
@@ -279,8 +279,8 @@ class Trainer:
         checkpoint = read_checkpoint(found[-1]) if found else None
         if checkpoint is not None:
             self.groups = self.stage.param_groups()
-            check_same_run(self._identity(), {"optimizer": "adamw", **checkpoint.manifest}, found[-1])
-            for change in changed_settings(self.stage.config, checkpoint.manifest):
+            check_same_run(self._identity(), {"optimizer": "adamw", **checkpoint.metadata}, found[-1])
+            for change in changed_settings(self.stage.config, checkpoint.metadata):
                 self.accelerator.print(f"note: {self.run_folder}: {change}")
             self.stage.load_trainable_state(checkpoint.model, str(found[-1]))
         if self.sharded:
@@ -297,12 +297,12 @@ class Trainer:
             return
         load_named_state(self.optimizer, self.groups, checkpoint.optimizer)
         if self.ema is not None:
-            self.ema.load(checkpoint.ema, checkpoint.manifest.get("ema_updates", checkpoint.ema_updates))
-        if self.accelerator.scaler is not None and checkpoint.manifest.get("scaler"):
-            self.accelerator.scaler.load_state_dict(checkpoint.manifest["scaler"])
-        self.step, self.skipped = checkpoint.step, checkpoint.manifest.get("skipped_steps", 0)
+            self.ema.load(checkpoint.ema, checkpoint.metadata.get("ema_updates", checkpoint.ema_updates))
+        if self.accelerator.scaler is not None and checkpoint.metadata.get("scaler"):
+            self.accelerator.scaler.load_state_dict(checkpoint.metadata["scaler"])
+        self.step, self.skipped = checkpoint.step, checkpoint.metadata.get("skipped_steps", 0)
         if self.accelerator.is_main_process:  # they are all processes'
-            self.means = Means(checkpoint.manifest.get("means_since_last_line"))
+            self.means = Means(checkpoint.metadata.get("means_since_last_line"))
         self.accelerator.print(f"continuing {self.run_folder} at step {checkpoint.step}")
 
 

@@ -32,12 +32,12 @@ def _values(config: RunConfig) -> Iterator[tuple[str, Any]]:
             yield f"{section}.{key}", value
 
 
-def changed_settings(config: RunConfig, manifest: Mapping[str, Any]) -> list[str]:
-    """A line for each setting that is not what it was when the checkpoint of this manifest was made; none where that does
+def changed_settings(config: RunConfig, metadata: Mapping[str, Any]) -> list[str]:
+    """A line for each setting that is not what it was when the checkpoint of this metadata was made; none where that does
     not say."""
-    before = manifest.get("settings", {})
+    before = metadata.get("settings", {})
     return [
-        f"{key} was {_shown(before[key])} up to step {manifest['step']}, it is {_shown(value)} from here on"
+        f"{key} was {_shown(before[key])} up to step {metadata['step']}, it is {_shown(value)} from here on"
         for key, value in training_settings(config).items()
         if key in before and before[key] != value
     ]
@@ -48,7 +48,7 @@ def _shown(value: Any) -> str:
 
 
 def check_same_run(own: Mapping[str, Any], saved: Mapping[str, Any], where: Path) -> None:
-    """Raises UserError where what must stay the same, `own`, is not what a checkpoint's manifest says."""
+    """Raises UserError where what must stay the same, `own`, is not what a checkpoint's metadata says."""
     for key, value in own.items():
         if key == "identifiers" or saved.get(key, value) == value:
             continue

@@ -48,7 +48,7 @@ class Stage(Protocol):
 
     def load_trainable_state(self, state: dict[str, Tensor], what: str) -> None: ...
 
-    def manifest(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What a checkpoint says of itself: base, tasks, rank, identifiers."""
 
     def preview(self, folder: Path, step: int) -> None:

@@ -62,7 +62,7 @@ def checkpoint_that_lacks_a_weight(room):
 
 
 @CASES.add("manifest.json: not valid JSON")
-def checkpoint_with_a_broken_manifest(room):
+def checkpoint_with_broken_metadata(room):
     return changed_checkpoint(room, lambda folder: (folder / "manifest.json").write_text("{"))
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from meta_animator.checkpoints.files import read_weights
+from meta_animator.checkpoints.loading import load_control
+from meta_animator.checkpoints.metadata import metadata_of
 from meta_animator.conversion.exchange import export_ctrlora, export_motion, import_ctrlora, parse_tasks
 from meta_animator.conversion.motion import load_motion
 from meta_animator.errors import UserError
@@ -16,7 +19,6 @@ from meta_animator.models.backbones.ldm import UNET, unet_names
 from meta_animator.settings import ModelConfig
 from meta_animator.stages.build import build_models
 from meta_animator.torch_files import read_state
-from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import save_tensors, write_json
 from tests import tiny
 
@@ -33,17 +35,17 @@ def make_run(folder, base, **changes):
     tiny.randomise_zeros(models.control)
     tiny.randomise_zeros(models.motion, seed=1)
     save_tensors(models.state(), folder / "model.safetensors")
-    write_json(folder / "manifest.json", {"step": 7, "stage": "control", **models.manifest()})
+    write_json(folder / "manifest.json", {"step": 7, "stage": "control", **metadata_of(models)})
     return models
 
 
 def test_out_and_in_again(base, tmp_path):
     models = make_run(tmp_path / "run", base, condition_range="unit")
     assert export_ctrlora(tmp_path / "run", tmp_path / "whole.ckpt", base) == []
-    manifest = import_ctrlora(tmp_path / "whole.ckpt", tmp_path / "back", ModelConfig(base=str(base)), {})
-    assert (manifest["tasks"], manifest["lora_rank"]) == (["dwpose", "canny"], 4)
-    assert {"torch", "diffusers", "peft"} <= manifest["versions"].keys()
-    assert manifest["condition_range"] == "unit" and manifest["base"] == models.backbone.fingerprint()
+    metadata = import_ctrlora(tmp_path / "whole.ckpt", tmp_path / "back", ModelConfig(base=str(base)), {})
+    assert (metadata["tasks"], metadata["lora_rank"]) == (["dwpose", "canny"], 4)
+    assert {"torch", "diffusers", "peft"} <= metadata["versions"].keys()
+    assert metadata["condition_range"] == "unit" and metadata["base"] == models.backbone.fingerprint()
     back = read_weights(tmp_path / "back")[1]
     own = {n: w for n, w in models.state().items() if not n.startswith("motion.")}
     assert back.keys() == own.keys() and all(torch.equal(back[n], own[n]) for n in own)
@@ -55,10 +57,10 @@ def test_base_and_lora_files(base, tmp_path):
     assert "trained on condition images in [-1, 1]" in notes[0]
     export_ctrlora(tmp_path / "run", tmp_path / "canny.safetensors", base, "lora", "canny")
     model = ModelConfig(base=str(base))
-    manifest = import_ctrlora(
+    metadata = import_ctrlora(
         tmp_path / "canny.safetensors", tmp_path / "canny", model, parse_tasks(["canny"]), tmp_path / "base.safetensors"
     )
-    assert manifest["tasks"] == ["canny"]
+    assert metadata["tasks"] == ["canny"]
     back = read_weights(tmp_path / "canny")[1]
     assert all(torch.equal(w, models.state()[n]) for n, w in back.items())
     bare = import_ctrlora(tmp_path / "base.safetensors", tmp_path / "bare", model, {})
@@ -80,7 +82,7 @@ def test_a_base_file_starts_training_but_is_nothing_to_sample_with(base, tmp_pat
     weights = read_weights(tmp_path / "bare")[1]
     assert all(torch.equal(models.state()[n], w) for n, w in weights.items())
     with pytest.raises(UserError, match="has no LoRA for dwpose"):
-        models.load_control(*read_weights(tmp_path / "bare"), "bare")
+        load_control(models, *read_weights(tmp_path / "bare"), "bare")
     signed = tiny.make_config(tmp_path / "signed", base, tmp_path, model__control_from=tmp_path / "bare")
     with pytest.raises(UserError, match=r"was trained with model\.condition_range 'unit', this run has 'signed'"):
         build_models(signed, ["a"])
@@ -144,18 +146,18 @@ def run(base, tmp_path_factory):
 
 
 def changed(run, folder, weights=(), **facts):
-    """A copy of a checkpoint without the weights whose names start with `weights`, and with other facts in its manifest."""
-    manifest, state = read_weights(run)
+    """A copy of a checkpoint without the weights whose names start with `weights`, and with other facts in its metadata."""
+    metadata, state = read_weights(run)
     save_tensors({n: w for n, w in state.items() if not n.startswith(tuple(weights))}, folder / "model.safetensors")
-    manifest = {key: value for key, value in {**manifest, **facts}.items() if value != "left out"}
-    write_json(folder / "manifest.json", manifest)
+    metadata = {key: value for key, value in {**metadata, **facts}.items() if value != "left out"}
+    write_json(folder / "manifest.json", metadata)
     return folder
 
 
 def start_from(run, base):
     config = ModelConfig(base=str(base), tasks=["canny"], lora_rank=4, motion_max_seq_length=8)
     models = Assembly(config, load_backbone(config), with_motion=True)
-    models.load_control(*read_weights(run), str(run))
+    load_control(models, *read_weights(run), str(run))
     return models
 
 
@@ -167,7 +169,7 @@ DAMAGED = [
     ({"tasks": [3]}, "'tasks' holds 3; expected names"),
     ({"identifiers": []}, r"'identifiers' is \[\]; expected a mapping"),
     ({"tasks": ["dwpose", "canny", "seg"]}, "lists LoRA 'seg', but its weights hold none"),
-    ({"tasks": ["canny"]}, "weights hold 'lora.dwpose', which its manifest does not list"),
+    ({"tasks": ["canny"]}, "weights hold 'lora.dwpose', which its metadata does not list"),
     ({"weights": ["lora.canny."]}, "lists LoRA 'canny', but its weights hold none"),
 ]
 

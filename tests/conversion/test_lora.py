@@ -8,11 +8,12 @@ import torch
 from diffusers import ControlNetModel
 from peft import PeftModel
 
+from meta_animator.checkpoints.files import Checkpoint, save_checkpoint
+from meta_animator.checkpoints.metadata import metadata_of
 from meta_animator.conversion.lora import extract, load_control_folder, load_extracted
 from meta_animator.errors import UserError
 from meta_animator.models.control import ControlOutput, NoHint
 from meta_animator.stages.sample import load_animator
-from meta_animator.training.checkpoint import Checkpoint, save_checkpoint
 from meta_animator.weights import load_tensors, save_tensors, short
 from tests import tiny
 
@@ -25,9 +26,9 @@ def save_run(config, seed=0, drop=()):
     models = tiny.make_models(config.model)
     tiny.randomise_zeros(models.control, seed=seed)
     models.identifiers = dict(PERSON)
-    manifest = {"stage": "reference", "prompt": "Person looks like {identifier}", "person": "held-out"}
+    metadata = {"stage": "reference", "prompt": "Person looks like {identifier}", "person": "held-out"}
     state = {n: p for n, p in models.state().items() if not n.startswith(tuple(drop))}
-    checkpoint = Checkpoint(step=7, manifest=manifest | models.manifest(), model=state)
+    checkpoint = Checkpoint(step=7, metadata=metadata | metadata_of(models), model=state)
     save_checkpoint(tiny.Path(config.output_dir), checkpoint, keep=1)
     return models
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from meta_animator.checkpoints.files import read_weights
 from meta_animator.config import load_config
 from meta_animator.conversion.ctrlora import CONVENTIONS
 from meta_animator.conversion.exchange import export_ctrlora, import_ctrlora
@@ -15,7 +16,6 @@ from meta_animator.published import published
 from meta_animator.settings import TASKS, ModelConfig
 from meta_animator.stages.build import build_models
 from meta_animator.torch_files import read_state
-from meta_animator.training.checkpoint import read_weights
 from tests import tiny
 from tests.conversion.test_exchange import make_run
 
@@ -36,9 +36,9 @@ def files(tmp_path_factory):
 def test_several_loras_share_one_base(files, tmp_path):
     base, theirs, own = files
     loras = {"dwpose": theirs["dwpose"], "pose_hamer": theirs["dwpose"], "canny": theirs["canny"]}
-    manifest = join_ctrlora(theirs["base"], loras, tmp_path / "joined", ModelConfig(base=str(base)))
-    assert sorted(manifest["tasks"]) == ["canny", "dwpose", "pose_hamer"] and manifest["lora_rank"] == 4
-    assert manifest["condition_range"] == "unit" and manifest["condition_posterior"] == "sample"
+    metadata = join_ctrlora(theirs["base"], loras, tmp_path / "joined", ModelConfig(base=str(base)))
+    assert sorted(metadata["tasks"]) == ["canny", "dwpose", "pose_hamer"] and metadata["lora_rank"] == 4
+    assert metadata["condition_range"] == "unit" and metadata["condition_posterior"] == "sample"
     joined = read_weights(tmp_path / "joined")[1]
     expected = {name: weight for name, weight in own.items() if not name.startswith("motion.")}
     expected |= {n.replace("lora.dwpose.", "lora.pose_hamer."): w for n, w in expected.items() if n.startswith("lora.dwpose.")}
@@ -58,8 +58,8 @@ def test_a_base_file_that_kept_the_last_active_lora(files, tmp_path, capsys):
     lora = {name: weight for name, weight in read_state(theirs["dwpose"]).items() if ".lora_layer." in name}
     torch.save(read_state(theirs["base"]) | lora, tmp_path / "kept.ckpt")
     model = ModelConfig(base=str(base))
-    manifest = join_ctrlora(tmp_path / "kept.ckpt", {"canny": theirs["canny"]}, tmp_path / "joined", model)
-    assert manifest["tasks"] == ["canny"] and "left aside the one LoRA in it" in capsys.readouterr().out
+    metadata = join_ctrlora(tmp_path / "kept.ckpt", {"canny": theirs["canny"]}, tmp_path / "joined", model)
+    assert metadata["tasks"] == ["canny"] and "left aside the one LoRA in it" in capsys.readouterr().out
     for name, weight in read_weights(tmp_path / "joined")[1].items():
         assert torch.equal(weight, own[name])
     bare = import_ctrlora(tmp_path / "kept.ckpt", tmp_path / "bare", model, {})
@@ -72,8 +72,8 @@ def test_a_base_file_that_kept_the_last_active_lora(files, tmp_path, capsys):
 def test_half_precision_is_the_same_network(files, tmp_path):
     base, theirs, _ = files
     torch.save({name: weight.half() for name, weight in read_state(theirs["canny"]).items()}, tmp_path / "half.ckpt")
-    manifest = join_ctrlora(theirs["base"], {"canny": tmp_path / "half.ckpt"}, tmp_path / "joined", ModelConfig(base=str(base)))
-    assert manifest["tasks"] == ["canny"]
+    metadata = join_ctrlora(theirs["base"], {"canny": tmp_path / "half.ckpt"}, tmp_path / "joined", ModelConfig(base=str(base)))
+    assert metadata["tasks"] == ["canny"]
 
 
 def test_what_cannot_be_joined_is_one_line_and_nothing_is_written(files, tmp_path):

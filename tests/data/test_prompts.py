@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
+from meta_animator.checkpoints.files import read_weights
 from meta_animator.data.prompts import fill_prompt, fit_description
 from meta_animator.sampling.animate import prompt_for
 from meta_animator.settings import SampleConfig
 from meta_animator.stages.build import train
-from meta_animator.training.checkpoint import read_weights
 from tests import tiny
 
 WORDS = ("red", "blue", "long", "short", "green", "brown", "dark", "light")
@@ -60,8 +60,8 @@ def test_training_has_the_cut_description_and_says_so_once(make_config, puppet_d
     word = stage.models.identifiers["held-out"]
     assert all(word in read(stage.models.backbone, prompt) for prompt in samples.prompts() if "blue hair" in prompt)
     train(config)
-    manifest, _ = read_weights(config.output_dir)
-    assert CAPTION.startswith(manifest["description"]) and manifest["description"] != CAPTION
+    metadata, _ = read_weights(config.output_dir)
+    assert CAPTION.startswith(metadata["description"]) and metadata["description"] != CAPTION
 
 
 def test_sampling_cuts_the_description_and_says_what_a_long_prompt_loses(backbone, capsys):

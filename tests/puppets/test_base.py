@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
+from meta_animator.checkpoints.files import read_weights
 from meta_animator.data.batch import collate
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
@@ -18,7 +19,6 @@ from meta_animator.puppets.base.judge import equal_error_rate
 from meta_animator.puppets.base.vae_and_face import FaceStage, cut_out, disturbed, jittered
 from meta_animator.settings import ModelConfig
 from meta_animator.stages.build import train
-from meta_animator.training.checkpoint import read_weights
 from tests import tiny
 
 
@@ -153,8 +153,8 @@ def test_the_exported_control_is_what_learned_beside_the_unet(run, make_config, 
     folder = run("base_unet", model__base=tiny_base, loss__image_weight=0, train__control_drop=0.5)
     export_base(folder, tmp_path / "out")
     _, trained = read_weights(folder)
-    manifest, exported = read_weights(tmp_path / "out" / "control")
-    assert manifest["tasks"] == []
+    metadata, exported = read_weights(tmp_path / "out" / "control")
+    assert metadata["tasks"] == []
     assert set(exported) == {name for name in trained if name.startswith("control.")}
     assert all(torch.equal(exported[name].float(), trained[name].half().float()) for name in exported)
     config = make_config(model__base=tmp_path / "out", model__control_from=tmp_path / "out" / "control")

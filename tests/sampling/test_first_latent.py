@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.config import load_config
 from meta_animator.errors import UserError
 from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
 from meta_animator.sampling.driving import open_inputs
 from meta_animator.stages.build import train
 from meta_animator.stages.sample import load_animator
-from meta_animator.training.checkpoint import list_checkpoints
 from meta_animator.weights import read_json, write_json
 
 
@@ -66,11 +66,11 @@ def test_where_nothing_is_known_all_frames_start_from_the_inverted_photo(first_l
     """Without a motion module, and with one of a run that does not say."""
     animator, still = first_latent()
     assert animator.shared_noise == 1 and torch.equal(still[:, :1].expand_as(still), still)
-    manifest = list_checkpoints(Path(moving))[-1] / "manifest.json"
-    known = read_json(manifest)
-    write_json(manifest, {key: value for key, value in known.items() if key != "shared_noise"})
+    file = list_checkpoints(Path(moving))[-1] / "manifest.json"
+    known = read_json(file)
+    write_json(file, {key: value for key, value in known.items() if key != "shared_noise"})
     animator, moved = first_latent(model__motion_from=moving)
-    write_json(manifest, known)
+    write_json(file, known)
     assert animator.shared_noise == 1 and torch.equal(moved, still)
 
 

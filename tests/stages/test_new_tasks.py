@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from meta_animator.checkpoints.files import read_weights
 from meta_animator.data.latents import FRAME
 from meta_animator.errors import UserError
-from meta_animator.models.manifest import part_of
+from meta_animator.models.assembly import part_of
 from meta_animator.stages.build import train
 from meta_animator.stages.dry_run import trainable_parameters
-from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import load_tensors
 from tests import tiny
 
@@ -26,14 +26,14 @@ def test_a_new_task_is_learned_alone_beside_the_loras_that_are_there(make_config
     train(config)
     said = [line for line in capsys.readouterr().out.splitlines() if "no LoRA" in line]
     assert said == [f"note: {prepared}: has no LoRA for canny (it has dwpose, seg, blurred); it starts fresh"]
-    before, (manifest, after) = read_weights(prepared)[1], read_weights(config.output_dir)
-    assert manifest["tasks"] == [*tiny.TASKS, "canny"] and manifest["lora_tasks"] == ["canny"]
+    before, (metadata, after) = read_weights(prepared)[1], read_weights(config.output_dir)
+    assert metadata["tasks"] == [*tiny.TASKS, "canny"] and metadata["lora_tasks"] == ["canny"]
     for name, weight in after.items():
         if part_of(name) == "lora.canny":
             assert "lora_A" in name or weight.any(), f"{name} has learned"
         else:
             assert torch.equal(weight, before[name]), f"{name} stays"
-    assert {part_of(name) for name in after} == {"control", *(f"lora.{task}" for task in manifest["tasks"])}
+    assert {part_of(name) for name in after} == {"control", *(f"lora.{task}" for task in metadata["tasks"])}
     names = {key.split()[0] for file in Path(config.output_dir).glob("cache/*/*.safetensors") for key in load_tensors(file)}
     assert names == {FRAME, "canny"}, "nothing else is drawn"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.media.images import read_image
 from meta_animator.stages import build, control
-from meta_animator.training.checkpoint import list_checkpoints
 from meta_animator.training.engine import Trainer
 from meta_animator.weights import load_tensors, read_json
 

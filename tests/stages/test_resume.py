@@ -11,13 +11,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.config import load_config
 from meta_animator.data.batch import collate
 from meta_animator.data.samples import SampleSet, crop_of, read_clips
 from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
 from meta_animator.stages.build import auxiliary_clips, auxiliary_samples, train
-from meta_animator.training.checkpoint import list_checkpoints
 from meta_animator.training.engine import Trainer
 from meta_animator.weights import load_tensors, read_json, write_json
 from tests import tiny
@@ -124,8 +124,8 @@ def test_settings_that_change_on_the_way_are_said_one_by_one(make_config, capsys
         f"model.face was no/face.onnx up to step 1, it is {config.model.face} from here on",
         "train.learning_rate was 0.01 up to step 1, it is 0.001 from here on",
     ]
-    manifest = list_checkpoints(Path(config.output_dir))[-1] / "manifest.json"
-    write_json(manifest, {key: value for key, value in read_json(manifest).items() if key != "settings"})
+    file = list_checkpoints(Path(config.output_dir))[-1] / "manifest.json"
+    write_json(file, {key: value for key, value in read_json(file).items() if key != "settings"})
     train(make_config(train__max_steps=3, **start))
     assert "from here on" not in capsys.readouterr().out
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from meta_animator.checkpoints.files import find_checkpoint
 from meta_animator.conversion.lora import extract
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
@@ -15,7 +16,6 @@ from meta_animator.puppets.dataset import HELDOUT, describe
 from meta_animator.sampling.driving import open_inputs
 from meta_animator.stages.build import train
 from meta_animator.stages.sample import held, load_animator, sample
-from meta_animator.training.checkpoint import find_checkpoint
 from meta_animator.weights import read_json, write_json
 
 
@@ -71,7 +71,7 @@ def test_stage_3_shows_what_stage_1_was_trained_at(sampled, make_config, prepare
     assert "note: data.fps: 7 frames per second cannot be had of all clips" in (said := capsys.readouterr().out)
     assert "it is 6 from 12" in said
     runs = {run.output_dir: find_checkpoint(run.output_dir) / "manifest.json" for run in (own, slow)}
-    assert [read_json(manifest)["fps"] for manifest in runs.values()] == [12, 6]
+    assert [read_json(file)["fps"] for file in runs.values()] == [12, 6]
 
     def facts(name, run, **how):
         video, frames = sampled(name, model__motion_from=run.output_dir, sample__window=2, sample__overlap=1, **how)

@@ -12,12 +12,12 @@ import psutil
 import pytest
 import torch
 
+from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.config import save_config
 from meta_animator.errors import Stopped, UserError
 from meta_animator.stages.build import train
 from meta_animator.stages.control import ControlStage
 from meta_animator.training import engine
-from meta_animator.training.checkpoint import list_checkpoints
 from meta_animator.weights import load_tensors, read_json
 
 ROOT = Path(__file__).parents[2]

@@ -9,6 +9,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from meta_animator.checkpoints.files import read_weights
+from meta_animator.checkpoints.metadata import metadata_of
 from meta_animator.config import load_config
 from meta_animator.data.manifest import Clip
 from meta_animator.data.samples import read_clips, to_pixels
@@ -18,16 +20,15 @@ from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.puppets.base.tokenizer import base_tokenizer
 from meta_animator.settings import ModelConfig, RunConfig
-from meta_animator.training.checkpoint import read_weights
 from meta_animator.weights import copy_strict, read_json, save_tensors, write_json
 
 
 def export_base(run: Path, output: Path) -> list[Path]:
     """Turn a base_* run, or a run of stage 0 or 1 on it, into folders of the base model at `output`; returns the folders."""
     config = load_config(run / "config.yaml")
-    manifest, weights = read_weights(run)
+    metadata, weights = read_weights(run)
     if config.stage in ("control", "motion"):
-        return [_export_checkpoint(manifest, weights, output / config.stage)]
+        return [_export_checkpoint(metadata, weights, output / config.stage)]
     export = {"base_vae": _export_vae, "base_unet": _export_unet, "base_face": _export_face}
     if config.stage not in export:
         raise UserError(f"{run}: is a '{config.stage}' run; expected control, motion or one of {', '.join(export)}")
@@ -71,9 +72,9 @@ def _export_unet(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
 def _export_shared(model: ModelConfig, weights: dict[str, Tensor], output: Path) -> Path:
     """The Meta ControlNet that learned beside the UNet: shared weights without a LoRA, for stage 0 to start from."""
     model = dataclasses.replace(model, base=str(output), tasks=[])
-    manifest = {"stage": "control", "step": 0, **Assembly(model, load_backbone(model)).manifest()}
+    metadata = {"stage": "control", "step": 0, **metadata_of(Assembly(model, load_backbone(model)))}
     shared = {name: tensor for name, tensor in weights.items() if name.startswith("control.")}
-    return _export_checkpoint(manifest, shared, output / "control")
+    return _export_checkpoint(metadata, shared, output / "control")
 
 
 def _export_face(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:
@@ -83,11 +84,11 @@ def _export_face(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
     return [output / "face"]
 
 
-def _export_checkpoint(manifest: dict, weights: dict[str, Tensor], folder: Path) -> Path:
-    """A checkpoint to start from, not to resume: weights and manifest only, without the settings that a resumed run compares
+def _export_checkpoint(metadata: dict, weights: dict[str, Tensor], folder: Path) -> Path:
+    """A checkpoint to start from, not to resume: weights and metadata only, without the settings that a resumed run compares
     with its own, which name folders of the machine that trained it."""
     save_tensors({name: tensor.half() for name, tensor in weights.items()}, folder / "model.safetensors")
-    write_json(folder / "manifest.json", {key: value for key, value in manifest.items() if key != "settings"})
+    write_json(folder / "manifest.json", {key: value for key, value in metadata.items() if key != "settings"})
     return folder
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from meta_animator.checkpoints.files import read_weights
+from meta_animator.checkpoints.loading import load_control
 from meta_animator.data.conditions import draw_condition
 from meta_animator.data.keypoints import face_box, five_points
 from meta_animator.data.layers import Layers
@@ -22,7 +24,6 @@ from meta_animator.puppets.rendering.motion import MOTIONS
 from meta_animator.puppets.rendering.render import render_clip
 from meta_animator.sampling.guidance import Guide
 from meta_animator.settings import ModelConfig
-from meta_animator.training.checkpoint import read_weights
 
 TASK = "dwpose"
 
@@ -33,10 +34,10 @@ def judge_base(base: Path, people: int = 40, shown: int = 8, seed: int = 500) ->
 
     Raises UserError where a part of the base is missing.
     """
-    manifest, weights = read_weights(base / "control")
-    config = ModelConfig(base=str(base), tasks=[TASK], lora_rank=manifest["lora_rank"])
+    metadata, weights = read_weights(base / "control")
+    config = ModelConfig(base=str(base), tasks=[TASK], lora_rank=metadata["lora_rank"])
     models = Assembly(config, load_backbone(config)).eval()
-    models.load_control(manifest, weights, str(base / "control"))
+    load_control(models, metadata, weights, str(base / "control"))
     backbone, names = models.backbone, [HELDOUT + seed + k for k in range(people)]
     pairs = [two_frames(person) for person in names]
     layers = [pair[0] for pair in pairs]

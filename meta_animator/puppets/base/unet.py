@@ -42,7 +42,7 @@ class UNetStage(ControlStage):
     def load_trainable_state(self, state: dict[str, Tensor], what: str) -> None:
         copy_strict(self.trainable_state(), state, what)
 
-    def manifest(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return {"stage": self.config.stage, "architecture": self.config.model.architecture, "tasks": []}
 
     def context(self, prompts: list[str]) -> Tensor:

@@ -44,7 +44,7 @@ class BaseStage(nn.Module):
     def load_trainable_state(self, state: dict[str, Tensor], what: str) -> None:
         copy_strict(dict(self.named_parameters()), state, what)
 
-    def manifest(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return {"stage": self.config.stage, "architecture": self.config.model.architecture}
 
 

@@ -1,9 +1,9 @@
 """Checkpoints: `<run>/checkpoints/step-000500/`, written beside and renamed, so that a crash leaves the last one whole."""
 
 import dataclasses
+import importlib.metadata
 import os
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ EMA_UPDATES = "ema_updates"  # a slot beside the optimizer's
 
 @dataclasses.dataclass(kw_only=True)
 class Checkpoint:
-    """step, manifest (what the weights are), model weights, and for resuming the optimizer's and EMA's tensors, and how often
+    """step, metadata (what the weights are), model weights, and for resuming the optimizer's and EMA's tensors, and how often
     each weight was averaged."""
 
     step: int
-    manifest: dict[str, Any]
+    metadata: dict[str, Any]
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     ema: dict[str, Tensor] = dataclasses.field(default_factory=dict)
@@ -32,7 +32,7 @@ class Checkpoint:
 
 def versions() -> dict[str, str]:
     """What a checkpoint was made with."""
-    return {name: metadata.version(name) for name in ("torch", "diffusers", "transformers", "accelerate", "peft")}
+    return {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers", "accelerate", "peft")}
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -48,7 +48,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     save_tensors(checkpoint.optimizer | counts, temporary / "optimizer.safetensors")
     if checkpoint.ema:
         save_tensors(checkpoint.ema, temporary / "ema.safetensors")
-    write_json(temporary / "manifest.json", {"step": checkpoint.step, **checkpoint.manifest})
+    write_json(temporary / "manifest.json", {"step": checkpoint.step, **checkpoint.metadata})
     for path in (*temporary.iterdir(), temporary):
         _to_disk(path)
     if final.exists():
@@ -94,7 +94,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(manifest, weights) to use a checkpoint: averaged weights stand in for trained ones where they were kept."""
+    """(metadata, weights) to use a checkpoint: averaged weights stand in for trained ones where they were kept."""
     folder = find_checkpoint(path)
     weights = load_tensors(folder / "model.safetensors")
     if (folder / "ema.safetensors").exists():
@@ -113,12 +113,12 @@ def trained_fps(path: str) -> float:
 
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Everything, to resume."""
-    manifest = read_json(folder / "manifest.json")
+    metadata = read_json(folder / "manifest.json")
     ema, optimizer = folder / "ema.safetensors", load_tensors(folder / "optimizer.safetensors")
     counts = [key for key in optimizer if key.endswith(f"/{EMA_UPDATES}")]
     return Checkpoint(
-        step=manifest["step"],
-        manifest=manifest,
+        step=metadata["step"],
+        metadata=metadata,
         model=load_tensors(folder / "model.safetensors"),
         ema_updates={key.removesuffix(f"/{EMA_UPDATES}"): int(optimizer.pop(key)) for key in counts},
         optimizer=optimizer,

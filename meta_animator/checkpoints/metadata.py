@@ -1,4 +1,8 @@
-"""What a checkpoint says of itself (manifest.json, metadata.json): whether it can be read, and whether the weights agree."""
+"""What a checkpoint says of itself, its metadata: whether it can be read, and whether the weights agree.
+
+A checkpoint keeps it in `manifest.json` (the name of the first version, so that old code reads new runs), an extracted folder
+in `metadata.json`. A manifest is something else: the list of a data set's clips (data/manifest.py).
+"""
 
 import base64
 import binascii
@@ -7,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from meta_animator.errors import UserError
+from meta_animator.models.assembly import Assembly, part_of
 
 KINDS = {str: "a string", int: "a whole number", float: "a number", list: "a list", dict: "a mapping"}
 REQUIRED = {"stage": str, "step": int, "base": str, "tasks": list, "lora_rank": int}
@@ -16,14 +21,29 @@ OPTIONAL = {
 }  # fmt: skip
 
 
-def check_manifest(manifest: Any, what: str) -> None:
-    """Raises UserError unless `manifest` has what the manifest of a stage 0, 1 or 2 says, each of its kind."""
-    if isinstance(manifest, Mapping) and str(manifest.get("stage", "")).startswith("base_"):
-        raise UserError(f"{what}: is a '{manifest['stage']}' run; give one of stages 0 to 2")
-    check_fields(manifest, REQUIRED, f"{what}: manifest.json", OPTIONAL)
-    if strange := [task for task in manifest["tasks"] if not isinstance(task, str)]:
+def metadata_of(models: Assembly) -> dict[str, Any]:
+    """What a checkpoint with weights of `models` says of them."""
+    config = models.config
+    return {
+        "base": models.backbone.fingerprint(),
+        "tasks": list(config.tasks),
+        "lora_rank": config.lora_rank,
+        "beta_schedule": config.beta_schedule,
+        "condition_range": config.condition_range,
+        "condition_posterior": config.condition_posterior,
+        **({} if models.motion is None else {"motion_max_seq_length": config.motion_max_seq_length}),
+        "identifiers": dict(models.identifiers),
+    }
+
+
+def check_metadata(metadata: Any, what: str) -> None:
+    """Raises UserError unless `metadata` says what that of a stage 0, 1 or 2 says, each value of its kind."""
+    if isinstance(metadata, Mapping) and str(metadata.get("stage", "")).startswith("base_"):
+        raise UserError(f"{what}: is a '{metadata['stage']}' run; give one of stages 0 to 2")
+    check_fields(metadata, REQUIRED, f"{what}: manifest.json", OPTIONAL)
+    if strange := [task for task in metadata["tasks"] if not isinstance(task, str)]:
         raise UserError(f"{what}: manifest.json: 'tasks' holds {strange[0]!r}; expected names")
-    check_fingerprint(manifest["base"], f"{what}: manifest.json: 'base'")
+    check_fingerprint(metadata["base"], f"{what}: manifest.json: 'base'")
 
 
 def check_fields(
@@ -51,21 +71,15 @@ def check_fingerprint(name: str, what: str) -> None:
         raise UserError(f"{what} is {_shown(name)}; expected the name of weights, 8 hex digits and their values; is it damaged?")
 
 
-def part_of(name: str) -> str:
-    """The part that a weight belongs to: control, motion, or lora.<task>."""
-    pieces = name.split(".")
-    return ".".join(pieces[:2]) if pieces[0] == "lora" else pieces[0]
-
-
-def check_parts(manifest: Mapping[str, Any], names: Iterable[str], what: str) -> None:
-    """Raises UserError unless weights with these names have the LoRAs that the manifest of their Meta ControlNet lists, and
+def check_parts(metadata: Mapping[str, Any], names: Iterable[str], what: str) -> None:
+    """Raises UserError unless weights with these names have the LoRAs that the metadata of their Meta ControlNet lists, and
     no part that is unknown."""
-    parts, tasks = {part_of(name) for name in names}, manifest["tasks"]
+    parts, tasks = {part_of(name) for name in names}, metadata["tasks"]
     if missing := [task for task in tasks if f"lora.{task}" not in parts]:
-        raise UserError(f"{what}: its manifest lists LoRA '{missing[0]}', but its weights hold none of that name; is it damaged?")
+        raise UserError(f"{what}: its metadata lists LoRA '{missing[0]}', but its weights hold none of that name; is it damaged?")
     known = {"control", "motion", *(f"lora.{task}" for task in tasks)}
     if unknown := sorted(parts - known):
-        raise UserError(f"{what}: its weights hold '{unknown[0]}', which its manifest does not list; is it damaged?")
+        raise UserError(f"{what}: its weights hold '{unknown[0]}', which its metadata does not list; is it damaged?")
 
 
 def _shown(value: Any) -> str:

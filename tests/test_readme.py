@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meta_animator.config import describe_fields
+from meta_animator.fields import all_fields
 
 ROOT = Path(__file__).parents[1]
 TOPS = ("meta_animator", "scripts", "configs", "assets", "tests")  # with what a path begins
@@ -44,7 +44,7 @@ def test_every_concept_is_where_the_table_says():
 
 
 def test_settings_that_the_pages_name_exist():
-    known = {key for key, *_ in describe_fields()}
+    known = {field.key for field in all_fields()}
     sections = "model|data|loss|train|sample|extract"
     named = {key for page in PAGES for key in re.findall(rf"`\"?((?:{sections})\.[a-z_.]+?)[=`\" ]", text_of(page))}
     assert len(named) > 40 and not named - known

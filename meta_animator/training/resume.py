@@ -15,14 +15,14 @@ WITHOUT_EFFECT = {  # on what is learned, or checked apart (the optimizer, sampl
     "train.preview_every", "train.log_every", "train.wandb_project", "data.cache_latents", "data.cache_dir", "data.num_workers",
     "data.puppets", "model.base", "model.base_from", "model.architecture", "model.control_from", "model.motion_from",
 }  # fmt: skip
-TO_AN_END = ("linear", "cosine")  # learning-rate schedules that depend on the last step
+OPEN = ("constant", "constant_with_warmup")  # learning-rate schedules that do not depend on the last step
 
 
 def training_settings(config: RunConfig) -> dict[str, Any]:
     """{"loss.face_weight": 0.1, ...}: what a checkpoint keeps of the settings that it was trained with."""
     return {
         key: value for key, value in _values(config)
-        if key not in WITHOUT_EFFECT and (key != "train.max_steps" or config.train.lr_scheduler in TO_AN_END)
+        if key not in WITHOUT_EFFECT and (key != "train.max_steps" or config.train.lr_scheduler not in OPEN)
     }  # fmt: skip
 
 

@@ -17,8 +17,10 @@ from meta_animator.data.batch import collate
 from meta_animator.data.samples import SampleSet, crop_of, read_clips
 from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
+from meta_animator.settings import RunConfig
 from meta_animator.stages.build import auxiliary_clips, auxiliary_samples, train
 from meta_animator.training.engine import Trainer
+from meta_animator.training.resume import training_settings
 from meta_animator.weights import load_tensors, read_json, write_json
 from tests import tiny
 
@@ -128,6 +130,14 @@ def test_settings_that_change_on_the_way_are_said_one_by_one(make_config, capsys
     write_json(file, {key: value for key, value in read_json(file).items() if key != "settings"})
     train(make_config(train__max_steps=3, **start))
     assert "from here on" not in capsys.readouterr().out
+
+
+def test_only_a_constant_rate_leaves_the_last_step_open():
+    """A rate that falls to an end depends on it: schedules that others add, too."""
+    for schedule in ("constant", "constant_with_warmup", "linear", "cosine", "polynomial"):
+        config = RunConfig()
+        config.train.lr_scheduler = schedule
+        assert ("train.max_steps" in training_settings(config)) == (not schedule.startswith("constant"))
 
 
 def test_the_config_of_a_run_starts_an_identical_run(make_config, tmp_path):

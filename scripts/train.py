@@ -10,7 +10,7 @@ def main() -> None:
         return
     from meta_animator.puppets.base.build import STAGES as BASE_STAGES
     from meta_animator.puppets.dataset import ensure_puppets
-    from meta_animator.stages.build import train
+    from meta_animator.stages.train import train
 
     train(config, stages=BASE_STAGES, make_data=ensure_puppets)
 

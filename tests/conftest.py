@@ -44,7 +44,7 @@ def make_config(tmp_path, tiny_base, puppet_data):
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory, tiny_base, puppet_data):
     """The folder of a stage-0 run of two steps."""
-    from meta_animator.stages.build import train
+    from meta_animator.stages.train import train
     from tests import tiny
 
     config = tiny.make_config(tmp_path_factory.mktemp("prepared"), tiny_base, puppet_data, train__max_steps=2)

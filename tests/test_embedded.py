@@ -1,5 +1,6 @@
 """The embedded base model that is shipped: does it show puppets, and does fine-tuning on it teach a person?"""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,12 @@ from meta_animator.puppets.base.judge import two_frames, verification
 from meta_animator.puppets.dataset import make_driving, make_person, make_train
 from meta_animator.puppets.rendering import render_clip
 from meta_animator.sampling.animate import Animator
+from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.sampling.driving import open_inputs
-from meta_animator.sampling.guidance import Guide
-from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
+from meta_animator.sampling.windows import temporal_windows
 from meta_animator.settings import PuppetsConfig
-from meta_animator.stages.build import build_stage, load_batches
+from meta_animator.stages import reference
+from meta_animator.stages.data import load_batches
 from meta_animator.training.engine import Trainer, make_accelerator
 
 ROOT = Path(__file__).parent.parent
@@ -61,15 +63,13 @@ def test_ddim_inversion_and_back_under_control(models):
     """Same model, prompt and control both ways, guidance 1, 50 steps: latent error of at most 5 %."""
     layers = render_clip(2_000_004, 2_000_004, 1)[0]
     backbone = models.backbone
-    guide = Guide(backbone=backbone, control=models.control, tasks={"dwpose": 1.0})
     with torch.no_grad():
         context = backbone.embed_text(["person looks like <id001>"])
-        control = {"dwpose": backbone.encode_condition(to_pixels(draw_condition("dwpose", layers))[None])}
-        latents = backbone.encode(to_pixels(layers.frame)[None])
-
-    def denoise(x_t, t):
-        return guide.predict(x_t, t, context, context, control)
-
+        control = {"dwpose": backbone.encode_condition(to_pixels(draw_condition("dwpose", layers))[None, None])}
+        latents = backbone.encode(to_pixels(layers.frame)[None, None])
+    denoise = Denoiser(
+        backbone=backbone, control=models.control, tasks={"dwpose": 1.0}, control_latents=control, context=context
+    )
     steps = backbone.process.sampling_timesteps(50)
     noise = ddim_inversion(denoise, latents, backbone.process, steps, fixed_point_iterations=2)
     back = ddim(denoise, noise, backbone.process, steps)
@@ -94,11 +94,12 @@ def test_stage_2_learns_an_unseen_person_from_an_identifier(tmp_path, seed):
         ],
     )  # fmt: skip
     accelerator = make_accelerator(config.train.mixed_precision)
-    stage, samples, plan = build_stage(config, accelerator)
+    training = reference.build(config, accelerator)
+    stage, samples, plan = training.stage, training.samples, training.plan
     config.sample.reference, config.sample.driving = f"{tmp_path}/person", f"{tmp_path}/driving"
     config.sample.num_inference_steps, config.sample.guidance_scale = 10, 1.0
-    animator = Animator(config, stage.models, template=config.data.prompt, person=stage.person)
-    assert animator.prompt == f"Person looks like {stage.models.identifiers[stage.person]}"
+    animator = Animator(config.sample, config.seed, stage.models, template=config.data.prompt, person=stage.parts.about["person"])
+    assert animator.prompt == f"Person looks like {stage.models.identifiers[stage.parts.about['person']]}"
     inputs = open_inputs(config)
     truth = read_clips([f"{tmp_path}/driving"], "train")[0]
     layers = [truth.load(k, ("frame", "mask")) for k in range(truth.num_frames)]
@@ -130,23 +131,21 @@ def test_windows_leave_no_seam(models):
     for name, module in motion.named_modules():
         if name.endswith("proj_out"):  # zero in a fresh module: windows would not matter
             torch.nn.init.normal_(module.weight, std=0.5)
-    guide = Guide(backbone=models.backbone, control=models.control, tasks={"dwpose": 1.0})
     windows = temporal_windows(24, 16, 4)
-    weights = window_weights(24, windows, 4)
     with torch.no_grad():
         context = models.backbone.embed_text(["person looks like <id001>"])
         control = torch.stack([encode_poses(models, seed) for seed in (2_000_005, 2_000_006, 2_000_007)])
         x_T = torch.randn(3, 1, *control.shape[2:]).expand(-1, 24, -1, -1, -1)
         context = context.expand(3, -1, -1)
 
-        def denoise(x_t, t):
-            return predict_in_windows(
-                lambda x, part: guide.predict(x, t, context, context, {"dwpose": control[:, part]}), x_t, windows, weights
-            )
-
+        together = Denoiser(
+            backbone=models.backbone, control=models.control, tasks={"dwpose": 1.0}, control_latents={"dwpose": control},
+            context=context,
+        )  # fmt: skip
+        denoise = dataclasses.replace(together, window=16, overlap=4)
         latents = ddim(denoise, x_T, models.backbone.process, models.backbone.process.sampling_timesteps(8))
         t = torch.full((3,), 500)
-        whole, blended = guide.predict(x_T, t, context, context, {"dwpose": control}), denoise(x_T, t)
+        whole, blended = together(x_T, t), denoise(x_T, t)
     assert not torch.allclose(whole, blended, atol=1e-4), "the windows must matter for this test to mean anything"
     jumps = latents.diff(dim=1).flatten(2).norm(dim=2).mean(0)
     (_, first_end), (second_start, _) = windows

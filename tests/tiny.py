@@ -23,7 +23,8 @@ from meta_animator.puppets.dataset import HELDOUT, describe
 from meta_animator.puppets.rendering.motion import MOTIONS
 from meta_animator.puppets.rendering.render import render_clip
 from meta_animator.settings import ModelConfig, RunConfig
-from meta_animator.stages.build import build_stage, load_batches
+from meta_animator.stages.data import load_batches
+from meta_animator.stages.train import STAGES
 from meta_animator.weights import write_json
 
 SD15 = Path(__file__).parents[1] / "configs" / "sd15" / "architecture"
@@ -118,7 +119,8 @@ def make_models(config: ModelConfig, with_motion: bool = False) -> Assembly:
 def make_stage(config: RunConfig):
     """(stage, samples, plan), with fresh weights that depend on the config's seed alone."""
     torch.manual_seed(config.seed)
-    return build_stage(config, Accelerator(cpu=True))
+    training = STAGES[config.stage](config, Accelerator(cpu=True))
+    return training.stage, training.samples, training.plan
 
 
 def first_batch(samples: SampleSet, task: str, count: int = 2) -> Batch:

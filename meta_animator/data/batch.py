@@ -10,7 +10,7 @@ from torch import Tensor
 class Batch:
     """One batch: every sample has the same task.
 
-    Images are `b c h w`; clips are `b f c h w`. Pixels are in [-1, 1].
+    Clips of f frames, images being clips of one: pixels `b f 3 H W` in [-1, 1], latents `b f' c h w`.
 
     task            a Meta-Task, the same on all samples
     draws           (b,) int64: the global number of each draw, from which its noise and timestep follow
@@ -19,8 +19,8 @@ class Batch:
     latents, control_latents   cached latents, scaled; None where they are not cached
     prompts         b texts, "" where the prompt was dropped
     identities      b names
-    landmarks       (b, [f,] 5, 2) pixels: eyes, nose, mouth corners
-    face_visible    (b, [f]) bool
+    landmarks       (b, f, 5, 2) pixels: eyes, nose, mouth corners
+    face_visible    (b, f) bool
     """
 
     task: str

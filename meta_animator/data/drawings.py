@@ -18,7 +18,8 @@ FRAMES_AT_ONCE = 8  # of one clip and view, encoded together
 
 
 class Drawings(IterableDataset):
-    """(number of the job, view, uint8 pictures (n 3 h w)) of every (part, views) to do: eight frames of a view at a time.
+    """(number of the job, view, uint8 pictures (u f 3 h w)) of every (part, views) to do: of a view, eight frames at a time that
+    are encoded one by one, or one clip whose frames are encoded together.
 
     A data-loader worker takes whole parts, so that none reads what another has read.
     """
@@ -31,12 +32,13 @@ class Drawings(IterableDataset):
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for number in range(first, len(self.jobs), step):
             part, views = self.jobs[number]
-            for start in range(0, len(part.frames), FRAMES_AT_ONCE):
-                frames = part.frames[start : start + FRAMES_AT_ONCE]
-                drawn = [draw_views(part.clip, index, views) for index in frames]
+            at_once = max(1, FRAMES_AT_ONCE // len(part.units[0]))
+            for start in range(0, len(part.units), at_once):
+                units = part.units[start : start + at_once]
+                drawn = [[draw_views(part.clip, index, views) for index in unit] for unit in units]
                 for k, view in enumerate(views):
-                    pictures = np.stack([images[k] for images in drawn])
-                    yield number, view, torch.from_numpy(pictures).movedim(-1, 1).contiguous()
+                    pictures = np.stack([np.stack([images[k] for images in unit]) for unit in drawn])
+                    yield number, view, torch.from_numpy(pictures).movedim(-1, 2).contiguous()
 
 
 def draw_views(clip: Clip, index: int, views: Sequence[View]) -> list[np.ndarray]:

@@ -23,6 +23,8 @@ from meta_animator.weights import save_tensors
 FRAME = "frame"  # the name of the frames themselves, beside those of tasks
 PART = 64  # frames in a file: what a crash loses at most, what is in memory at once, and what processes share out
 
+Unit = tuple[int, ...]  # numbers of the frames that are encoded together: one, or those of a clip whose frames share latents
+
 
 @dataclasses.dataclass(frozen=True)
 class View:
@@ -48,40 +50,46 @@ class View:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """Up to `PART` frames of a clip, and the file of their latents."""
+    """Units of a clip, together about `PART` frames, and the file of their latents."""
 
     clip: Clip
-    frames: list[int]
+    units: list[Unit]
     path: Path
+
+    @property
+    def num_frames(self) -> int:
+        return sum(map(len, self.units))
 
 
 class LatentCache:
-    """`<folder>/<key>/<clip>-<stamp>.safetensors`, a file for each part of a clip, with a tensor (frames, c, h, w) for each view.
+    """`<folder>/<key>/<clip>-<stamp>.safetensors`, a file for each part of a clip, with a tensor (u f' c h w), its first two axes
+    as one, for each view: f' latent frames of each of the part's u units.
 
     The key is made of what all latents depend on (base, precision), the stamp of the clip's files and the part's frames.
     Files are mapped into memory while they are read, none stays open, and several processes may add to one cache.
     """
 
     def __init__(
-        self, folder: Path, depends_on: Mapping[str, Any], kept: Sequence[tuple[Clip, list[int]]], tasks: Sequence[str],
+        self, folder: Path, depends_on: Mapping[str, Any], kept: Sequence[tuple[Clip, list[Unit]]], tasks: Sequence[str],
         view: Callable[[Clip, str, int, int], View], crops: int = 1, drops: int = 0,
     ):  # fmt: skip
-        """kept: the frames of each clip that are worth encoding, in order; view(clip, name, crop, drop): what a crop of it shows,
-        of a pose without what the variant `drop` leaves out, 1 to `drops`, 0: the whole."""
+        """kept: what is worth encoding of each clip, in order, all units of one length; view(clip, name, crop, drop): what a crop
+        of it shows, of a pose without what the variant `drop` leaves out, 1 to `drops`, 0: the whole."""
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
         self.folder, self.kept, self.tasks, self.view = folder / key, list(kept), list(tasks), view
         self.crops, self.drops = crops, drops
-        self.parts = [part for clip, frames in self.kept for part in self._parts(clip, frames)]
+        self.parts = [part for clip, units in self.kept for part in self._parts(clip, units)]
         self._by_clip: dict[tuple[str, str], list[Part]] = {}
         for part in self.parts:
             self._by_clip.setdefault(_name(part.clip), []).append(part)
 
-    def _parts(self, clip: Clip, frames: list[int]) -> list[Part]:
+    def _parts(self, clip: Clip, units: list[Unit]) -> list[Part]:
         """Clips of one name in two data sets, or changed on disk, have files of their own."""
-        parts = []
-        for start in range(0, len(frames), PART):
-            some = frames[start : start + PART]
-            stamp = hashlib.sha256(f"{clip.folder.resolve()}:{clip.stamp()}:{some}".encode()).hexdigest()[:10]
+        parts, at_once = [], max(1, PART // max(map(len, units), default=1))
+        for start in range(0, len(units), at_once):
+            some = units[start : start + at_once]
+            named = [unit[0] for unit in some] if all(len(unit) == 1 for unit in some) else some
+            stamp = hashlib.sha256(f"{clip.folder.resolve()}:{clip.stamp()}:{named}".encode()).hexdigest()[:10]
             parts.append(Part(clip, some, self.folder / f"{clip.id}-{stamp}.safetensors"))
         return parts
 
@@ -91,7 +99,7 @@ class LatentCache:
         loads, own = [0] * ranks, []
         for part in self.parts:
             lightest = loads.index(min(loads))
-            loads[lightest] += len(part.frames)
+            loads[lightest] += part.num_frames
             own += [part] if lightest == rank else []
         return own
 
@@ -104,29 +112,43 @@ class LatentCache:
         return [view for view in dict.fromkeys(wanted) if view.key not in have]
 
     def add(self, part: Part, latents: Mapping[View, Tensor]) -> None:
-        """Latents (len(part.frames), c, h, w) of views, beside those that the file has."""
+        """Latents (u f' c h w), the first two axes as one, of views, beside those that the file has."""
         with locked(self.folder / ".lock"):
             tensors = {name: _tensor(part.path, name) for name in _names(part.path)}
             save_tensors({**tensors, **{view.key: tensor for view, tensor in latents.items()}}, part.path)
 
     def read(self, clip: Clip, name: str, frames: Sequence[int], crop: int = 0, drop: int = 0) -> Tensor:
-        """Latents (len(frames), c, h, w) in float32 of frames that are kept. Raises UserError where their file has gone."""
+        """Latents (f' c h w) in float32: of these frames as a unit where they are kept as one, otherwise of each by
+        itself. Raises UserError where their file has gone."""
         parts, key = self._by_clip[_name(clip)], self.view(clip, name, crop, drop).key
-        firsts = [part.frames[0] for part in parts]
-        chosen: dict[int, list[int]] = {}
-        for frame in frames:
-            chosen.setdefault(bisect.bisect_right(firsts, frame) - 1, []).append(frame)
+        firsts = [part.units[0] for part in parts]
+        together = _place(parts, firsts, tuple(frames)) is not None
+        units = [tuple(frames)] if together else [(frame,) for frame in frames]
+        chosen: dict[int, list[tuple[Unit, int]]] = {}
+        for unit in units:
+            number, place = _place(parts, firsts, unit)
+            chosen.setdefault(number, []).append((unit, place))
         found = {}
         for number, some in chosen.items():
             part = parts[number]
             try:
                 with safe_open(part.path, "pt") as file:
                     stored = file.get_slice(key)
-                    found |= {frame: stored[bisect.bisect_left(part.frames, frame)] for frame in some}
+                    each = stored.get_shape()[0] // len(part.units)
+                    found |= {unit: stored[place * each : (place + 1) * each] for unit, place in some}
             except (OSError, SafetensorError) as error:
                 check_handles(error, part.path)
                 raise UserError(f"{part.path}: no cached latents any more ({error}); the same command makes them") from error
-        return torch.stack([found[frame] for frame in frames]).float()
+        return torch.cat([found[unit] for unit in units]).float()
+
+
+def _place(parts: Sequence[Part], firsts: Sequence[Unit], unit: Unit) -> tuple[int, int] | None:
+    """(number of the part, place in it) of a unit; None where it is not kept."""
+    number = bisect.bisect_right(firsts, unit) - 1
+    if number < 0:
+        return None
+    place = bisect.bisect_left(parts[number].units, unit)
+    return (number, place) if place < len(parts[number].units) and parts[number].units[place] == unit else None
 
 
 def _names(path: Path) -> list[str]:

@@ -3,6 +3,7 @@
 Letters: f frames of a sample, h w its size in pixels.
 """
 
+import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset
 from meta_animator.data.conditions import CONDITIONS, draw_condition, find_condition
 from meta_animator.data.crops import person_crop, random_crop, size_of
 from meta_animator.data.keypoints import five_points, flip_keypoints
-from meta_animator.data.latents import FRAME, LatentCache
+from meta_animator.data.latents import FRAME, LatentCache, Unit
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.pose_drop import PoseDrop, drop_of, loses_parts
@@ -48,7 +49,8 @@ def read_clips(folders: Sequence[str], split: str) -> list[Clip]:
 
 
 class SampleSet(Dataset):
-    """Frames (`num_frames` None) or clips of `num_frames`; `[Draw]` gives what `batch.collate` stacks.
+    """Clips of `num_frames`, or single frames of all clips and photos (`num_frames` None), which are clips of one; `[Draw]` gives
+    what `batch.collate` stacks.
 
     identifiers   {identity: identifier}
     cache         where latents come from; conditions are then not drawn
@@ -104,12 +106,13 @@ class SampleSet(Dataset):
         sizes = [size_of(clip, self.config) for clip in self.clips]
         return {index: sizes[sample.clip] for index, sample in enumerate(self.samples)}
 
-    def kept_frames(self, indices: Iterable[int]) -> list[tuple[Clip, list[int]]]:
-        """The frames that these samples show, by clip."""
-        frames: dict[int, set[int]] = {}
+    def kept_units(self, indices: Iterable[int], together: bool) -> list[tuple[Clip, list[Unit]]]:
+        """What these samples show, by clip: each frame by itself, or `together` those of a sample."""
+        units: dict[int, set[Unit]] = {}
         for index in indices:
-            frames.setdefault(self.samples[index].clip, set()).update(self._frames(self.samples[index]))
-        return [(self.clips[k], sorted(frames[k])) for k in sorted(frames)]
+            frames = self._frames(self.samples[index])
+            units.setdefault(self.samples[index].clip, set()).update([tuple(frames)] if together else [(k,) for k in frames])
+        return [(self.clips[k], sorted(units[k])) for k in sorted(units)]
 
     def _frames(self, sample: Sample) -> list[int]:
         return [sample.first + k * sample.step for k in range(self.num_frames or 1)]
@@ -135,9 +138,13 @@ class SampleSet(Dataset):
             shown = [load_shown(clip, k, task, self.config, **how) for k in frames]
             for name in ("pixels", "landmarks", "face_visible", *(["control_pixels"] if task != FRAME else [])):
                 item[name] = torch.stack([getattr(one, name) for one in shown])
-        if self.num_frames is None:
-            item = {k: v[0] if isinstance(v, Tensor) else v for k, v in item.items()}
         return item
+
+    def reading(self, cache: LatentCache | None, latents_only: bool) -> "SampleSet":
+        """The same samples, whose latents come from a cache; see there for what it makes unnecessary."""
+        other = copy.copy(self)
+        other.cache, other.latents_only = cache, latents_only
+        return other
 
     def _prompt(self, clip: Clip, draw: Draw) -> str:
         if rng(self.seed, "prompt", draw.number).random() < self.config.prompt_drop:

@@ -190,6 +190,21 @@ class Flow:
 Process: TypeAlias = DDPM | Flow
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Noised:
+    """Clean latents (b ...), the same with noise at timesteps t (b,), and what a network should predict there."""
+
+    latents: Tensor
+    x_t: Tensor
+    t: Tensor
+    target: Tensor
+
+    @classmethod
+    def of(cls, process: Process, latents: Tensor, noise: Tensor, t: Tensor) -> "Noised":
+        x_t = process.add_noise(latents, noise, t).to(latents.dtype)
+        return cls(latents=latents, x_t=x_t, t=t, target=process.target(latents, noise, t))
+
+
 def _scales_for(process: Process, t: Tensor, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """The process's scales in the working precision of two inputs, shaped to broadcast over x from the left."""
     dtype = torch.promote_types(torch.promote_types(x.dtype, other.dtype), torch.float32)

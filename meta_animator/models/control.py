@@ -85,7 +85,8 @@ class MetaControlNet(ModelMixin, ConfigMixin):
         if control_latents.ndim == 5:
             frames = control_latents.shape[1]
             control_latents = rearrange(control_latents, "b f c h w -> (b f) c h w")
-            t, context = t.repeat_interleave(frames, 0), context.repeat_interleave(frames, 0)
+            if frames > 1:
+                t, context = t.repeat_interleave(frames, 0), context.repeat_interleave(frames, 0)
         dtype = self.net.conv_in.weight.dtype
         if dtype in HALF:
             control_latents, context = control_latents.to(dtype), context.to(dtype)

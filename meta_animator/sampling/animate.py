@@ -17,14 +17,13 @@ from meta_animator.data.samples import to_images, to_pixels
 from meta_animator.diffusion.clip_noise import clip_noise
 from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.diffusion.randomness import noise_for
-from meta_animator.diffusion.samplers import Callback, ddim, dpm_solver_2m
+from meta_animator.diffusion.samplers import Callback, sampler_for
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
+from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.sampling.driving import Driving
 from meta_animator.sampling.finite import require_finite
-from meta_animator.sampling.guidance import Guide
-from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
-from meta_animator.settings import RunConfig, SampleConfig
+from meta_animator.settings import SampleConfig
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -41,19 +40,15 @@ class Animation:
 class Animator:
     """Sampling with one set of networks."""
 
-    def __init__(self, config: RunConfig, models: Assembly, template: str, person: str, description: str = ""):
+    def __init__(
+        self, sample: SampleConfig, seed: int, models: Assembly, template: str, person: str, description: str = ""
+    ):  # fmt: skip
         """template: the prompt of the fine-tuned checkpoint; person: whom it was tuned on; description: in what words."""
-        self.config, self.sample, self.models = config, config.sample, models
+        self.sample, self.seed, self.models = sample, seed, models
         self.template, self.person, self.description = template, person, description
-        self.prompt = prompt_for(config.sample, models.identifiers, template, person, description, models.backbone.fits)
-        self.shared_noise = shared_noise_of(config.sample, models.shared_noise)
+        self.prompt = prompt_for(sample, models.identifiers, template, person, description, models.backbone.fits)
+        self.shared_noise = shared_noise_of(sample, models.shared_noise)
         self.device = next(models.parameters()).device
-        loras = dict(self.sample.loras) or None
-        self.guide = Guide(
-            backbone=models.backbone, control=models.control, tasks=dict(self.sample.tasks), loras=loras,
-            controlnet_conditioning_scale=self.sample.controlnet_conditioning_scale,
-            guidance_scale=self.sample.guidance_scale,
-        )  # fmt: skip
 
     @torch.no_grad()
     def animate(self, driving: Driving, reference: Layers | None, progress=None, last: bool = False) -> Animation:
@@ -77,19 +72,35 @@ class Animator:
         self, driving: Driving, reference: Layers | None, progress=None, latents: Tensor | None = None, share: float = 1.0,
         last: bool = False,
     ) -> Tensor:  # fmt: skip
-        """Latents (1 f c h w); from `latents` with noise where they are given."""
+        """Latents (1 f c h w): conditions -> denoiser -> first latents -> sampler; from `latents` with noise where given."""
         sample, backbone = self.sample, self.models.backbone
-        context, null = (backbone.embed_text([text]) for text in (self.prompt, sample.negative_prompt))
-        control_latents = {task: self._encode_conditions(driving, task) for task in sample.tasks}
-        x_T, timesteps = self._first_latents(reference, context, len(driving), control_latents), self._timesteps()
+        denoiser = self._denoiser({task: self._encode_conditions(driving, task) for task in sample.tasks})
+        x_T, timesteps = self._first_latents(reference, denoiser, len(driving)), self._timesteps()
         if latents is not None:
             timesteps = timesteps[len(timesteps) - max(1, round(share * len(timesteps))) :]
             x_T = backbone.process.add_noise(latents, x_T, timesteps[:1])
         if last:
             backbone.release(text=True, encoder=True)
-        return self._denoise(x_T, timesteps, context, null, control_latents, progress)
+        watch = self._watch("sampling", len(timesteps), progress)
+        generator = torch.Generator().manual_seed(self.seed)
+        sampler = sampler_for(sample.sampler, sample.eta)
+        return sampler(
+            denoiser, x_T, backbone.process, timesteps, eta=sample.eta, generator=generator, callback=watch
+        )
 
     # parts
+
+    def _denoiser(self, control_latents: dict[str, Tensor]) -> Denoiser:
+        """With a motion module in overlapping windows; without one, frames in batches."""
+        sample, backbone = self.sample, self.models.backbone
+        context, null_context = (backbone.embed_text([text]) for text in (self.prompt, sample.negative_prompt))
+        return Denoiser(
+            backbone=backbone, control=self.models.control, tasks=dict(sample.tasks), loras=dict(sample.loras) or None,
+            control_latents=control_latents, context=context, null_context=null_context,
+            controlnet_conditioning_scale=sample.controlnet_conditioning_scale, guidance_scale=sample.guidance_scale,
+            window=sample.window if backbone.has_time else sample.frame_batch_size,
+            overlap=sample.overlap if backbone.has_time else 0,
+        )  # fmt: skip
 
     def _encode_conditions(self, driving: Driving, task: str) -> Tensor:
         """Latents (1 f c h w) of every frame's condition, each encoded once, `frame_batch_size` at a time."""
@@ -97,71 +108,33 @@ class Animator:
         for start in range(0, len(driving), self.sample.frame_batch_size):
             places = range(start, min(start + self.sample.frame_batch_size, len(driving)))
             pixels = torch.stack([to_pixels(driving.condition(task, k)) for k in places]).to(self.device)
-            chunks.append(self.models.backbone.encode_condition(pixels))
-        return torch.cat(chunks)[None]
+            chunks.append(self.models.backbone.encode_condition(pixels[None]))
+        return torch.cat(chunks, dim=1)
 
-    def _first_latents(
-        self, reference: Layers | None, context: Tensor, frames: int, control_latents: dict[str, Tensor]
-    ) -> Tensor:
+    def _first_latents(self, reference: Layers | None, denoiser: Denoiser, frames: int) -> Tensor:
         """x_T (1 f c h w): `clip_noise` of what all frames share, the inverted photo or noise, and of each frame's own noise,
         all of it times `init_noise_scale`."""
-        shape = tuple(next(iter(control_latents.values())).shape[2:])
+        shape = tuple(next(iter(denoiser.control_latents.values())).shape[2:])
         if self.sample.init_noise == "inversion" and self.shared_noise > 0:
-            shared = self._invert(reference, context)
+            shared = self._invert(reference, denoiser)
         else:
             zero = torch.zeros(1, dtype=torch.int64)
-            shared = noise_for(self.config.seed, zero, shape, stream="first noise").to(context)
-        own = noise_for(self.config.seed, torch.arange(frames), shape, stream="frame noise").to(context)
+            shared = noise_for(self.seed, zero, shape, stream="first noise").to(denoiser.context)
+        own = noise_for(self.seed, torch.arange(frames), shape, stream="frame noise").to(denoiser.context)
         return self.sample.init_noise_scale * clip_noise(shared, own[None], self.shared_noise)
 
-    def _invert(self, reference: Layers, context: Tensor) -> Tensor:
+    def _invert(self, reference: Layers, denoiser: Denoiser) -> Tensor:
         """DDIM inversion (1 c h w) of the reference photo under its own pose, where its keypoints are known, and without
         control otherwise; guidance 1."""
-        backbone, sample = self.models.backbone, self.sample
-        latents = backbone.encode(to_pixels(reference.frame)[None].to(self.device))
-        posed = {task: draw_condition(task, reference) for task in sample.tasks if _can_draw(task, reference)}
-        if len(posed) == len(sample.tasks):
-            guide = dataclasses.replace(self.guide, guidance_scale=1.0)
-            control = {t: backbone.encode_condition(to_pixels(i)[None].to(self.device)) for t, i in posed.items()}
-
-            def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-                return guide.predict(x_t, t, context, context, control)
-        else:
-
-            def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-                return backbone.predict(x_t, t, context)
-
+        backbone, tasks = self.models.backbone, self.sample.tasks
+        latents = backbone.encode(to_pixels(reference.frame)[None, None].to(self.device))
+        posed = {task: draw_condition(task, reference) for task in tasks if _can_draw(task, reference)}
+        control = {t: backbone.encode_condition(to_pixels(i)[None, None].to(self.device)) for t, i in posed.items()}
+        control = control if len(control) == len(tasks) else {}
         return ddim_inversion(
-            denoise, latents, backbone.process, self._timesteps(),
-            callback=self._watch("inverting the reference photo", sample.num_inference_steps),
-        )  # fmt: skip
-
-    def _denoise(
-        self, x_T: Tensor, timesteps: Tensor, context: Tensor, null: Tensor, control_latents: dict[str, Tensor], progress
-    ) -> Tensor:
-        """Latents (1 f c h w). With a motion module in overlapping windows; without one, frames in batches."""
-        sample, moving = self.sample, self.models.motion is not None
-        overlap = sample.overlap if moving else 0
-        windows = temporal_windows(x_T.shape[1], sample.window if moving else sample.frame_batch_size, overlap)
-        weights = window_weights(x_T.shape[1], windows, overlap)
-
-        def predict(x_t: Tensor, t: Tensor, frames: slice) -> Tensor:
-            part = {task: latents[:, frames] for task, latents in control_latents.items()}
-            if moving:
-                return self.guide.predict(x_t, t, context, null, part)
-            count = x_t.shape[1]
-            flat = {task: latents[0] for task, latents in part.items()}
-            t, texts = t.expand(count), (context.expand(count, -1, -1), null.expand(count, -1, -1))
-            return self.guide.predict(x_t[0], t, *texts, flat)[None]
-
-        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            return predict_in_windows(lambda x, frames: predict(x, t, frames), x_t, windows, weights)
-
-        process, watch = self.models.backbone.process, self._watch("sampling", len(timesteps), progress)
-        if sample.sampler == "dpm_solver_2m":
-            return dpm_solver_2m(denoise, x_T, process, timesteps, callback=watch)
-        generator = torch.Generator().manual_seed(self.config.seed)
-        return ddim(denoise, x_T, process, timesteps, eta=sample.eta, generator=generator, callback=watch)
+            dataclasses.replace(denoiser, control_latents=control, guidance_scale=1.0, overlap=0), latents, backbone.process,
+            self._timesteps(), callback=self._watch("inverting the reference photo", self.sample.num_inference_steps),
+        )[:, 0]  # fmt: skip
 
     def _watch(self, what: str, count: int, then: Callback | None = None) -> Callback:
         """A callback that raises UserError where the latents are not finite after one of `count` steps, else calls `then`."""
@@ -179,7 +152,7 @@ class Animator:
         """Latents (1 f c h w) to uint8 frames (h w 3), `frame_batch_size` at a time."""
         for chunk in latents[0].split(self.sample.frame_batch_size):
             with torch.no_grad():
-                yield from to_images(self.models.backbone.decode(chunk))
+                yield from to_images(self.models.backbone.decode(chunk[None])[0])
 
     def _timesteps(self) -> Tensor:
         try:

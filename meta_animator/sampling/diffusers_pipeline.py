@@ -1,5 +1,6 @@
 """Meta-Animator as a diffusers pipeline."""
 
+import dataclasses
 import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +26,12 @@ from torch import Tensor, nn
 
 from meta_animator.diffusion.clip_noise import clip_noise
 from meta_animator.models.assembly import Assembly
-from meta_animator.models.backbones.sd import predict_image, predict_video
+from meta_animator.models.backbones.sd import predict_clip
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.motion import join_motion, split_motion_unet
 from meta_animator.sampling.animate import Animator
+from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.sampling.finite import require_finite
-from meta_animator.sampling.guidance import Guide
 from meta_animator.sampling.inputs import (
     OUTPUT_TYPES,
     check_callback_inputs,
@@ -40,7 +41,6 @@ from meta_animator.sampling.inputs import (
     one_generator,
     one_text,
 )
-from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 
 
 class MetaAnimatorPipeline(DiffusionPipeline):
@@ -199,7 +199,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         texts = one_text(prompt, "prompt"), one_text(negative_prompt, "negative_prompt")
         generator, shape = one_generator(generator), self._latent_shape(images)
         check_latents(latents, shape)
-        windows = self._windows(shape[1], window, overlap)
+        window, overlap = self._windows(shape[1], window, overlap)
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
@@ -221,50 +221,47 @@ class MetaAnimatorPipeline(DiffusionPipeline):
                 shown = {name: state[name] for name in callback_on_step_end_tensor_inputs}
                 state.update(callback_on_step_end(self, step, t, shown) or {})
 
-        self._denoise(state, control_latents, scales, loras, windows, generator, step_end)
+        denoiser = Denoiser(
+            backbone=self, control=self.control, tasks=scales, loras=loras, control_latents=control_latents, context=context,
+            null_context=null, window=window, overlap=overlap,
+        )  # fmt: skip
+        self._denoise(state, denoiser, generator, step_end)
         latents = state["latents"]
         frames = latents if output_type == "latent" else self._decode(latents, decode_chunk_size, output_type)
         self.maybe_free_model_hooks()
         return AnimateDiffPipelineOutput(frames=frames) if return_dict else (frames,)
 
     def _denoise(
-        self, state: dict[str, Tensor], control_latents: dict[str, Tensor], scales: dict[str, float], loras: Mapping[str, float],
-        windows: tuple[list[tuple[int, int]], Tensor], generator: torch.Generator | None, step_end: Callable[[int, Tensor], None],
+        self, state: dict[str, Tensor], denoiser: Denoiser, generator: torch.Generator | None,
+        step_end: Callable[[int, Tensor], None],
     ) -> None:  # fmt: skip
         """Take `state` ("latents", "prompt_embeds", "negative_prompt_embeds") through the scheduler's steps."""
         takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generator} if takes_generator else {}
-
-        def predict(x: Tensor, frames: slice, t: Tensor) -> Tensor:
-            guide = Guide(
-                backbone=self, control=self.control, tasks=scales, loras=loras, guidance_scale=max(1.0, self.guidance_scale)
-            )
-            part = {task: encoded[:, frames] for task, encoded in control_latents.items()}
-            texts = state["prompt_embeds"], state["negative_prompt_embeds"]
-            if self._temporal is not None:
-                return guide.predict(x, t[None], *texts, part)
-            count = x.shape[1]
-            texts = (text.expand(count, -1, -1) for text in texts)
-            return guide.predict(x[0], t.expand(count), *texts, {task: encoded[0] for task, encoded in part.items()})[None]
-
         self._num_timesteps = len(self.scheduler.timesteps)
         with self.progress_bar(total=self._num_timesteps) as bar:
             for step, t in enumerate(self.scheduler.timesteps):
                 if self.interrupt:
                     continue
-                x = self.scheduler.scale_model_input(state["latents"], t)
-                prediction = predict_in_windows(lambda part, frames, t=t: predict(part, frames, t), x, *windows)
+                denoiser = dataclasses.replace(
+                    denoiser, context=state["prompt_embeds"], null_context=state["negative_prompt_embeds"],
+                    guidance_scale=max(1.0, self.guidance_scale),
+                )  # fmt: skip
+                prediction = denoiser(self.scheduler.scale_model_input(state["latents"], t), t[None])
                 state["latents"] = self.scheduler.step(prediction, t, state["latents"], **extra).prev_sample
                 step_end(step, t)
                 networks = {"UNet": self.unet, "Meta ControlNet": self.control}
                 require_finite(state["latents"], f"step {step + 1} of {self._num_timesteps}", networks)
                 bar.update()
 
+    @property
+    def has_time(self) -> bool:
+        """Whether `predict` sees a clip's frames together: with a motion module."""
+        return self._temporal is not None
+
     def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None = None) -> Tensor:
-        """The UNet's prediction for images (b c h w) or videos (b f c h w)."""
-        if x_t.ndim == 4:
-            return predict_image(self.unet, x_t, t, context, control_output)
-        return predict_video(self._temporal, x_t, t, context, control_output)
+        """The UNet's prediction for clips (b f c h w)."""
+        return predict_clip(self.unet, self._temporal, x_t, t, context, control_output)
 
     def _latent_shape(self, images: Mapping[str, Tensor]) -> tuple[int, ...]:
         """1 f c h w"""
@@ -280,17 +277,16 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         own = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
         return clip_noise(shared[:, 0], own, self.config.shared_noise)
 
-    def _windows(self, frames: int, window: int, overlap: int) -> tuple[list[tuple[int, int]], Tensor]:
-        """Windows and their weights; one window for all frames where there is no motion module."""
+    def _windows(self, frames: int, window: int, overlap: int) -> tuple[int, int]:
+        """Window and overlap; one window for all frames where there is no motion module."""
         if self._temporal is None:
-            window, overlap = frames, 0
+            return frames, 0
         if not 0 <= overlap < window:
             raise ValueError(f"overlap: expected at least 0 and less than window, {window}; got {overlap}")
-        places = None if self.motion_adapter is None else self.motion_adapter.config.motion_max_seq_length
-        if places is not None and min(window, frames) > places:
+        places = self.motion_adapter.config.motion_max_seq_length
+        if min(window, frames) > places:
             raise ValueError(f"window: expected at most {places} frames, what the motion module sees at once; got {window}")
-        windows = temporal_windows(frames, window, overlap)
-        return windows, window_weights(frames, windows, overlap)
+        return window, overlap
 
     def _encode(self, images: Tensor, device: torch.device) -> Tensor:
         """Scaled latents (1 f c h w), the posterior's mode."""

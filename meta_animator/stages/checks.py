@@ -19,7 +19,7 @@ from meta_animator.stages.cache import check_cacheable
 from meta_animator.stages.check_checkpoints import Absent, check_control, check_extraction, check_motion, check_words
 from meta_animator.weights import read_json
 
-TRAINED = ("control", "motion", "reference", "base_unet")  # stages whose data and networks `build_stage` puts together
+TRAINED = ("control", "motion", "reference", "base_unet")  # stages that learn to denoise
 
 
 def check_run(config: RunConfig, dry: bool = False) -> list[str]:
@@ -67,11 +67,13 @@ def check_training(config: RunConfig) -> list[str]:
         raise UserError("train.trainable=decoder is for base_vae; stages 0 to 2 keep the VAE as it is")
     if stage != "motion" and model.motion_from:
         raise UserError(f"model.motion_from: stage '{stage}' has no motion module; leave it empty (1 and 3 take it)")
+    if stage == "motion" and data.num_frames < 2:
+        raise UserError(f"data.num_frames: {data.num_frames}; stage 1 learns what lies between frames, expected at least 2")
     if stage == "motion" and data.num_frames > model.motion_max_seq_length:
         limit = model.motion_max_seq_length
         raise UserError(f"data.num_frames: {data.num_frames} is more than model.motion_max_seq_length, {limit}")
     if data.cache_latents:
-        check_cacheable(config)
+        check_cacheable(config.data, config.model)
     idle = [task for task in data.task_weights if task not in tasks]
     return [f"data.task_weights: {', '.join(idle)} is not trained, so that its weight counts for nothing"] if idle else []
 

@@ -1,6 +1,6 @@
 """Where an animation goes wrong: the parts of stage 3 one by one, with the truth in place of the others."""
 
-import copy
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np
         numbers[name] = frame_metrics(frames, truth, masks, boxes)
         rows.append(list(frames[shown]))
 
-    animator = load_animator(copy.deepcopy(config))
+    animator = load_animator(config)
     latents = _encode(animator, truth)
     keep("decoder", np.stack(list(animator.decode(latents))))
     for share in START_SHARES:
@@ -69,15 +69,14 @@ def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np
 
 def _changed(config: RunConfig, animator: Animator, section: str, key: str, value: Any) -> Animator:
     """The same with one setting changed; networks are loaded again only for a setting of theirs."""
-    changed = copy.deepcopy(config if section == "model" else animator.config)
-    setattr(getattr(changed, section), key, value)
     if section == "model":
-        return load_animator(changed)
-    return Animator(changed, animator.models, animator.template, animator.person, animator.description)
+        return load_animator(dataclasses.replace(config, model=dataclasses.replace(config.model, **{key: value})))
+    told = animator.models, animator.template, animator.person, animator.description
+    return Animator(dataclasses.replace(animator.sample, **{key: value}), animator.seed, *told)
 
 
 @torch.no_grad()
 def _encode(animator: Any, frames: np.ndarray) -> Tensor:
     """Latents (1 f c h w)."""
     pixels = torch.stack([to_pixels(frame) for frame in frames]).to(animator.device)
-    return torch.cat([animator.models.backbone.encode(part) for part in pixels.split(8)])[None]
+    return torch.cat([animator.models.backbone.encode(part[None]) for part in pixels.split(8)], dim=1)

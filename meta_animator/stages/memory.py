@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import os
 import re
-import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -19,15 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
+from meta_animator.losses.hybrid import HybridLoss
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import backbone_without_weights
 from meta_animator.models.counting import LikeCuda, PeakMemory, bytes_of
 from meta_animator.models.precision import HALF, PRECISIONS, autocast
-from meta_animator.sampling.guidance import Guide
+from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.settings import RunConfig
-from meta_animator.stages.build import STAGES, HybridLoss
 from meta_animator.stages.cache import cacheable
 from meta_animator.stages.checks import trained_tasks
+from meta_animator.stages.control import ControlParts
+from meta_animator.stages.denoising import DenoisingStage
+from meta_animator.stages.motion import MotionParts
 from meta_animator.training.optim import make_optimizer
 
 GIB = 2**30
@@ -89,7 +91,7 @@ def knobs(config: RunConfig) -> dict[str, dict[str, Any]]:
         samples = train.batch_size * train.gradient_accumulation_steps
         found = [
             {"train.gradient_checkpointing": True}, {"train.mixed_precision": "bf16"},
-            {"data.cache_latents": True} if cacheable(config) else {},
+            {"data.cache_latents": True} if cacheable(config.data, config.model) else {},
             {"train.batch_size": 1, "train.gradient_accumulation_steps": samples}, {"train.optimizer": "adamw8bit"},
             {"train.ema_device": "cpu"} if train.ema_decay else {},
             {"data.num_frames": max(1, data.num_frames // 2)} if config.stage == "motion" else {"train.trainable": "lora"},
@@ -191,25 +193,28 @@ def _count_sampling(config: RunConfig) -> Memory:
 def _sampling_steps(config: RunConfig, models: Assembly) -> dict[str, Callable[[], Any]]:
     """What stage 3 does, by name."""
     sample, backbone = config.sample, models.backbone
-    moving = models.motion is not None
-    latents = _empty(models, (1, sample.window) if moving else (sample.frame_batch_size,), config)
-    context = torch.empty(1 if moving else len(latents), TOKENS, backbone.unet.config.cross_attention_dim, device="meta")
-    t = torch.zeros(len(context), dtype=torch.int64, device="meta")
-    images = torch.empty(sample.frame_batch_size, 3, config.data.height, config.data.width, device="meta")
-    guide = Guide(
-        backbone=backbone, control=models.control, tasks=dict(sample.tasks), guidance_scale=sample.guidance_scale
+    frames = backbone.latent_frames(sample.window if backbone.has_time else sample.frame_batch_size)
+    latents = _empty(models, (1, frames), config)
+    context = torch.empty(1, TOKENS, backbone.unet.config.cross_attention_dim, device="meta")
+    t = torch.zeros(1, dtype=torch.int64, device="meta")
+    images = torch.empty(1, sample.frame_batch_size, 3, config.data.height, config.data.width, device="meta")
+    denoiser = Denoiser(
+        backbone=backbone, control=models.control, tasks=dict(sample.tasks), guidance_scale=sample.guidance_scale,
+        control_latents=dict.fromkeys(sample.tasks, latents), context=context, null_context=context,
     )  # fmt: skip
     return {
         "encoding": lambda: backbone.encode(images),
-        "denoising": lambda: guide.predict(latents, t, context, context, dict.fromkeys(sample.tasks, latents)),
-        "decoding": lambda: backbone.decode(_empty(models, (sample.frame_batch_size,), config)),
+        "denoising": lambda: denoiser(latents, t),
+        "decoding": lambda: backbone.decode(_empty(models, (1, sample.frame_batch_size), config)),
     }
 
 
-def stage_without_weights(config: RunConfig) -> nn.Module:
+def stage_without_weights(config: RunConfig) -> DenoisingStage:
     """Stage 0, 1 or 2 on the meta device."""
-    models = Assembly(config.model, backbone_without_weights(config.model), with_motion=config.stage == "motion")
-    return STAGES[config.stage](config, models, HybridLoss(), {})
+    moving = config.stage == "motion"
+    models = Assembly(config.model, backbone_without_weights(config.model), with_motion=moving)
+    backbone, parts = models.backbone, (MotionParts if moving else ControlParts)(config, models, {})
+    return DenoisingStage(config, models, HybridLoss(process=backbone.process, decode=backbone.decode), parts)
 
 
 def _encoders(models: Assembly, config: RunConfig) -> list[nn.Module]:
@@ -241,21 +246,20 @@ class TrainingStep:
     def run(self, backward: Callable[[Tensor], None], region: AbstractContextManager | None = None) -> None:
         """region: what is entered along with autocast."""
         config, models = self.config, self.stage.models
-        clip = (config.data.num_frames,) if config.stage == "motion" else ()
-        latents = _empty(models, (config.train.batch_size, *clip), config)
+        frames = models.backbone.latent_frames(config.data.num_frames if config.stage == "motion" else 1)
+        latents = _empty(models, (config.train.batch_size, frames), config)
         width = models.backbone.unet.config.cross_attention_dim
         context = torch.zeros(config.train.batch_size, TOKENS, width, device=latents.device)
         t = torch.zeros(config.train.batch_size, dtype=torch.int64, device=latents.device)
         precision = PRECISIONS[config.train.mixed_precision]
         half = precision in HALF
         with region or nullcontext(), autocast(latents.device, precision if half else None, enabled=half):
-            batch = types.SimpleNamespace(task=trained_tasks(config)[0])
-            output = self.stage.steer(batch, latents.clone(), t, context)
-            prediction = models.backbone.predict(latents, t, context, output)
-            del output
+            residuals = self.stage.parts.residuals(trained_tasks(config)[0], torch.zeros(0), latents.clone(), t, context)
+            prediction = models.backbone.predict(latents, t, context, residuals)
+            del residuals
             loss = (prediction.float() - latents).square().mean()
             if config.loss.image_weight > 0:
-                self._decode(prediction.float().flatten(0, -4)[:1], backward)
+                self._decode(prediction.float()[:1, :1], backward)
         backward(loss)
 
     def _decode(self, latents: Tensor, backward: Callable[[Tensor], None]) -> None:

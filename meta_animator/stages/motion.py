@@ -1,56 +1,96 @@
-"""Stage 1: the motion module, on clips. The Meta ControlNet stays as it is, or its task's LoRA learns along."""
+"""Stage 1: the motion module learns from clips. The Meta ControlNet stays as it is, or its task's LoRA learns along.
 
+The training step itself is denoising.py's.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import Accelerator
 from torch import Tensor
 
+from meta_animator.checkpoints.metadata import metadata_of
 from meta_animator.data.batch import Batch
-from meta_animator.data.samples import to_images
+from meta_animator.data.samples import read_clips, training_rate
 from meta_animator.diffusion.clip_noise import clip_noise
 from meta_animator.diffusion.randomness import noise_for
-from meta_animator.media.video import write_video
-from meta_animator.stages.control import ControlStage
+from meta_animator.models.assembly import Assembly
+from meta_animator.settings import RunConfig
+from meta_animator.stages.checks import trained_tasks, without_missing_face
+from meta_animator.stages.control import lora_group, task_residuals
+from meta_animator.stages.data import Training, make_plan, make_samples, with_cached_latents
+from meta_animator.stages.denoising import DenoisingStage
+from meta_animator.stages.networks import load_networks, make_loss, name_people, note_rate, release
+from meta_animator.stages.previews import Previews, preview_examples
+from meta_animator.stages.texts import Texts
 from meta_animator.training.stage import ParamGroup
 
 
-class MotionStage(ControlStage):
-    """Trains what lies between the frames; needs `models.motion`. fps: of its clips, which stage 3 has to show."""
+def build(config: RunConfig, accelerator: Accelerator) -> Training:
+    """Clips -> networks with a motion module -> cached latents -> loss -> what learns."""
+    clips = read_clips(config.data.train, config.data.split)
+    config = without_missing_face(config)
+    networks = load_networks(config.model, config.loss, with_motion=True)
+    name_people(networks, config.output_dir, [clip.identity for clip in clips])
+    samples = make_samples(clips, config.data, config.seed, networks, accelerator.print, config.data.num_frames)
+    plan = make_plan(samples, trained_tasks(config), config.train, config.seed, accelerator.num_processes)
+    loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
+    no_pixels = not loss.image_active(config.train.max_steps)
+    samples = with_cached_latents(config, samples, plan, networks, no_pixels, accelerator)
+    fps = training_rate([clips[k] for k in sorted({s.clip for s in samples.samples})], config.data, accelerator.print)
+    note_rate(config.model.motion_from, fps, accelerator.print)
+    parts = MotionParts(config, networks, preview_examples(samples, plan) if config.train.preview_every else {}, fps)
+    stage = DenoisingStage(config, networks, loss, parts).to(accelerator.device)
+    free = functools.partial(release, networks, parts.texts, parts.previews, samples.prompts(), samples.cache is not None)
+    return Training(stage=stage, samples=samples, plan=plan, release=free)
 
-    fps = 0.0
 
-    def metadata(self) -> dict[str, Any]:
-        own = {"shared_noise": self.config.train.shared_noise, **({"fps": self.fps} if self.fps else {})}
-        return {**super().metadata(), **own}
+class MotionParts:
+    """What lies between the frames learns, and with `train.train_lora_in_motion` the task's LoRA.
+
+    fps   of the clips, which stage 3 has to show; 0: not known
+    """
+
+    def __init__(self, config: RunConfig, networks: Assembly, examples: Mapping[str, Batch], fps: float = 0.0):
+        self.config, self.networks, self.fps = config, networks, fps
+        self.texts = Texts(networks.backbone)
+        self.previews = Previews(networks, self.texts, examples, config.seed)
 
     def param_groups(self) -> list[ParamGroup]:
-        train, state = self.config.train, self.models.state()
+        train, state = self.config.train, self.networks.state()
         motion = {n: p for n, p in state.items() if n.startswith("motion.")}
         groups = [ParamGroup(name="motion", parameters=motion, lr=train.learning_rate)]
-        if train.train_lora_in_motion:
-            loras = {n: p for n, p in state.items() if n.startswith("lora.")}
-            groups.append(ParamGroup(name="lora", parameters=loras, lr=train.lora_learning_rate or train.learning_rate))
-        return groups
+        return [*groups, lora_group(state, self.config.model.tasks, train)] if train.train_lora_in_motion else groups
 
-    def trainable_state(self) -> dict[str, Tensor]:
+    def stored(self) -> dict[str, Tensor]:
         """The motion module; with `train_lora_in_motion` also the Meta ControlNet, so that stage 2 can start from it."""
-        state = self.models.state()
         keep_control = self.config.train.train_lora_in_motion
-        return {n: p for n, p in state.items() if keep_control or n.startswith("motion.")}
+        return {n: p for n, p in self.networks.state().items() if keep_control or n.startswith("motion.")}
 
-    def _noise(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise with the share `train.shared_noise` of its variance common to a clip's frames, as sampling from one
-        inverted photo has it; unit variance in every frame."""
-        t, own = super()._noise(batch, latents)
-        shared = noise_for(self.config.seed, batch.draws, tuple(latents.shape[2:]), stream="shared noise").to(latents)
-        return t, clip_noise(shared, own, self.config.train.shared_noise)
+    def load(self, state: Mapping[str, Tensor], what: str) -> None:
+        self.networks.load(state, what)
+
+    def metadata(self) -> dict[str, Any]:
+        run = {"stage": self.config.stage, "prompt": self.config.data.prompt}
+        own = {"shared_noise": self.config.train.shared_noise, **({"fps": self.fps} if self.fps else {})}
+        return {**run, **metadata_of(self.networks), **own}
+
+    def noise(self, draws: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """With the share `train.shared_noise` of its variance common to a clip's frames, as sampling from one inverted photo
+        has it; unit variance in every frame."""
+        own = noise_for(self.config.seed, draws, shape)
+        shared = noise_for(self.config.seed, draws, shape[1:], stream="shared noise")
+        return clip_noise(shared, own, self.config.train.shared_noise)
+
+    def context(self, prompts: Sequence[str], device: torch.device) -> Tensor:
+        return self.texts(prompts, device)
+
+    def residuals(self, task: str, draws: Tensor, control_latents: Tensor, t: Tensor, context: Tensor) -> Any:
+        return task_residuals(self.networks.control, task, control_latents, t, context)
 
     def preview(self, folder: Path, step: int) -> None:
         """One short video per task: condition | generated | truth."""
-        import numpy as np
-
-        for task, batch in self.examples.items():
-            batch = batch.to(next(self.parameters()).device)
-            generated = self.generate(task, batch)
-            columns = [to_images(x[0]) for x in (batch.control_pixels, generated, batch.pixels)]
-            write_video(folder / f"step-{step:06d}-{task}.mp4", np.concatenate(columns, axis=2), fps=self.fps or 8)
+        self.previews.write_videos(folder, f"step-{step:06d}", fps=self.fps or 8)

@@ -1,15 +1,80 @@
-"""Stage 2: a few photos of one person. The loss and the step are stage 0's; the data and the stored name differ."""
+"""Stage 2: a few photos of one person, called up by an identifier. What learns, and how, is stage 0's; the data differ: photos of
+the person, and between them frames of other people, so that what the networks know of people is not forgotten."""
 
-from typing import Any
+import functools
+from collections import Counter
+from collections.abc import Sequence
 
-from meta_animator.stages.control import ControlStage
+from accelerate import Accelerator
+
+from meta_animator.data.manifest import Clip
+from meta_animator.data.orders import walk
+from meta_animator.data.samples import SampleSet, read_clips
+from meta_animator.diffusion.randomness import rng
+from meta_animator.settings import DataConfig, RunConfig
+from meta_animator.stages.checks import check_others, only_person, trained_tasks, without_missing_face
+from meta_animator.stages.control import ControlParts
+from meta_animator.stages.data import Training, make_plan, make_samples, with_cached_latents
+from meta_animator.stages.denoising import DenoisingStage
+from meta_animator.stages.networks import load_networks, make_loss, name_people, release
+from meta_animator.stages.previews import preview_examples
 
 
-class ReferenceStage(ControlStage):
-    """Remembers in its checkpoint whose photos it saw, and what was said of them, so that sampling need not be told."""
+def build(config: RunConfig, accelerator: Accelerator) -> Training:
+    """Photos and auxiliary frames -> networks -> cached latents -> loss -> what learns."""
+    photos = read_clips(config.data.train, config.data.split)
+    config = without_missing_face(config)
+    person, clips = only_person(photos), [*photos, *auxiliary_clips(photos, config.data, config.seed)]
+    networks = load_networks(config.model, config.loss)
+    name_people(networks, config.output_dir, [clip.identity for clip in clips], person)
+    samples = make_samples(clips, config.data, config.seed, networks, accelerator.print)
+    plan = make_plan(
+        samples, trained_tasks(config), config.train, config.seed, accelerator.num_processes, own_clips=len(photos),
+        auxiliary=functools.partial(auxiliary_samples, samples, len(photos), config.seed),
+    )  # fmt: skip
+    loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
+    no_pixels = not loss.image_active(config.train.max_steps)
+    samples = with_cached_latents(config, samples, plan, networks, no_pixels, accelerator)
+    # sampling need not be told whose photos these were, and what was said of them
+    about = {"person": person, "description": Counter(clip.prompt for clip in photos).most_common(1)[0][0]}
+    parts = ControlParts(config, networks, preview_examples(samples, plan) if config.train.preview_every else {}, about)
+    stage = DenoisingStage(config, networks, loss, parts).to(accelerator.device)
+    free = functools.partial(release, networks, parts.texts, parts.previews, samples.prompts(), samples.cache is not None)
+    return Training(stage=stage, samples=samples, plan=plan, release=free)
 
-    person: str = ""
-    description: str = ""
 
-    def metadata(self) -> dict[str, Any]:
-        return {**super().metadata(), "person": self.person, "description": self.description}
+def auxiliary_clips(photos: Sequence[Clip], data: DataConfig, seed: int) -> list[Clip]:
+    """Clips of others than the person of the photos: up to `data.auxiliary_sets`, of as many people as there are."""
+    if not data.auxiliary or not data.auxiliary_sets:
+        return []
+    people = {clip.identity for clip in photos}
+    clips = [c for c in read_clips(data.auxiliary, data.split) if c.identity not in people]
+    check_others(clips, people, data)
+    by_person: dict[str, list[Clip]] = {}
+    for k in rng(seed, "auxiliary clips").permutation(len(clips)):
+        by_person.setdefault(clips[k].identity, []).append(clips[k])
+    return _in_turns(list(by_person.values()))[: data.auxiliary_sets]
+
+
+def auxiliary_samples(
+    samples: SampleSet, first_clip: int, seed: int, table: dict[str, list[int]]
+) -> dict[str, list[int]] | None:
+    """{task: `data.auxiliary_sets` frames} of the clips from `first_clip` on, from as many people as there are and from all of
+    their clips, the same frames for every task of `table`; None where there are no such clips."""
+    by_clip: dict[int, list[int]] = {}
+    for index, sample in enumerate(samples.samples):
+        if sample.clip >= first_clip:
+            by_clip.setdefault(sample.clip, []).append(index)
+    if not by_clip:
+        return None
+    rows = [
+        [pool[walk(step, len(pool), f"{seed} auxiliary frames {samples.clips[clip].id}")] for step in range(len(pool))]
+        for clip, pool in by_clip.items()
+    ]
+    chosen = set(_in_turns(rows)[: samples.config.auxiliary_sets])
+    return {task: [k for k in table[task] if k in chosen] for task in table}
+
+
+def _in_turns(rows: list[list]) -> list:
+    """The first of every row, then the second of every row, and so on."""
+    return [row[turn] for turn in range(max(map(len, rows))) for row in rows if turn < len(row)]

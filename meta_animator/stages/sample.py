@@ -1,6 +1,6 @@
 """Stage 3 from a config: load the checkpoints of stages 2 and 1, animate, write the video and its frames."""
 
-import copy
+import dataclasses
 import itertools
 import shutil
 from collections import Counter
@@ -45,7 +45,7 @@ def sample(config: RunConfig) -> Path:
     inputs = open_inputs(config)
     if config.sample.fit_pose != "no":
         write_image(Path(config.output_dir) / FITTED, fit_sheet(*inputs, next(iter(config.sample.tasks))))
-    animator = load_animator(copy.deepcopy(config))
+    animator = load_animator(config)
     if other := other_person(config, animator.person, animator.template):
         print(f"note: sample.reference shows '{other}', the prompt calls '{animator.person}', whom the checkpoint was tuned on")
     return _sample(config, animator, *inputs)
@@ -98,20 +98,20 @@ def other_person(config: RunConfig, person: str, template: str) -> str:
 
 def load_animator(config: RunConfig) -> Animator:
     """The networks of sampling, on the GPU if there is one."""
-    config.model.tasks = list(config.sample.tasks)
-    models = Assembly(config.model, load_backbone(config.model), with_motion=bool(config.model.motion_from))
+    sample, model = config.sample, dataclasses.replace(config.model, tasks=list(config.sample.tasks))
+    models = Assembly(model, load_backbone(model), with_motion=bool(model.motion_from))
     check_size(config.data, models.backbone.divisor)
     metadata = _load_control(models, config)
     if config.model.motion_from:
         load_motion(models, config.model.motion_from)
-        _note_shared_noise(config.sample, models.shared_noise)
-    if config.sample.loras:
-        config.sample.loras = {load_extracted(models, Path(f)): w for f, w in config.sample.loras.items()}
+        _note_shared_noise(sample, models.shared_noise)
+    if sample.loras:
+        sample = dataclasses.replace(sample, loras={load_extracted(models, Path(f)): w for f, w in sample.loras.items()})
     if (precision := PRECISIONS[config.train.mixed_precision]) in HALF:
         models.requires_grad_(False).hold_frozen_in(precision, keep_exact=False)
     models.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     told = {"template": "prompt", "person": "person", "description": "description"}
-    return Animator(config, models, **{name: metadata.get(key, "") for name, key in told.items()})
+    return Animator(sample, config.seed, models, **{name: metadata.get(key, "") for name, key in told.items()})
 
 
 def _note_shared_noise(sample: SampleConfig, trained: float | None) -> None:

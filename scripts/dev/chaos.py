@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("outputs/chaos"), help="deleted first")
     options = parser.parse_args()
 
-    importlib.import_module("meta_animator.stages.build")  # once: each training is a fork, and starts within moments
+    importlib.import_module("meta_animator.stages.train")  # once: each training is a fork, and starts within moments
 
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
@@ -105,7 +105,7 @@ def start(stage: str, out: Path, folder: Path) -> Training:
 
 def train(stage: str, out: Path, folder: Path) -> None:
     from meta_animator.puppets.dataset import ensure_puppets
-    from meta_animator.stages import build
+    from meta_animator.stages.train import train
 
     log = os.open(f"{out}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
@@ -119,7 +119,7 @@ def train(stage: str, out: Path, folder: Path) -> None:
     if stage == "reference":
         settings.append(f"data.auxiliary=[{folder}/puppets/train]")
     config = load_config(ROOT / "configs" / "demo" / CONFIGS[stage], settings)
-    run(lambda: build.train(config, make_data=ensure_puppets))
+    run(lambda: train(config, make_data=ensure_puppets))
 
 
 def logged_steps(out: Path) -> int:

@@ -17,7 +17,7 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.backbones.ldm import UNET, unet_names
 from meta_animator.settings import ModelConfig
-from meta_animator.stages.build import build_models
+from meta_animator.stages.networks import load_networks
 from meta_animator.torch_files import read_state
 from meta_animator.weights import save_tensors, write_json
 from tests import tiny
@@ -78,14 +78,14 @@ def test_a_base_file_starts_training_but_is_nothing_to_sample_with(base, tmp_pat
     config = tiny.make_config(
         tmp_path / "new", base, tmp_path, model__control_from=tmp_path / "bare", model__condition_range="unit"
     )
-    models = build_models(config, ["a"])
+    models = load_networks(config.model, config.loss)
     weights = read_weights(tmp_path / "bare")[1]
     assert all(torch.equal(models.state()[n], w) for n, w in weights.items())
     with pytest.raises(UserError, match="has no LoRA for dwpose"):
         load_control(models, *read_weights(tmp_path / "bare"), "bare")
     signed = tiny.make_config(tmp_path / "signed", base, tmp_path, model__control_from=tmp_path / "bare")
     with pytest.raises(UserError, match=r"was trained with model\.condition_range 'unit', this run has 'signed'"):
-        build_models(signed, ["a"])
+        load_networks(signed.model, signed.loss)
 
 
 @pytest.mark.parametrize("mid_block", [False, True])
@@ -275,7 +275,7 @@ def test_training_on_with_other_latents_of_the_condition_is_said(base, tmp_path,
             tmp_path / own, base, tmp_path, model__control_from=tmp_path / "run", model__condition_posterior=own,
             model__tasks="[canny]",
         )  # fmt: skip
-        build_models(config, ["a"])
+        load_networks(config.model, config.loss)
         assert ("set model.condition_posterior=sample data.cache_latents=false" in capsys.readouterr().out) is noted
 
 

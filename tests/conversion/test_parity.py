@@ -11,10 +11,10 @@ from meta_animator.conversion.motion import from_animatediff, positions, to_anim
 from meta_animator.diffusion.process import DDPM
 from meta_animator.diffusion.samplers import ddim
 from meta_animator.errors import UserError
-from meta_animator.models.backbones.sd import predict_video
+from meta_animator.models.backbones.sd import predict_clip
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.motion import join_motion, new_motion_adapter
-from meta_animator.sampling.guidance import Guide
+from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.weights import copy_strict
 from tests.conversion import parity
 
@@ -30,16 +30,15 @@ def relative(ours, theirs):
 
 
 class Base:
-    """A UNet behind the one method of a backbone that guidance needs."""
+    """A UNet behind what a denoiser needs of a base."""
+
+    has_time = False
 
     def __init__(self, unet):
         self.unet = unet
 
     def predict(self, x_t, t, context, output=None):
-        down, mid = (None, None) if output is None else output
-        return self.unet(
-            x_t, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False
-        )[0]
+        return predict_clip(self.unet, None, x_t, t, context, output)
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +95,14 @@ def test_residuals_and_loras_count(ctrlora):
 def test_guided_prediction_and_ddim_equal_ctrloras(ctrlora, precision):
     theirs, _, facts, *networks, _ = ctrlora
     tensors, unet, network = at(precision, theirs, *networks)
-    guide = Guide(backbone=Base(unet), control=network, tasks={NAMES[facts["active"]]: 1.0}, guidance_scale=facts["guidance"])
-    control = {NAMES[facts["active"]]: tensors["condition"]}
+    task = NAMES[facts["active"]]
+    denoiser = Denoiser(
+        backbone=Base(unet), control=network, tasks={task: 1.0}, control_latents={task: tensors["condition"][:, None]},
+        context=tensors["context"], null_context=tensors["null"], guidance_scale=facts["guidance"],
+    )  # fmt: skip
 
     def denoise(x, t):
-        return guide.predict(x, t, tensors["context"], tensors["null"], control)
+        return denoiser(x[:, None], t)[:, 0]
 
     with torch.no_grad():
         assert relative(denoise(tensors["x"], tensors["t"]), theirs["guided"]) <= CLOSE[precision]
@@ -175,7 +177,7 @@ def test_motion_unet_equals_animatediffs(version, mid_block, precision):
     tensors, unet, adapter, fresh = at(precision, answers, unet, adapter, fresh)
     x, answer = rearrange(tensors["x"], "b c f h w -> b f c h w"), rearrange(answers["sample"], "b c f h w -> b f c h w")
     with torch.no_grad():
-        unmoved = predict_video(join_motion(unet, fresh), x, tensors["t"], tensors["context"], None)
-        ours = predict_video(join_motion(unet, adapter), x, tensors["t"], tensors["context"], None)
+        unmoved = predict_clip(unet, join_motion(unet, fresh), x, tensors["t"], tensors["context"], None)
+        ours = predict_clip(unet, join_motion(unet, adapter), x, tensors["t"], tensors["context"], None)
     assert relative(unmoved, answer) > 0.01, "the motion module must count"
     assert relative(ours, answer) <= CLOSE[precision]

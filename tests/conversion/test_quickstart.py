@@ -14,7 +14,7 @@ from meta_animator.conversion.quickstart import CHECKPOINT, STARTS, join_ctrlora
 from meta_animator.errors import UserError
 from meta_animator.published import published
 from meta_animator.settings import TASKS, ModelConfig
-from meta_animator.stages.build import build_models
+from meta_animator.stages.networks import load_networks
 from meta_animator.torch_files import read_state
 from tests import tiny
 from tests.conversion.test_exchange import make_run
@@ -47,7 +47,7 @@ def test_several_loras_share_one_base(files, tmp_path):
         tmp_path / "new", base, tmp_path, model__control_from=tmp_path / "joined", model__condition_range="unit",
         model__tasks="[canny,pose_hamer,blurred]",
     )  # fmt: skip
-    models = build_models(config, ["a"])
+    models = load_networks(config.model, config.loss)
     state = models.state()
     assert all(torch.equal(state[n], w) for n, w in joined.items() if not n.startswith("lora.dwpose."))
 

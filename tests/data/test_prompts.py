@@ -9,7 +9,7 @@ from meta_animator.checkpoints.files import read_weights
 from meta_animator.data.prompts import fill_prompt, fit_description
 from meta_animator.sampling.animate import prompt_for
 from meta_animator.settings import SampleConfig
-from meta_animator.stages.build import train
+from meta_animator.stages.train import train
 from tests import tiny
 
 WORDS = ("red", "blue", "long", "short", "green", "brown", "dark", "light")

@@ -5,7 +5,7 @@ import torch
 from diffusers import UNet2DConditionModel, UNetMotionModel
 
 from meta_animator.models.backbones import load_backbone
-from meta_animator.models.backbones.sd import predict_video
+from meta_animator.models.backbones.sd import predict_clip
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.motion import join_motion, new_motion_adapter, split_motion_unet
 from meta_animator.settings import TASKS
@@ -100,8 +100,9 @@ def test_joining_another_motion_module_takes_the_first_out(backbone):
     x_t, t, context = tiny.control_inputs()
     other = tiny.randomise_zeros(new_motion_adapter(backbone.unet, 8), std=0.5, seed=1)
     with torch.no_grad():
-        wanted = predict_video(join_motion(fresh_unet(backbone.unet), other), x_t[None], t[:1], context[:1], None)
-        ours = predict_video(join_motion(backbone.unet, other), x_t[None], t[:1], context[:1], None)
+        fresh = fresh_unet(backbone.unet)
+        wanted = predict_clip(fresh, join_motion(fresh, other), x_t[None], t[:1], context[:1], None)
+        ours = predict_clip(backbone.unet, join_motion(backbone.unet, other), x_t[None], t[:1], context[:1], None)
     assert torch.equal(ours, wanted)
 
 
@@ -166,8 +167,9 @@ def test_diffusers_motion_unet_is_taken_apart(backbone):
     unet, motion = split_motion_unet(joined)
     x_t, t, context = tiny.control_inputs()
     with torch.no_grad():
-        wanted = predict_video(join_motion(fresh_unet(backbone.unet), adapter), x_t[None], t[:1], context[:1], None)
-        assert torch.equal(predict_video(join_motion(unet, motion), x_t[None], t[:1], context[:1], None), wanted)
+        fresh = fresh_unet(backbone.unet)
+        wanted = predict_clip(fresh, join_motion(fresh, adapter), x_t[None], t[:1], context[:1], None)
+        assert torch.equal(predict_clip(unet, join_motion(unet, motion), x_t[None], t[:1], context[:1], None), wanted)
 
 
 def test_no_mid_block_in_the_motion_module():

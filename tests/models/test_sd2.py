@@ -10,7 +10,7 @@ from transformers import CLIPTextModel
 from meta_animator.diffusion.samplers import ddim
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
-from meta_animator.sampling.guidance import Guide
+from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.settings import ModelConfig
 from tests import tiny
 
@@ -38,11 +38,13 @@ def test_it_samples_as_diffusers_does(base):
     theirs.set_progress_bar_config(disable=True)
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     wanted = theirs("a person", latents=noise, num_inference_steps=4, guidance_scale=3.0, output_type="latent").images
-    guide = Guide(backbone=ours, control=ours.make_control(["dwpose"], 2), tasks={"dwpose": 1.0}, guidance_scale=3.0)
     context, null = (ours.embed_text([text]) for text in ("a person", ""))
-    control = {"dwpose": torch.zeros_like(noise)}  # a fresh ControlNet adds nothing
+    denoise = Denoiser(
+        backbone=ours, control=ours.make_control(["dwpose"], 2), tasks={"dwpose": 1.0}, guidance_scale=3.0, context=context,
+        null_context=null, control_latents={"dwpose": torch.zeros_like(noise)[:, None]},  # a fresh ControlNet adds nothing
+    )  # fmt: skip
     process = ours.process
-    sampled = ddim(lambda x, t: guide.predict(x, t, context, null, control), noise, process, process.sampling_timesteps(4))
+    sampled = ddim(denoise, noise[:, None], process, process.sampling_timesteps(4))[:, 0]
     torch.testing.assert_close(sampled, wanted, rtol=0, atol=1e-4)
     assert process.prediction_type == "v_prediction"
 

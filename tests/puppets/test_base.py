@@ -13,12 +13,13 @@ from meta_animator.data.batch import collate
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceConfig, FaceEmbedder
-from meta_animator.puppets.base.build import STAGES, build_unet_stage
+from meta_animator.puppets.base import unet
+from meta_animator.puppets.base.build import STAGES
 from meta_animator.puppets.base.export import export_base
 from meta_animator.puppets.base.judge import equal_error_rate
 from meta_animator.puppets.base.vae_and_face import FaceStage, cut_out, disturbed, jittered
 from meta_animator.settings import ModelConfig
-from meta_animator.stages.build import train
+from meta_animator.stages.train import train
 from tests import tiny
 
 
@@ -117,7 +118,8 @@ def unet_stage(make_config, tiny_base):
         facts = {"model__architecture": tiny_base, "model__base_from": tiny_base, "loss__image_weight": 0}
         config = make_config("base_unet", f"drop-{control_drop}", **facts, train__control_drop=control_drop)
         torch.manual_seed(config.seed)
-        stage, samples, _ = build_unet_stage(config, Accelerator(cpu=True))
+        training = unet.build(config, Accelerator(cpu=True))
+        stage, samples = training.stage, training.samples
         tiny.randomise_zeros(stage.models.control)
         return stage, tiny.first_batch(samples, "dwpose")
 

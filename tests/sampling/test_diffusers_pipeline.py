@@ -13,9 +13,8 @@ from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.control import MetaControlNet
+from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
-from meta_animator.sampling.guidance import Guide
-from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 from meta_animator.stages.sample import load_animator
 from meta_animator.weights import load_tensors, save_tensors
 from tests import tiny
@@ -69,19 +68,14 @@ def make(pipe, **changes):
 def test_it_answers_as_stage_3_does(models, pipeline):
     """The same networks through our own samplers, windows and guidance."""
     backbone = models.backbone
-    control = {"dwpose": backbone.encode_condition(images() * 2 - 1)[None]}
+    control = {"dwpose": backbone.encode_condition(images()[None] * 2 - 1)}
     x_T = torch.randn(1, 1, *control["dwpose"].shape[2:], generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         context, null = backbone.embed_text(["person looks like <id001>"]), backbone.embed_text([""])
-    guide = Guide(backbone=backbone, control=models.control, tasks={"dwpose": 1.0}, guidance_scale=SCALE)
-    windows = temporal_windows(FRAMES, 3, 1)
-    weights = window_weights(FRAMES, windows, 1)
-
-    def denoise(x_t, t):
-        return predict_in_windows(
-            lambda x, part: guide.predict(x, t, context, null, {"dwpose": control["dwpose"][:, part]}), x_t, windows, weights
-        )
-
+    denoise = Denoiser(
+        backbone=backbone, control=models.control, tasks={"dwpose": 1.0}, control_latents=control, context=context,
+        null_context=null, guidance_scale=SCALE, window=3, overlap=1,
+    )  # fmt: skip
     process = backbone.process
     ours = ddim(denoise, x_T.expand(-1, FRAMES, -1, -1, -1), process, process.sampling_timesteps(STEPS))
     theirs = make(pipeline)

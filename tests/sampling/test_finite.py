@@ -6,8 +6,8 @@ import torch
 from meta_animator.errors import UserError
 from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
 from meta_animator.sampling.driving import open_inputs
-from meta_animator.stages.build import train
 from meta_animator.stages.sample import load_animator
+from meta_animator.stages.train import train
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from meta_animator.config import load_config
 from meta_animator.errors import UserError
 from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
 from meta_animator.sampling.driving import open_inputs
-from meta_animator.stages.build import train
 from meta_animator.stages.sample import load_animator
+from meta_animator.stages.train import train
 from meta_animator.weights import read_json, write_json
 
 

@@ -1,5 +1,6 @@
 """Overlapping windows, and frames in batches."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
-from meta_animator.sampling.guidance import Guide
+from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 from tests import tiny
 
@@ -82,6 +83,14 @@ def scene(tiny_base):
     return backbone, control, x_t, torch.tensor([40, 700]), torch.randn(2, 2, 6, 16), conditions
 
 
+def denoiser(backbone, control, conditions, texts, tasks, **options):
+    latents = {task: conditions[task] for task in tasks}
+    context, null = texts
+    return Denoiser(
+        backbone=backbone, control=control, tasks=tasks, control_latents=latents, context=context, null_context=null, **options
+    )
+
+
 GUIDES = {
     "one task": {"tasks": {"dwpose": 1.0}},
     "guided": {"tasks": {"dwpose": 1.0}, "guidance_scale": 7.5},
@@ -93,49 +102,47 @@ GUIDES = {
 @pytest.mark.parametrize("name", GUIDES)
 def test_batched_frames_equal_frames_one_by_one(scene, name):
     backbone, control, x_t, t, (context, null), conditions = scene
-    guide = Guide(backbone=backbone, control=control, **GUIDES[name])
-    folded = {task: c.flatten(0, 1) for task, c in conditions.items()}
+    folded = {task: c.flatten(0, 1)[:, None] for task, c in conditions.items()}
     texts = (context.repeat_interleave(5, 0), null.repeat_interleave(5, 0))
     with torch.no_grad():
-        together = guide.predict(x_t.flatten(0, 1), t.repeat_interleave(5), *texts, folded).unflatten(0, (2, 5))
+        denoise = denoiser(backbone, control, folded, texts, **GUIDES[name])
+        together = denoise(x_t.flatten(0, 1)[:, None], t.repeat_interleave(5)).unflatten(0, (2, 5))[:, :, 0]
         for clip in range(2):
             for k in range(5):
-                one = {task: c[clip : clip + 1, k] for task, c in conditions.items()}
+                one = {task: c[clip : clip + 1, k : k + 1] for task, c in conditions.items()}
                 place = slice(clip, clip + 1)
-                alone = guide.predict(x_t[place, k], t[place], context[place], null[place], one)
-                torch.testing.assert_close(together[place, k], alone, rtol=1e-5, atol=1e-5)
+                alone = denoiser(backbone, control, one, (context[place], null[place]), **GUIDES[name])
+                torch.testing.assert_close(together[place, k], alone(x_t[place, k : k + 1], t[place])[:, 0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_batched_clips_equal_clips_one_by_one(scene, name):
     backbone, control, x_t, t, (context, null), conditions = scene
-    guide = Guide(backbone=backbone, control=control, **GUIDES[name])
     with torch.no_grad():
-        together = guide.predict(x_t, t, context, null, conditions)
+        together = denoiser(backbone, control, conditions, (context, null), **GUIDES[name])(x_t, t)
         for k in range(2):
             place = slice(k, k + 1)
             one = {task: c[place] for task, c in conditions.items()}
-            alone = guide.predict(x_t[place], t[place], context[place], null[place], one)
+            alone = denoiser(backbone, control, one, (context[place], null[place]), **GUIDES[name])(x_t[place], t[place])
             torch.testing.assert_close(together[place], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_frames_of_a_clip_see_each_other(scene):
     backbone, control, x_t, t, (context, null), conditions = scene
-    guide = Guide(backbone=backbone, control=control, tasks={"dwpose": 1.0})
     with torch.no_grad():
-        clip = guide.predict(x_t, t, context, null, conditions)
-        shorter = guide.predict(x_t[:, :3], t, context, null, {n: c[:, :3] for n, c in conditions.items()})
+        clip = denoiser(backbone, control, conditions, (context, null), **GUIDES["one task"])(x_t, t)
+        first = {name: latents[:, :3] for name, latents in conditions.items()}
+        shorter = denoiser(backbone, control, first, (context, null), **GUIDES["one task"])(x_t[:, :3], t)
     assert not torch.allclose(clip[:, :3], shorter, atol=1e-4)
 
 
 def test_guidance_is_equation_6_and_the_unguided_branch_keeps_the_pose(scene):
     backbone, control, x_t, t, (context, null), conditions = scene
-    plain = Guide(backbone=backbone, control=control, tasks={"dwpose": 1.0})
+    plain = denoiser(backbone, control, conditions, (context, null), tasks={"dwpose": 1.0})
     with torch.no_grad():
-        conditional = plain.predict(x_t, t, context, null, conditions)
-        unconditional = plain.predict(x_t, t, null, null, conditions)
-        guided = Guide(backbone=backbone, control=control, tasks={"dwpose": 1.0}, guidance_scale=3.0)
-        answer = guided.predict(x_t, t, context, null, conditions)
+        conditional = plain(x_t, t)
+        unconditional = dataclasses.replace(plain, context=null)(x_t, t)
+        answer = dataclasses.replace(plain, guidance_scale=3.0)(x_t, t)
     torch.testing.assert_close(answer, unconditional + 3 * (conditional - unconditional), rtol=1e-5, atol=1e-5)
 
 
@@ -144,7 +151,7 @@ def test_control_strength_scales_the_residuals(scene):
     answers = {}
     with torch.no_grad():
         for scale in (0.0, 0.5, 1.0):
-            guide = Guide(backbone=backbone, control=control, tasks={"dwpose": 1.0}, controlnet_conditioning_scale=scale)
-            answers[scale] = guide.predict(x_t, t, context, null, conditions)
+            scaled = {"tasks": {"dwpose": 1.0}, "controlnet_conditioning_scale": scale}
+            answers[scale] = denoiser(backbone, control, conditions, (context, null), **scaled)(x_t, t)
         torch.testing.assert_close(answers[0.0], backbone.predict(x_t, t, context), rtol=0, atol=1e-6)
     assert not torch.allclose(answers[0.5], answers[1.0], atol=1e-3)

@@ -10,8 +10,8 @@ from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.puppets.rendering.render import render_clip
-from meta_animator.stages.build import train
 from meta_animator.stages.sample import sample
+from meta_animator.stages.train import train
 from tests import tiny
 from tests.stages.test_resume import same_runs
 

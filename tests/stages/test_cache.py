@@ -4,6 +4,8 @@ import os
 import signal
 from collections import Counter
 from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +21,11 @@ from meta_animator.stages import cache as filling
 from tests import tiny
 
 NAMES = {FRAME, *tiny.TASKS}
+
+
+def singly(count: int) -> list[tuple[int]]:
+    """Each of the first frames by itself."""
+    return [(frame,) for frame in range(count)]
 
 
 @pytest.fixture
@@ -46,8 +53,12 @@ def fill(make_config, models):
 
     def fill(**changes) -> LatentCache:
         config = make_config(**changes)
-        kept = [(clip, list(range(clip.num_frames))) for clip in read_manifest(config.data.train[0])]
-        return filling.make_cache(config, models, kept, config.model.tasks, Accelerator(cpu=True))
+        kept = [(clip, singly(clip.num_frames)) for clip in read_manifest(config.data.train[0])]
+        folder = Path(config.output_dir) / "cache"
+        networks = SimpleNamespace(config=config.model, backbone=models.backbone)
+        return filling.make_cache(
+            config.data, networks, kept, config.model.tasks, Accelerator(cpu=True), folder=folder, seed=config.seed
+        )
 
     return fill
 
@@ -126,12 +137,12 @@ def test_a_signal_ends_the_filling_at_once_and_whole_files_stay(fill, encoded, m
 def test_processes_share_the_frames_out(make_config):
     config = make_config()
     clips = read_manifest(config.data.train[0])
-    kept = [(clips[0], list(range(300))), (clips[1], list(range(9))), (clips[2], list(range(90)))]
+    kept = [(clips[0], singly(300)), (clips[1], singly(9)), (clips[2], singly(90))]
     cache = LatentCache(config.output_dir / filling.Path("cache"), {}, kept, [], None)
     shares = [cache.share(rank, 3) for rank in range(3)]
     assert Counter(part for share in shares for part in share) == Counter(cache.parts), "each part once"
-    loads = [sum(len(part.frames) for part in share) for share in shares]
-    assert sum(loads) == 399 and max(loads) - min(loads) <= 64 and max(len(part.frames) for part in cache.parts) == 64
+    loads = [sum(part.num_frames for part in share) for share in shares]
+    assert sum(loads) == 399 and max(loads) - min(loads) <= 64 and max(part.num_frames for part in cache.parts) == 64
 
 
 def _add(cache: LatentCache, names: list[str]) -> None:
@@ -145,7 +156,7 @@ def _view(clip, name: str, crop: int, drop: int) -> View:
 
 def test_two_processes_add_to_one_file_without_loss(make_config, tmp_path):
     clip = read_manifest(make_config().data.train[0])[0]
-    cache = LatentCache(tmp_path, {}, [(clip, [0, 1, 2, 3])], [], _view)
+    cache = LatentCache(tmp_path, {}, [(clip, singly(4))], [], _view)
     names = [str(k) for k in range(40)]
     started = [get_context("fork").Process(target=_add, args=(cache, names[k::2])) for k in range(2)]
     for process in started:
@@ -157,9 +168,10 @@ def test_two_processes_add_to_one_file_without_loss(make_config, tmp_path):
 
 def test_no_file_stays_open(make_config, tmp_path):
     clip = read_manifest(make_config().data.train[0])[0]
-    cache = LatentCache(tmp_path, {}, [(clip, list(range(64 * 30)))], [], _view)
+    cache = LatentCache(tmp_path, {}, [(clip, singly(64 * 30))], [], _view)
     for part in cache.parts:
-        cache.add(part, {_view(clip, FRAME, 0, 0): torch.tensor(part.frames, dtype=torch.float16).view(-1, 1, 1, 1)})
+        numbers = torch.tensor(part.units, dtype=torch.float16)
+        cache.add(part, {_view(clip, FRAME, 0, 0): numbers.view(-1, 1, 1, 1)})
     before = len(os.listdir("/proc/self/fd"))
     read = cache.read(clip, FRAME, [1900, 3, 70, 71, 3])
     kept = [cache.read(clip, FRAME, [first]) for first in range(0, 64 * 30, 64)]
@@ -196,3 +208,37 @@ def test_latents_too_large_for_the_precision_are_refused(fill, monkeypatch):
     monkeypatch.setattr(StableDiffusion, "encode", lambda self, pixels, noise=None: torch.full_like(pixels, 1e5))
     with pytest.raises(UserError, match=r"data.cache_precision=fp16: clip 'p0', .* reach 1e\+05, .*use bf16 or fp32"):
         fill()
+
+
+class TwoFramesToOne(torch.nn.Module):
+    """Encodes as a video VAE does: the first frame by itself, then two frames to a latent frame, here their mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.vae = torch.nn.Linear(1, 1)
+
+    def encode(self, pixels):
+        later = pixels[:, 1:].unflatten(1, (-1, 2)).mean(2) if pixels.shape[1] > 1 else pixels[:, :0]
+        return torch.cat([pixels[:, :1], later], dim=1)
+
+    encode_condition = encode
+
+    def encoder_fingerprint(self):
+        return "two"
+
+
+def test_frames_that_share_latents_are_encoded_as_clips_and_photos_as_photos(make_config, tmp_path):
+    config = make_config()
+    clip, backbone = read_manifest(config.data.train[0])[0], TwoFramesToOne()
+    networks = SimpleNamespace(config=config.model, backbone=backbone)
+
+    def make(units, tasks=()):
+        return filling.make_cache(config.data, networks, [(clip, units)], tasks, Accelerator(cpu=True), folder=tmp_path, seed=0)
+
+    clips, photos = make([(0, 1, 2), (1, 2, 3)], ["seg"]), make(singly(4))
+    first, second = (clips.read(clip, FRAME, frames) for frames in ([0, 1, 2], [1, 2, 3]))
+    assert first.shape == clips.read(clip, "seg", [0, 1, 2]).shape == (2, 3, tiny.SIZE, tiny.SIZE)
+    each = photos.read(clip, FRAME, [0, 1, 2, 3])
+    assert each.shape == (4, 3, tiny.SIZE, tiny.SIZE)
+    wanted = torch.stack([each[0], each[1:3].mean(0), each[1], each[2:].mean(0)])
+    torch.testing.assert_close(torch.cat([first, second]), wanted, rtol=0, atol=2e-3)

@@ -12,7 +12,8 @@ import pytest
 
 from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
-from meta_animator.stages import build, sample
+from meta_animator.stages import sample
+from meta_animator.stages import train as training
 from meta_animator.stages.checks import check_run
 
 WRONG = {  # message: stage and settings
@@ -130,11 +131,11 @@ def test_a_run_asks_before_it_makes_data_or_loads_a_network(run_config, monkeypa
     def too_late(*arguments, **options):
         raise AssertionError("the checks come first")
 
-    monkeypatch.setattr(build, "build_stage", too_late)
+    monkeypatch.setitem(training.STAGES, "motion", too_late)
     monkeypatch.setattr(sample, "open_inputs", too_late)
     with pytest.raises(UserError, match=r"model\.lora_rank"):
         config = run_config("motion", **{"model.lora_rank": 2, "data.puppets.root": tmp_path / "puppets"})
-        build.train(config, make_data=too_late)
+        training.train(config, make_data=too_late)
     with pytest.raises(UserError, match="has no LoRA for canny"):
         sample.sample(run_config("sample", **{"sample.tasks": "{canny: 1}"}))
 
@@ -151,10 +152,10 @@ def test_what_an_entry_point_joins_makes_data_and_then_the_stage(run_config, tmp
 
     config = run_config("base_face", **{"data.puppets.root": tmp_path / "puppets"})
     with pytest.raises(UserError, match="no more is asked here"):
-        build.train(config, stages={"base_face": builder}, make_data=make_data)
+        training.train(config, stages={"base_face": builder}, make_data=make_data)
     assert called == [str(tmp_path / "puppets"), "base_face"]
     with pytest.raises(UserError, match=r"stage 'base_face' is not trained; use control, motion, reference$"):
-        build.train(config, make_data=make_data)
+        training.train(config, make_data=make_data)
     assert len(called) == 2
 
 

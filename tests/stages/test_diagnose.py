@@ -45,6 +45,7 @@ def test_a_driving_clip_without_frames_is_refused(config, tmp_path, puppet_data)
 
 
 def test_a_variant_keeps_the_prompt_with_the_description(config):
-    animator = Animator(config, load_animator(config).models, "{description} {identifier}", "p0", "a tall man")
+    models = load_animator(config).models
+    animator = Animator(config.sample, config.seed, models, "{description} {identifier}", "p0", "a tall man")
     assert animator.prompt.startswith("a tall man ")
     assert _changed(config, animator, "sample", "guidance_scale", 1.0).prompt == animator.prompt

@@ -1,6 +1,5 @@
 """What a stage draws as its config says: how much of the noise stage 1's frames share, how noisy, and how often a task."""
 
-import dataclasses
 from collections import Counter
 
 import pytest
@@ -16,23 +15,20 @@ def test_frames_share_the_stated_part_of_their_noise(make_config, prepared, shar
     )
     batch = tiny.first_batch(samples, "dwpose")
     count = len(batch.draws)
-    _, noise = stage._noise(batch, torch.zeros(count, 3, 4, 64, 64))
+    noise = stage.parts.noise(batch.draws, (3, 4, 64, 64))
     assert noise.shape == (count, 3, 4, 64, 64)
     assert noise.var().item() == pytest.approx(1, abs=0.05)
     assert (noise[:, 0] * noise[:, 1]).mean().item() == pytest.approx(share, abs=0.05)
-    _, again = stage._noise(batch, torch.zeros(count, 3, 4, 64, 64))
-    assert torch.equal(noise, again)
+    assert torch.equal(noise, stage.parts.noise(batch.draws, (3, 4, 64, 64)))
 
 
 @pytest.mark.parametrize("stage", ["control", "motion"])
 def test_stages_follow_the_timestep_bias(make_config, prepared, stage):
     more = {"model__control_from": prepared} if stage == "motion" else {}
-    module, samples, _ = tiny.make_stage(
+    module, _, _ = tiny.make_stage(
         make_config(stage, train__timestep_bias_multiplier=1e9, train__timestep_bias_portion=0.05, **more)
     )
-    batch = tiny.first_batch(samples, "dwpose")
-    batch = dataclasses.replace(batch, draws=torch.arange(200))
-    t = module._timesteps(batch)
+    t = module.timesteps(torch.arange(200))
     assert t.min() >= 950 and t.max() <= 999 and len(t.unique()) > 20
 
 

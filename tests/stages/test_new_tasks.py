@@ -9,8 +9,8 @@ from meta_animator.checkpoints.files import read_weights
 from meta_animator.data.latents import FRAME
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import part_of
-from meta_animator.stages.build import train
 from meta_animator.stages.dry_run import trainable_parameters
+from meta_animator.stages.train import train
 from meta_animator.weights import load_tensors
 from tests import tiny
 

@@ -8,7 +8,8 @@ import torch
 
 from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.media.images import read_image
-from meta_animator.stages import build, control
+from meta_animator.stages import control, motion, texts
+from meta_animator.stages import train as training
 from meta_animator.training.engine import Trainer
 from meta_animator.weights import load_tensors, read_json
 
@@ -25,11 +26,11 @@ def trained(make_config, monkeypatch):
                 stages.append(stage)
                 super().__init__(config, accelerator, stage, *rest)
 
-        monkeypatch.setattr(build, "Trainer", Seen)
+        monkeypatch.setattr(training, "Trainer", Seen)
         previews = 3 if stage == "control" else 0
         settings = {"train__max_steps": 3, "train__preview_every": previews, "data__prompt_drop": 0.3, "loss__image_weight": 0.5}
         config = make_config(stage, name, **(settings | overrides))
-        build.train(config)
+        training.train(config)
         return config, stages[0]
 
     return run
@@ -43,7 +44,8 @@ def names(stage) -> set[str]:
 def test_a_run_without_its_encoders_is_the_same_run(trained, monkeypatch, prepared, stage):
     more = {} if stage == "control" else {"model__control_from": prepared}
     config, lean = trained("lean", stage, **more)
-    monkeypatch.setattr(control.ControlStage, "release", lambda *arguments, **options: None)
+    for module in (control, motion):
+        monkeypatch.setattr(module, "release", lambda *arguments: None)
     whole_config, whole = trained("whole", stage, **more)
     gone = {name for name in names(whole) if name.startswith("text_encoder.")} | {"vae.encoder", "vae.quant_conv"}
     assert len(gone) >= 3 and names(whole) - names(lean) == gone
@@ -64,6 +66,6 @@ def test_what_is_still_needed_stays(trained, monkeypatch):
     quick = {"train__max_steps": 1, "train__preview_every": 0}
     _, uncached = trained("uncached", data__cache_latents=False, **quick)
     assert "vae.encoder" in names(uncached) and not any(name.startswith("text_encoder.") for name in names(uncached))
-    monkeypatch.setattr(control, "MAX_PROMPTS", 2)
+    monkeypatch.setattr(texts, "MAX_PROMPTS", 2)
     _, many = trained("many", **quick)
     assert "vae.encoder" not in names(many) and any(name.startswith("text_encoder.") for name in names(many))

@@ -18,7 +18,8 @@ from meta_animator.data.samples import SampleSet, crop_of, read_clips
 from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
 from meta_animator.settings import RunConfig
-from meta_animator.stages.build import auxiliary_clips, auxiliary_samples, train
+from meta_animator.stages.reference import auxiliary_clips, auxiliary_samples
+from meta_animator.stages.train import train
 from meta_animator.training.engine import Trainer
 from meta_animator.training.resume import training_settings
 from meta_animator.weights import load_tensors, read_json, write_json
@@ -169,10 +170,11 @@ def test_auxiliary_frames_come_from_as_many_people_as_there_are(make_config, pre
     _, samples, plan = tiny.make_stage(config)
     people = [samples.clips[samples.samples[index].clip].identity for index in plan.auxiliary["seg"]]
     assert sorted(people) == ["p0", "p1", "p2", "p3"]
-    clips, frames = [*read_clips(config.data.train, "train"), *auxiliary_clips(config)], set()
+    photos, frames = read_clips(config.data.train, "train"), set()
+    clips = [*photos, *auxiliary_clips(photos, config.data, config.seed)]
     samples = SampleSet(clips, config.data, seed=0, identifiers={})
-    for config.seed in range(8):
-        chosen = auxiliary_samples(config, samples, {"seg": list(range(len(samples)))}, 4)["seg"]
+    for seed in range(8):
+        chosen = auxiliary_samples(samples, 4, seed, {"seg": list(range(len(samples)))})["seg"]
         assert len({samples.samples[index].clip for index in chosen}) == 4
         frames |= {samples.samples[index].first for index in chosen}
     assert frames == {0, 1, 2, 3}, "and from all of their clips"
@@ -249,7 +251,7 @@ def test_only_frames_that_can_be_drawn_are_encoded(make_config, prepared):
     """Stage 2 takes 3 frames of others; the clips that they come from have 16."""
     config = make_config("reference", data__auxiliary_sets=3, model__control_from=prepared, data__cache_precision="fp32")
     module, samples, plan = tiny.make_stage(config)
-    kept = [(clip.identity, len(frames)) for clip, frames in samples.cache.kept]
+    kept = [(clip.identity, len(units)) for clip, units in samples.cache.kept]
     assert [count for name, count in kept if name == "held-out"] == [1, 1, 1, 1]
     assert [count for name, count in kept if name != "held-out"] == [1, 1, 1]
     others = [index for index in plan.auxiliary["seg"] if samples.clips[samples.samples[index].clip].identity != "held-out"]

@@ -14,8 +14,8 @@ from meta_animator.media.probe import probe_video
 from meta_animator.media.video import VideoSource
 from meta_animator.puppets.dataset import HELDOUT, describe
 from meta_animator.sampling.driving import open_inputs
-from meta_animator.stages.build import train
 from meta_animator.stages.sample import held, load_animator, sample
+from meta_animator.stages.train import train
 from meta_animator.weights import read_json, write_json
 
 

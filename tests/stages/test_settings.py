@@ -12,8 +12,8 @@ from meta_animator.conversion.lora import extract
 from meta_animator.fields import all_fields, sections
 from meta_animator.puppets.base.build import STAGES as BASE_STAGES
 from meta_animator.settings import BASE, STAGES, TRAINING, RunConfig
-from meta_animator.stages.build import train
 from meta_animator.stages.sample import sample
+from meta_animator.stages.train import train
 from tests import tiny
 
 PACKAGE = Path(meta_animator.__file__).parent

@@ -4,7 +4,7 @@ import fsspec
 import torch
 
 from meta_animator.data.shard_writer import write_shards
-from meta_animator.stages.build import train
+from meta_animator.stages.train import train
 from meta_animator.weights import load_tensors
 
 

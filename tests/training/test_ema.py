@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from meta_animator.checkpoints.files import list_checkpoints, read_checkpoint
-from meta_animator.stages.build import train
+from meta_animator.stages.train import train
 from meta_animator.training.ema import EMA
 from meta_animator.weights import load_tensors, read_json, save_tensors, write_json
 from tests import tiny

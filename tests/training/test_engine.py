@@ -15,8 +15,8 @@ import torch
 from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.config import save_config
 from meta_animator.errors import Stopped, UserError
-from meta_animator.stages.build import train
-from meta_animator.stages.control import ControlStage
+from meta_animator.stages.denoising import DenoisingStage
+from meta_animator.stages.train import train
 from meta_animator.training import engine
 from meta_animator.weights import load_tensors, read_json
 
@@ -35,13 +35,13 @@ def last(config) -> Path:
 def disturbed(monkeypatch):
     """disturbed(step, what): `what(loss)` takes the loss's place in that step of every stage-0 training."""
     plans = {}
-    original = ControlStage.forward
+    original = DenoisingStage.forward
 
     def forward(self, batch, step):
         loss, logs = original(self, batch, step)
         return (plans[step](loss) if step in plans else loss), logs
 
-    monkeypatch.setattr(ControlStage, "forward", forward)
+    monkeypatch.setattr(DenoisingStage, "forward", forward)
     return lambda step, what: plans.__setitem__(step, what)
 
 

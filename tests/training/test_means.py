@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meta_animator.checkpoints.files import list_checkpoints
-from meta_animator.stages.build import train
+from meta_animator.stages.train import train
 from meta_animator.training.means import Means
 from meta_animator.training.stage import Mean
 

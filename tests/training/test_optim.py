@@ -9,7 +9,7 @@ import torch
 from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.errors import UserError
 from meta_animator.settings import TrainConfig
-from meta_animator.stages.build import train
+from meta_animator.stages.train import train
 from meta_animator.training.optim import load_named_state, make_optimizer, named_state
 from meta_animator.training.stage import ParamGroup
 from meta_animator.weights import load_tensors, save_tensors

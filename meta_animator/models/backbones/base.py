@@ -1,7 +1,7 @@
 """What a base model offers to the rest of the code.
 
-Shapes: images `b c h w`, videos `b f c h w`; pixels in [-1, 1]; latents already scaled; t (b,); context (b n d).
-Only a backbone permutes axes, and only it knows what a control output is made of.
+Shapes: pixels `b f 3 H W` in [-1, 1], latents `b f' c h w`, already scaled, with f' = `latent_frames(f)`; an image is a clip of
+one frame; t (b,); context (b n d). Only a backbone permutes axes, and only it knows what a control output is made of.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,15 @@ class Backbone(Protocol):
     process: Any  # diffusion.process.DDPM or Flow
     factor: int  # pixels per latent, along height and width
     divisor: int  # height and width in pixels must be divisible by it
+    frames_apart: bool  # whether each frame is encoded and decoded by itself; otherwise those of a clip together
+    has_time: bool  # whether `predict` sees a clip's frames together; otherwise each is an image by itself
+
+    def latent_frames(self, num_frames: int) -> int:
+        """f', how many latent frames a clip of `num_frames` has. Raises UserError, with the nearest number that will do, for one
+        that the base cannot encode."""
 
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Scaled latents of images or videos; no gradient. The posterior's mode, or with unit normal `noise`, shaped
+        """Scaled latents of clips; no gradient. The posterior's mode, or with unit normal `noise`, shaped
         like the latents, a draw from it."""
 
     def encode_condition(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -35,7 +41,7 @@ class Backbone(Protocol):
         Fingerprints stay."""
 
     def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: Any | None = None) -> Tensor:
-        """The network's prediction for images, or for videos once a motion module has been joined."""
+        """The network's prediction for clips, shaped like x_t."""
 
     def make_control(self, tasks: list[str], rank: int) -> nn.Module:
         """A fresh control network that leaves the base's output unchanged."""

@@ -33,6 +33,7 @@ class StableDiffusion(nn.Module):
     """A frozen base model. Raises UserError where the folder lacks a part."""
 
     checkpointing = False
+    frames_apart = True
 
     def __init__(self, config: ModelConfig, unet: UNet2DConditionModel, vae, text_encoder, tokenizer, scheduler: Mapping):
         super().__init__()
@@ -160,12 +161,15 @@ class StableDiffusion(nn.Module):
 
     # networks
 
+    @property
+    def has_time(self) -> bool:
+        return self.temporal is not None
+
+    def latent_frames(self, num_frames: int) -> int:
+        return num_frames
+
     def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None = None) -> Tensor:
-        if x_t.ndim == 4:
-            return predict_image(self.unet, x_t, t, context, control_output)
-        if self.temporal is None:
-            raise UserError("this run samples or trains a video but has no motion module")
-        return predict_video(self.temporal, x_t, t, context, control_output)
+        return predict_clip(self.unet, self.temporal, x_t, t, context, control_output)
 
     def make_control(self, tasks: list[str], rank: int) -> MetaControlNet:
         return MetaControlNet.from_unet(self.unet, tasks, rank)
@@ -208,20 +212,19 @@ def images_at_once(height: int, width: int) -> int:
     return max(1, PIXELS_AT_ONCE // (height * width))
 
 
-def predict_image(unet, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None) -> Tensor:
-    """The prediction (b c h w) of a UNet2DConditionModel, float32 where the UNet's weights are in half precision."""
-    return _predict(unet, unet.dtype, x_t, t, context, control_output)
-
-
-def predict_video(
-    temporal: TemporalLayers, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None
-) -> Tensor:
-    """The same (b f c h w) of clips, by a UNet with temporal layers inside."""
-    frames, dtype = x_t.shape[1], temporal.unet.dtype
-    t, context = t.repeat_interleave(frames, 0), context.repeat_interleave(frames, 0)
-    flat = rearrange(x_t, "b f c h w -> (b f) c h w")
-    prediction = _predict(functools.partial(temporal.run, frames), dtype, flat, t, context, control_output)
-    return rearrange(prediction, "(b f) c h w -> b f c h w", f=frames)
+def predict_clip(
+    unet: UNet2DConditionModel, temporal: TemporalLayers | None, x_t: Tensor, t: Tensor, context: Tensor,
+    control_output: ControlOutput | None,
+) -> Tensor:  # fmt: skip
+    """The prediction for clips (b f c h w), or images (b c h w), of a UNet, with what `temporal` adds between a clip's frames;
+    without it, and in a clip of one frame, each frame is an image by itself. Float32 where the UNet's weights are in half
+    precision. t (b,), context (b n d)"""
+    flat, frames = _fold(x_t)
+    count = frames or 1
+    if count > 1:
+        t, context = t.repeat_interleave(count, 0), context.repeat_interleave(count, 0)
+    network = unet if temporal is None or count == 1 else functools.partial(temporal.run, count)
+    return _unfold(_predict(network, unet.dtype, flat, t, context, control_output), frames)
 
 
 def _predict(

@@ -22,7 +22,7 @@ from meta_animator.models.face import FaceEmbedder
 from meta_animator.puppets.dataset import HELDOUT, describe
 from meta_animator.puppets.rendering.motion import MOTIONS
 from meta_animator.puppets.rendering.render import render_clip
-from meta_animator.sampling.guidance import Guide
+from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.settings import ModelConfig
 
 TASK = "dwpose"
@@ -42,14 +42,14 @@ def judge_base(base: Path, people: int = 40, shown: int = 8, seed: int = 500) ->
     pairs = [two_frames(person) for person in names]
     layers = [pair[0] for pair in pairs]
     truth = np.stack([layer.frame for layer in layers])
-    pixels = torch.stack([to_pixels(frame) for frame in truth])
+    pixels = torch.stack([to_pixels(frame) for frame in truth])[:, None]
     with torch.no_grad():
-        decoded = to_images(torch.cat([backbone.decode(backbone.encode(part)) for part in pixels.split(8)]))
+        decoded = _shown(torch.cat([backbone.decode(backbone.encode(part)) for part in pixels.split(8)]))
         poses = [draw_condition(TASK, layer) for layer in layers[:shown]]
-        control = backbone.encode_condition(torch.stack([to_pixels(pose) for pose in poses]))
+        control = backbone.encode_condition(torch.stack([to_pixels(pose) for pose in poses])[:, None])
         prompts = [describe(person) for person in names[:shown]]
-        from_text = to_images(backbone.decode(sample_base(models, TASK, prompts, control, strength=0.0, guidance=4.0)))
-        posed = to_images(backbone.decode(sample_base(models, TASK, prompts, control, strength=1.0, guidance=2.0)))
+        from_text = _shown(backbone.decode(sample_base(models, TASK, prompts, control, strength=0.0, guidance=4.0)))
+        posed = _shown(backbone.decode(sample_base(models, TASK, prompts, control, strength=1.0, guidance=2.0)))
     boxes = [face_box(layer.keypoints) for layer in layers]
     numbers = {
         "vae": frame_metrics(decoded, truth, np.stack([layer.mask for layer in layers]), boxes),
@@ -63,18 +63,20 @@ def judge_base(base: Path, people: int = 40, shown: int = 8, seed: int = 500) ->
 def sample_base(
     models: Assembly, task: str, prompts: list[str], control: Tensor, strength: float, guidance: float, steps: int = 25
 ) -> Tensor:
-    """Latents (b c h w) from noise, for as many prompts and latents of a task's condition images (b c h w)."""
+    """Latents (b 1 c h w) from noise, for as many prompts and latents of a task's condition images (b 1 c h w)."""
     backbone = models.backbone
-    guide = Guide(
-        backbone=backbone, control=models.control, tasks={task: 1.0}, controlnet_conditioning_scale=strength,
-        guidance_scale=guidance,
+    denoiser = Denoiser(
+        backbone=backbone, control=models.control, tasks={task: 1.0}, control_latents={task: control},
+        context=backbone.embed_text(prompts), null_context=backbone.embed_text([""] * len(prompts)),
+        controlnet_conditioning_scale=strength, guidance_scale=guidance,
     )  # fmt: skip
-    context, null = backbone.embed_text(prompts), backbone.embed_text([""] * len(prompts))
     x_T = torch.randn(control.shape, generator=torch.Generator().manual_seed(0)).to(control)
-    return ddim(
-        lambda x, t: guide.predict(x, t, context, null, {task: control}), x_T, backbone.process,
-        backbone.process.sampling_timesteps(steps),
-    )  # fmt: skip
+    return ddim(denoiser, x_T, backbone.process, backbone.process.sampling_timesteps(steps))
+
+
+def _shown(pixels: Tensor) -> np.ndarray:
+    """uint8 (b h w 3) of clips (b 1 3 h w) of one frame."""
+    return to_images(pixels[:, 0])
 
 
 @torch.no_grad()

@@ -4,65 +4,93 @@ A ControlNet is usually a copy of a finished text-to-image UNet. Here there is n
 weights, together, which costs a third more per step than the UNet alone and needs no second training of the same size.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from meta_animator.data.batch import Batch
-from meta_animator.data.samples import to_images
-from meta_animator.diffusion.randomness import rng
+from meta_animator.data.samples import read_clips, to_images
+from meta_animator.diffusion.randomness import noise_for, rng
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
+from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import ControlOutput
+from meta_animator.puppets.base.growing import growing_base
 from meta_animator.puppets.base.judge import sample_base
-from meta_animator.stages.control import ControlStage
+from meta_animator.settings import RunConfig
+from meta_animator.stages.checks import trained_tasks, without_missing_face
+from meta_animator.stages.data import Training, make_plan, make_samples, with_cached_latents
+from meta_animator.stages.denoising import DenoisingStage
+from meta_animator.stages.networks import load_networks, make_loss, name_people
+from meta_animator.stages.previews import preview_examples
 from meta_animator.training.stage import ParamGroup
 from meta_animator.weights import copy_strict
 
 TRAINED = ("unet", "text_encoder")  # of the base
 
 
-class UNetStage(ControlStage):
-    """Like stage 0, but the base learns too, LoRAs do not, and samples go without control with a probability of
+def build(config: RunConfig, accelerator: Accelerator) -> Training:
+    """The data of a stage 0 -> a base that grows -> cached latents -> loss -> what learns."""
+    clips = read_clips(config.data.train, config.data.split)
+    config = without_missing_face(config)
+    networks = load_networks(config.model, config.loss, backbone=growing_base(config, clips))
+    name_people(networks, config.output_dir, [clip.identity for clip in clips])
+    samples = make_samples(clips, config.data, config.seed, networks, accelerator.print)
+    plan = make_plan(samples, trained_tasks(config), config.train, config.seed, accelerator.num_processes)
+    loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
+    no_pixels = not loss.image_active(config.train.max_steps)
+    samples = with_cached_latents(config, samples, plan, networks, no_pixels, accelerator)
+    parts = UNetParts(config, networks, preview_examples(samples, plan) if config.train.preview_every else {})
+    return Training(stage=DenoisingStage(config, networks, loss, parts).to(accelerator.device), samples=samples, plan=plan)
+
+
+class UNetParts:
+    """The base and the shared ControlNet learn, LoRAs do not, and samples go without control with a probability of
     `train.control_drop`: so the base stays a text-to-image model."""
 
+    def __init__(self, config: RunConfig, networks: Assembly, examples: Mapping[str, Batch]):
+        self.config, self.networks, self.examples = config, networks, examples
+
     def param_groups(self) -> list[ParamGroup]:
-        shared = {n: p for n, p in self.models.state().items() if n.startswith("control.")}
-        return [ParamGroup(name="base", parameters={**self._base_state(), **shared}, lr=self.config.train.learning_rate)]
+        backbone = self.networks.backbone
+        base = {f"{part}.{n}": p for part in TRAINED for n, p in getattr(backbone, part).named_parameters()}
+        shared = {n: p for n, p in self.networks.state().items() if n.startswith("control.")}
+        return [ParamGroup(name="base", parameters={**base, **shared}, lr=self.config.train.learning_rate)]
 
-    def _base_state(self) -> dict[str, Tensor]:
-        backbone = self.models.backbone
-        return {f"{part}.{n}": p for part in TRAINED for n, p in getattr(backbone, part).named_parameters()}
-
-    def trainable_state(self) -> dict[str, Tensor]:
+    def stored(self) -> dict[str, Tensor]:
         return {name: p for group in self.param_groups() for name, p in group.parameters.items()}
 
-    def load_trainable_state(self, state: dict[str, Tensor], what: str) -> None:
-        copy_strict(self.trainable_state(), state, what)
+    def load(self, state: Mapping[str, Tensor], what: str) -> None:
+        copy_strict(self.stored(), state, what)
 
     def metadata(self) -> dict[str, Any]:
         return {"stage": self.config.stage, "architecture": self.config.model.architecture, "tasks": []}
 
-    def context(self, prompts: list[str]) -> Tensor:
-        """Text embeddings (b n d) that the text encoder learns from."""
-        return self.models.backbone.text_states(prompts)
+    def noise(self, draws: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return noise_for(self.config.seed, draws, shape)
 
-    def steer(self, batch: Batch, control_latents: Tensor, t: Tensor, context: Tensor) -> ControlOutput:
-        self.models.control.bank.use(None)
+    def context(self, prompts: Sequence[str], device: torch.device) -> Tensor:
+        """From which the text encoder learns."""
+        return self.networks.backbone.text_states(prompts)
+
+    def residuals(self, task: str, draws: Tensor, control_latents: Tensor, t: Tensor, context: Tensor) -> ControlOutput:
+        self.networks.control.bank.use(None)
         drop, seed = self.config.train.control_drop, self.config.seed
-        kept = torch.tensor([rng(seed, "control drop", int(draw)).random() >= drop for draw in batch.draws])
-        return self.models.control(control_latents, t, context) * kept.to(control_latents)[:, None, None, None]
+        kept = torch.tensor([rng(seed, "control drop", int(draw)).random() >= drop for draw in draws])
+        return self.networks.control(control_latents, t, context) * kept.to(control_latents)[:, None, None, None]
 
     def preview(self, folder: Path, step: int) -> None:
         """Per task: condition, from text and condition, from text alone, truth."""
-        rows, backbone = [], self.models.backbone
+        rows, backbone = [], self.networks.backbone
         for task, batch in self.examples.items():
-            batch = batch.to(next(self.parameters()).device)
+            batch = batch.to(next(self.networks.parameters()).device)
             control = backbone.encode_condition(batch.control_pixels)
-            samples = [sample_base(self.models, task, batch.prompts, control, s, g) for s, g in ((1.0, 2.0), (0.0, 4.0))]
+            samples = [sample_base(self.networks, task, batch.prompts, control, s, g) for s, g in ((1.0, 2.0), (0.0, 4.0))]
             shown = (batch.control_pixels, *map(backbone.decode, samples), batch.pixels)
-            rows += [list(to_images(pixels)) for pixels in shown]
+            rows += [list(to_images(pixels[:, 0])) for pixels in shown]
         titles = ["condition", "posed", "text", "truth"] * len(self.examples)
         write_image(folder / f"step-{step:06d}.png", grid(rows, row_titles=titles))

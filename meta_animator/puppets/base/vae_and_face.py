@@ -3,6 +3,7 @@
 Stages of the one engine; `export.py` writes what they learned as a diffusers folder.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,12 @@ class BaseStage(nn.Module):
         return {"stage": self.config.stage, "architecture": self.config.model.architecture}
 
 
+def as_images(batch: Batch) -> Batch:
+    """A batch of clips of one frame as images: pixels `b 3 h w`, landmarks (b, 5, 2), face_visible (b,)."""
+    single = {name: getattr(batch, name)[:, 0] for name in ("pixels", "landmarks", "face_visible")}
+    return dataclasses.replace(batch, **single)
+
+
 class VAEStage(BaseStage):
     """A KL autoencoder. Without a perceptual network to download, the error is L1 and MSE on pixels, for colour, and L1
     on their differences at three scales, for edges; a small KL term keeps the latents from growing.
@@ -78,7 +85,7 @@ class VAEStage(BaseStage):
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         vae = self.networks["vae"]
-        pixels = cut_out(batch, self.config.seed)
+        pixels = cut_out(as_images(batch), self.config.seed)
         posterior = vae.encode(pixels).latent_dist
         noise = noise_for(self.config.seed, batch.draws, posterior.mean.shape[1:]).to(pixels)
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
@@ -152,6 +159,7 @@ class FaceStage(BaseStage):
         self.centres = nn.Parameter(torch.randn(len(identities), size) / size**0.5)  # a step of Adam turns longer ones less
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        batch = as_images(batch)
         seen = batch.face_visible
         labels = torch.tensor([self.index[name] for name in batch.identities], device=batch.pixels.device)[seen]
         if not len(labels):

@@ -1,0 +1,79 @@
+"""The denoiser of everything that samples: base, Meta ControlNet with its conditions, guidance, temporal windows.
+
+Shapes: x_t and control latents (b f c h w), an image being a clip of one frame; t (b,); text embeddings (b n d).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
+
+
+class Base(Protocol):
+    """What a denoiser asks of a base model: a `Backbone`, or a diffusers pipeline's networks."""
+
+    @property
+    def has_time(self) -> bool:
+        """Whether `predict` sees a clip's frames together; otherwise each is an image by itself."""
+
+    def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: Any | None = None) -> Tensor: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Denoiser:
+    """`denoiser(x_t, t)` -> the prediction (b f c h w), for any sampler.
+
+    control         the Meta ControlNet
+    tasks           {task: strength}: each task's condition goes through the control network under its LoRA, and the residuals
+                    are added up
+    control_latents {task: (b f c h w)} of the condition images; empty: no control
+    context, null_context   embeddings of the prompt and of the unguided branch's text
+    loras           {LoRA: weight} to be active for every task instead of the task's own
+    guidance_scale  w in e_uncond + w (e_cond - e_uncond) (Ho & Salimans 2022, eq. 6, w = their w + 1); the
+                    unconditional branch keeps the pose and drops the text
+    window, overlap frames that are denoised together, and how many neighbouring windows share; 0: all of a clip
+    """
+
+    backbone: Base
+    control: Any
+    tasks: Mapping[str, float]
+    control_latents: Mapping[str, Tensor]
+    context: Tensor
+    null_context: Tensor | None = None
+    loras: Mapping[str, float] | None = None
+    controlnet_conditioning_scale: float = 1.0
+    guidance_scale: float = 1.0
+    window: int = 0
+    overlap: int = 0
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        frames = x_t.shape[1]
+        windows = temporal_windows(frames, self.window or frames, self.overlap)
+        weights = window_weights(frames, windows, self.overlap)
+        return predict_in_windows(lambda part, window: self._guided(part, t, window), x_t, windows, weights)
+
+    def _guided(self, x_t: Tensor, t: Tensor, window: slice) -> Tensor:
+        """Both branches of single frames go through the networks as one batch, those of clips in turn: a clip is a batch
+        already, and two would take twice the memory."""
+        shown = {task: latents[:, window] for task, latents in self.control_latents.items()}
+        if self.guidance_scale == 1.0:
+            return self._branch(x_t, t, self.context, shown)
+        if self.backbone.has_time and x_t.shape[1] > 1:
+            unconditional = self._branch(x_t, t, self.null_context, shown)
+            return unconditional + self.guidance_scale * (self._branch(x_t, t, self.context, shown) - unconditional)
+        twice = {task: torch.cat([latents, latents]) for task, latents in shown.items()}
+        texts = torch.cat([self.context, self.null_context])
+        conditional, unconditional = self._branch(torch.cat([x_t, x_t]), torch.cat([t, t]), texts, twice).chunk(2)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
+
+    def _branch(self, x_t: Tensor, t: Tensor, context: Tensor, control_latents: Mapping[str, Tensor]) -> Tensor:
+        residuals = None
+        for task, latents in control_latents.items():
+            self.control.bank.use(self.loras or task)
+            scaled = self.control(latents, t, context) * (self.tasks[task] * self.controlnet_conditioning_scale)
+            residuals = scaled if residuals is None else residuals + scaled
+        return self.backbone.predict(x_t, t, context, residuals)

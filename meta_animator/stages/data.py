@@ -1,0 +1,114 @@
+"""The data of a training run: samples, the plan of who is drawn when, cached latents, batches."""
+
+import dataclasses
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader
+
+from meta_animator.data.batch import Batch, collate
+from meta_animator.data.crops import bucket_notes, crop_notes, some_shown
+from meta_animator.data.drawn_pose import TASKS as POSES
+from meta_animator.data.drawn_pose import check_drawn_pose
+from meta_animator.data.manifest import Clip
+from meta_animator.data.prompts import fit_descriptions
+from meta_animator.data.samples import SampleSet
+from meta_animator.data.tasks import TaskPlan
+from meta_animator.errors import UserError
+from meta_animator.models.assembly import Assembly
+from meta_animator.settings import DataConfig, RunConfig, TrainConfig
+from meta_animator.stages.cache import make_cache
+from meta_animator.stages.checks import check_size
+from meta_animator.stages.workers import closing_workers
+from meta_animator.training.signals import leave_signals_to_the_loop
+
+MOST_DRAWN = 8  # clips whose drawn poses are looked at
+
+
+def _nothing() -> None: ...
+
+
+@dataclasses.dataclass(kw_only=True)
+class Training:
+    """What the engine trains, and on what. `release` frees what is needed no more, just before the first step."""
+
+    stage: nn.Module
+    samples: SampleSet
+    plan: TaskPlan
+    release: Callable[[], None] = _nothing
+
+
+def make_samples(
+    clips: Sequence[Clip], data: DataConfig, seed: int, networks: Assembly, say: Callable[[str], None],
+    num_frames: int | None = None,
+) -> SampleSet:  # fmt: skip
+    """Frames, or clips of `num_frames`, with what there is to say of how they are cropped and described."""
+    check_size(data, networks.backbone.divisor)
+    for note in fit_descriptions(clips, data.prompt, networks.identifiers, networks.backbone.fits):
+        say(f"note: {note}")
+    samples = SampleSet(list(clips), data, seed=seed, identifiers=networks.identifiers, num_frames=num_frames)
+    shown = some_shown(samples.clips, data)
+    for note in [*bucket_notes(samples.clips, data), *crop_notes(shown, data.person_margin)]:
+        say(f"note: {note}")
+    for clip in [clip for clip in samples.clips if clip.conditions][:MOST_DRAWN]:
+        for task in {*POSES} & {*networks.config.tasks} & clip.conditions.keys():
+            check_drawn_pose(clip, task, f"clip '{clip.id}', drawn {task}")
+    return samples
+
+
+def make_plan(
+    samples: SampleSet, tasks: Sequence[str], train: TrainConfig, seed: int, ranks: int, own_clips: int | None = None,
+    auxiliary: Callable[[dict[str, list[int]]], dict[str, list[int]] | None] = lambda table: None,
+) -> TaskPlan:  # fmt: skip
+    """Who is drawn when, for these tasks.
+
+    own_clips   so many of the first clips are what is learned, the others auxiliary; None: all are learned
+    auxiliary   {task: samples that can show it} -> those of them that are auxiliary
+    Raises UserError for a task that none of them can show.
+    """
+    data, table = samples.config, samples.by_task(tasks)
+    own_clips = len(samples.clips) if own_clips is None else own_clips
+    main = {t: [k for k in table[t] if samples.samples[k].clip < own_clips] for t in table}
+    if empty := [t for t in main if not main[t]]:
+        able = ", ".join(t for t in main if main[t])
+        raise UserError(f"data.train: no frame can show {', '.join(empty)}; set model.tasks to [{able}]")
+    return TaskPlan(
+        samples=main, batch_size=train.batch_size, seed=seed, micro_batches=train.gradient_accumulation_steps,
+        world_size=ranks, task_per_rank=data.task_per_rank, weights=dict(data.task_weights), auxiliary=auxiliary(table),
+        auxiliary_fraction=data.auxiliary_fraction if own_clips < len(samples.clips) else 0.0, buckets=samples.buckets(),
+        owners=samples.owners(),
+    )  # fmt: skip
+
+
+def with_cached_latents(
+    config: RunConfig, samples: SampleSet, plan: TaskPlan, networks: Assembly, latents_only: bool, accelerator: Accelerator
+) -> SampleSet:  # fmt: skip
+    """The samples with the latents of all that the plan may draw, encoded now where they are not in the cache yet; as they are
+    where `data.cache_latents` is off.
+
+    latents_only   pixels are not read any more
+    """
+    if not config.data.cache_latents:
+        return samples.reading(None, latents_only)
+    networks.backbone.vae.to(accelerator.device)  # alone: the others follow in the precision that they train in
+    kept = samples.kept_units(plan.pools(), together=not networks.backbone.frames_apart)
+    cache = make_cache(
+        config.data, networks, kept, list(plan.samples), accelerator, folder=Path(config.output_dir) / "cache", seed=config.seed,
+        clips=samples.num_frames is not None,
+    )  # fmt: skip
+    return samples.reading(cache, latents_only)
+
+
+def load_batches(
+    data: DataConfig, samples: SampleSet, plan: TaskPlan, accelerator: Accelerator, first: int, last: int
+) -> Generator[Batch, None, None]:
+    """This rank's micro-batches of the optimizer steps first .. last - 1. To be closed: worker processes end with it."""
+    draws = list(plan.batches(first, last, accelerator.process_index))
+    loader = iter(DataLoader(
+        samples, batch_sampler=draws, collate_fn=collate, num_workers=data.num_workers,
+        worker_init_fn=leave_signals_to_the_loop,
+    ))  # fmt: skip
+    with closing_workers(loader):
+        yield from loader

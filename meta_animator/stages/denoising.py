@@ -1,0 +1,143 @@
+"""The training step of everything that learns to denoise: stages 0 to 2, and the embedded base's UNet.
+
+Shapes: pixels `b f 3 H W`, latents `b f' c h w`; an image is a clip of one frame.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from meta_animator.data.batch import Batch
+from meta_animator.diffusion.process import Noised
+from meta_animator.diffusion.randomness import noise_for, torch_generator
+from meta_animator.diffusion.timesteps import training_timesteps
+from meta_animator.losses.hybrid import WEIGHTS, HybridLoss, Truth
+from meta_animator.losses.latent import face_region_weights
+from meta_animator.models.assembly import Assembly
+from meta_animator.models.face import face_sizes
+from meta_animator.models.precision import HALF, PRECISIONS
+from meta_animator.settings import RunConfig
+from meta_animator.training.stage import Mean, ParamGroup
+
+
+class Parts(Protocol):
+    """What one stage does in its own way; stages/control.py, motion.py, reference.py and the base's UNet each have theirs."""
+
+    def param_groups(self) -> list[ParamGroup]:
+        """What learns."""
+
+    def stored(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps, by name; what learns is in it."""
+
+    def load(self, state: Mapping[str, Tensor], what: str) -> None:
+        """Take back what was stored. Raises UserError for weights that do not fit."""
+
+    def metadata(self) -> dict[str, Any]:
+        """What a checkpoint says of itself."""
+
+    def noise(self, draws: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Unit normal noise (b, *shape) of these draws, `shape` (f' c h w): a function of the draws alone."""
+
+    def context(self, prompts: Sequence[str], device: torch.device) -> Tensor:
+        """Text embeddings (b n d)."""
+
+    def residuals(self, task: str, draws: Tensor, control_latents: Tensor, t: Tensor, context: Tensor) -> Any:
+        """What the control network adds to the base."""
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Write pictures or short videos of the present state."""
+
+
+class DenoisingStage(nn.Module):
+    """(prediction of the base under control) against the Dual Space Hybrid Loss; a `training.stage.Stage`.
+
+    models   the frozen base with the trained networks
+    parts    what learns, from what noise, and what is shown of it
+    """
+
+    def __init__(self, config: RunConfig, models: Assembly, loss: HybridLoss, parts: Parts):
+        super().__init__()
+        self.config, self.models, self.loss, self.parts = config, models, loss, parts
+        self.counts: Tensor | None = None  # of this optimizer step's gated images and faces
+        models.requires_grad_(False)
+        for group in self.param_groups():
+            for parameter in group.parameters.values():
+                parameter.requires_grad_(True)
+        precision = PRECISIONS[config.train.mixed_precision]
+        if precision in HALF:
+            models.hold_frozen_in(precision)
+        if config.train.gradient_checkpointing:
+            models.enable_gradient_checkpointing()
+
+    # one training step
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Any]]:
+        latents, control_latents = self._latents(batch)
+        noise = self.parts.noise(batch.draws, tuple(latents.shape[1:])).to(latents)
+        noised = Noised.of(self.loss.process, latents, noise, self.timesteps(batch.draws).to(latents.device))
+        context = self.parts.context(batch.prompts, latents.device)
+        residuals = self.parts.residuals(batch.task, batch.draws, control_latents, noised.t, context)
+        prediction = self.models.backbone.predict(noised.x_t, noised.t, context, residuals)
+        visible = self.models.usable_faces(batch.landmarks, batch.face_visible)
+        truth = Truth(pixels=batch.pixels, landmarks=batch.landmarks, face_visible=visible)
+        weights = self._place_weights(batch, latents)
+        loss, logs = self.loss(prediction, noised, truth, step, place_weights=weights, counts=self.counts)
+        numbers = {name: float(value) for name, value in logs.items()}
+        means = {name: Mean(numbers[name], numbers[of]) for name, of in WEIGHTS.items() if name in numbers}
+        return loss, {"task": batch.task, **numbers, **means}
+
+    def begin_step(self, batches: Sequence[Batch], step: int, mean: Callable[[Tensor], Tensor]) -> None:
+        """Count what the image terms are means over: gated images and visible faces, of all micro-batches and processes."""
+        self.counts = None
+        if self.loss.image_active(step):
+            counts = []
+            for batch in batches:
+                usable = self.models.usable_faces(batch.landmarks, batch.face_visible)
+                counts.append(self.loss.counts(self.timesteps(batch.draws), usable, batch.pixels.shape[1]))
+            self.counts = mean(torch.stack(counts).mean(0))
+
+    def _latents(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of the frames and of their condition images: cached, or encoded now."""
+        backbone = self.models.backbone
+        latents = batch.latents if batch.latents is not None else backbone.encode(batch.pixels)
+        if batch.control_latents is not None:
+            return latents, batch.control_latents
+        posterior_noise = noise_for(self.config.seed, batch.draws, tuple(latents.shape[1:]), stream="condition posterior")
+        return latents, backbone.encode_condition(batch.control_pixels, posterior_noise)
+
+    def timesteps(self, draws: Tensor) -> Tensor:
+        """(b,), on the CPU; functions of (seed, draw) alone."""
+        generators = [torch_generator(self.config.seed, "timestep", int(draw)) for draw in draws]
+        bounds, train = self.loss.process.timestep_bounds, self.config.train
+        return training_timesteps(generators, bounds, train.timestep_bias_portion, train.timestep_bias_multiplier)
+
+    def _place_weights(self, batch: Batch, latents: Tensor) -> Tensor | None:
+        """Where the latent error counts more than elsewhere; None: nowhere."""
+        weight = self.config.loss.face_region_weight
+        if weight == 1 or batch.landmarks is None:
+            return None
+        points = batch.landmarks.to(latents.device)
+        sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
+        visible, factor = batch.face_visible.to(latents.device), self.models.backbone.factor
+        size = tuple(factor * side for side in latents.shape[-2:])
+        return face_region_weights(points.mean(-2), sides, visible, latents.shape[-2:], size, weight)
+
+    # what is trained and stored, and what is shown
+
+    def param_groups(self) -> list[ParamGroup]:
+        return self.parts.param_groups()
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        return self.parts.stored()
+
+    def load_trainable_state(self, state: Mapping[str, Tensor], what: str) -> None:
+        self.parts.load(state, what)
+
+    def metadata(self) -> dict[str, Any]:
+        return self.parts.metadata()
+
+    def preview(self, folder: Path, step: int) -> None:
+        self.parts.preview(folder, step)

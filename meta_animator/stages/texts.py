@@ -1,0 +1,32 @@
+"""Text embeddings of prompts, each made once."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from meta_animator.models.backbones import Backbone
+
+MAX_CONTEXTS = 4096  # text embeddings that are kept
+MAX_PROMPTS = 512  # of a run that embeds all of them before its first step
+
+
+class Texts:
+    """`texts(prompts)` -> (b n d) on `device`; embeddings are kept on the CPU."""
+
+    def __init__(self, backbone: Backbone):
+        self.backbone, self._kept = backbone, {}
+
+    def __call__(self, prompts: Sequence[str], device: torch.device | str) -> Tensor:
+        if len(self._kept) > MAX_CONTEXTS:
+            self._kept.clear()
+        for prompt in set(prompts) - set(self._kept):
+            self._kept[prompt] = self.backbone.embed_text([prompt]).cpu()
+        return torch.cat([self._kept[prompt] for prompt in prompts]).to(device, non_blocking=True)
+
+    def embed_all(self, prompts: Sequence[str]) -> bool:
+        """Embed all prompts that a run has; False, and nothing done, where they are too many."""
+        if len(prompts) > MAX_PROMPTS:
+            return False
+        self(prompts, "cpu")
+        return True

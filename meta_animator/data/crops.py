@@ -28,7 +28,7 @@ NOTES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class Framing:
     """Pictures of size `have` with a `figure` that are shown at `size`, both (height, width)."""
 
     name: str
@@ -80,7 +80,7 @@ def random_crop(clip: Clip, size: tuple[int, int], config: DataConfig, generator
     return float(left), float(top), float(left + box[2] - box[0]), float(top + box[3] - box[1])
 
 
-def crop_notes(shown: Sequence[Shown], margin: float) -> list[str]:
+def crop_notes(shown: Sequence[Framing], margin: float) -> list[str]:
     """What there is to say of crops: faces or people that are cut, people who are small, or nowhere to be known of."""
     names: dict[str, list[str]] = {kind: [] for kind in NOTES}
     for one in shown:
@@ -100,15 +100,15 @@ def crop_notes(shown: Sequence[Shown], margin: float) -> list[str]:
     return [text.format(_such_as(names[kind], len(shown))) for kind, text in NOTES.items() if names[kind]]
 
 
-def some_shown(clips: Sequence[Clip], config: DataConfig, most: int = 32) -> list[Shown]:
+def some_framings(clips: Sequence[Clip], config: DataConfig, most: int = 32) -> list[Framing]:
     """Of the clips as many, evenly chosen, as can be looked at in a moment."""
     count = min(most, len(clips))
     some = [clips[k * len(clips) // count] for k in range(count)]
-    return [shown_clip(f"'{clip.id}'", clip, size_of(clip, config)) for clip in some]
+    return [framing_of(f"'{clip.id}'", clip, size_of(clip, config)) for clip in some]
 
 
-def shown_clip(name: str, clip: Clip, size: tuple[int, int]) -> Shown:
-    return Shown(name, figure_of_clip(clip), (clip.height, clip.width), size)
+def framing_of(name: str, clip: Clip, size: tuple[int, int]) -> Framing:
+    return Framing(name, figure_of_clip(clip), (clip.height, clip.width), size)
 
 
 def size_of(clip: Clip, config: DataConfig) -> tuple[int, int]:

@@ -135,7 +135,7 @@ class SampleSet(Dataset):
         else:
             task = draw.task if self.cache is None else FRAME  # a cached condition need not be drawn
             how = {"box": self._crop(clip, draw), "flip": self._flips(draw), "drop": self._drop(clip, draw)}
-            shown = [load_shown(clip, k, task, self.config, **how) for k in frames]
+            shown = [load_frame(clip, k, task, self.config, **how) for k in frames]
             for name in ("pixels", "landmarks", "face_visible", *(["control_pixels"] if task != FRAME else [])):
                 item[name] = torch.stack([getattr(one, name) for one in shown])
         return item
@@ -185,7 +185,7 @@ class SampleSet(Dataset):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shown:
+class LoadedFrame:
     """One frame ready for a model: pixels and control_pixels (3 h w) in [-1, 1], landmarks (5 2), face_visible ()."""
 
     pixels: Tensor
@@ -215,9 +215,9 @@ def crop_of(clip: Clip, number: int, config: DataConfig, seed: int) -> Box:
     return random_crop(clip, size_of(clip, config), config, rng(seed, f"crop of {clip.id}", number))
 
 
-def load_shown(
+def load_frame(
     clip: Clip, index: int, task: str, config: DataConfig, box: Box, flip: bool = False, drop: PoseDrop | None = None
-) -> Shown:  # fmt: skip
+) -> LoadedFrame:  # fmt: skip
     """Frame `index` of a clip with its condition image, both cropped to `box` and resized to the clip's `size_of`; a pose that
     is drawn from keypoints loses what `drop` says."""
     size = size_of(clip, config)
@@ -235,7 +235,7 @@ def load_shown(
         posed = dataclasses.replace(layers, keypoints=drop.apply(layers.keypoints, index)) if lost else layers
         control = to_pixels(draw_condition(task, posed))
     landmarks, face_visible = _five_points(layers.keypoints)
-    return Shown(
+    return LoadedFrame(
         pixels=to_pixels(layers.frame),
         control_pixels=control,
         landmarks=landmarks,
@@ -245,7 +245,7 @@ def load_shown(
 
 
 def load_face(clip: Clip, index: int, config: DataConfig, box: Box, flip: bool = False) -> tuple[Tensor, Tensor]:
-    """landmarks (5 2) and face_visible () of a frame, as in `Shown`, without its picture."""
+    """landmarks (5 2) and face_visible () of a frame, as in `LoadedFrame`, without its picture."""
     keypoints = clip.load_keypoints(index)
     if keypoints is not None:
         size = size_of(clip, config)

@@ -19,10 +19,10 @@ class Draw:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskPlan:
-    """One task per optimizer step and lane; the tasks come in a fresh order in every cycle, so each gets the same number
+    """One task per optimizer step and group of ranks; the tasks come in a fresh order in every cycle, so each gets the same number
     of steps, or `weights` times as many.
 
-    A lane is all ranks together, or with `task_per_rank` each rank. Inside a task its samples are walked in shuffled
+    A group is all ranks together, or with `task_per_rank` each rank. Inside a task its samples are walked in shuffled
     epochs, or with `owners` in rounds of people: a task with few samples repeats them sooner. What a step draws depends on
     the number of its samples alone, not on how they are split into ranks and micro-batches (with `task_per_rank`: also on
     the number of ranks).
@@ -34,7 +34,7 @@ class TaskPlan:
     task_per_rank   every rank has a task of its own instead of all the same
     weights         {task: how often it comes in a cycle}, 1 for those not named; those that are not in `samples` do not count
     auxiliary       {task: sample indices} of which `auxiliary_fraction` of the draws are taken
-    buckets         {sample index: its size}: all draws of a step and lane are then of one size, the sizes in turns that give
+    buckets         {sample index: its size}: all draws of a step and group are then of one size, the sizes in turns that give
                     every sample its share; None: all samples are of one size
     owners          {sample index: (person, clip)}: every person is drawn as often, and of a person every clip; None: every
                     sample is
@@ -58,7 +58,7 @@ class TaskPlan:
         return self.batch_size * self.micro_batches * self.world_size
 
     @property
-    def lanes(self) -> int:
+    def rank_groups(self) -> int:
         return self.world_size if self.task_per_rank else 1
 
     @property
@@ -70,18 +70,18 @@ class TaskPlan:
         """All samples that can be drawn."""
         return {index for table in (self.samples, self.auxiliary or {}) for pool in table.values() for index in pool}
 
-    def _turn(self, step: int, lane: int) -> tuple[str, int]:
-        """The task of a step and lane, and how often it was drawn before."""
+    def _turn(self, step: int, group: int) -> tuple[str, int]:
+        """The task of a step and group, and how often it was drawn before."""
         tasks = [task for task in sorted(self.samples) for _ in range(self.weights.get(task, 1))]
-        cycle, place = divmod(step * self.lanes + lane, len(tasks))
+        cycle, place = divmod(step * self.rank_groups + group, len(tasks))
         order = [tasks[k] for k in rng(self.seed, "tasks", cycle).permutation(len(tasks))]
         task = order[place]
         return task, cycle * order.count(task) + order[:place].count(task)
 
-    def lane_draws(self, step: int, lane: int = 0) -> list[Draw]:
-        """The draws of an optimizer step and lane, in order."""
-        (task, turn), count = self._turn(step, lane), self.draws_per_step // self.lanes
-        first, pools = step * self.draws_per_step + lane * count, self._pools(task)
+    def draws_of(self, step: int, group: int = 0) -> list[Draw]:
+        """The draws of an optimizer step and group, in order."""
+        (task, turn), count = self._turn(step, group), self.draws_per_step // self.rank_groups
+        first, pools = step * self.draws_per_step + group * count, self._pools(task)
         which, turn = _turn_of(tuple(pool.share for pool in pools), self._starts(task, len(pools)), turn)
         return [Draw(first + slot, task, self._sample(pools[which], turn * count + slot)) for slot in range(count)]
 
@@ -133,7 +133,7 @@ class TaskPlan:
     def batches(self, first_step: int, last_step: int, rank: int = 0) -> Iterator[list[Draw]]:
         """This rank's micro-batches from optimizer step `first_step` up to, not including, `last_step`."""
         for step in range(first_step, last_step):
-            draws = self.lane_draws(step, rank if self.task_per_rank else 0)
+            draws = self.draws_of(step, rank if self.task_per_rank else 0)
             for micro in range(self.micro_batches):
                 place = micro if self.task_per_rank else micro * self.world_size + rank
                 yield draws[place * self.batch_size : (place + 1) * self.batch_size]

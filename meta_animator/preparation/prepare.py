@@ -16,7 +16,7 @@ from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 from meta_animator.preparation.footage import check_apart, default_identity
-from meta_animator.preparation.sources import Film, Photos, Source, find_photos
+from meta_animator.preparation.sources import Photos, Source, Video, find_photos
 
 SHEET_FRAMES = 8
 SMALLEST, LARGEST = 16, 8192  # pixels of a side
@@ -68,7 +68,7 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
     check_size(config.size)
     check_apart(config.inputs, config.output)
     photos = find_photos(config.inputs)
-    source = Photos(photos, config.keypoints, config.given) if photos else Film(config.inputs[0], config.keypoints, config.given)
+    source = Photos(photos, config.keypoints, config.given) if photos else Video(config.inputs[0], config.keypoints, config.given)
     identity = config.identity.strip() or default_identity(config.inputs)
     name = _plain(default_identity(config.inputs))
     kept = source.select(config.fps)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from meta_animator.data.annotations import Entry, check_points, natural_key, outside_note, read_film, read_photos
-from meta_animator.data.crops import Shown, crop_notes, figure_crop
+from meta_animator.data.crops import Framing, crop_notes, figure_crop
 from meta_animator.data.figures import Figure, figure_of_frame, figure_of_points
 from meta_animator.data.formats.maps import NOTHING, Given, Maps, read_layers
 from meta_animator.data.keypoints import sees_person
@@ -31,7 +31,7 @@ class Source(abc.ABC):
     def __init__(self) -> None:
         self.skipped: list[str] = []
         self.empty = 0
-        self.shown: dict[str, Shown] = {}
+        self.shown: dict[str, Framing] = {}
         self.points = (0, 0)  # that lie outside, that are seen; of the frames that were read
 
     @abc.abstractmethod
@@ -53,7 +53,7 @@ class Source(abc.ABC):
     def box(self, index: int, layers: Layers, size: tuple[int, int]) -> Box:
         """The box of the shape of `size` (height, width) in this frame, around the person; one for a whole film."""
         name, figure = self._whole(index), self._figure(index, layers)
-        self.shown[name] = Shown(name, figure, layers.size, size)
+        self.shown[name] = Framing(name, figure, layers.size, size)
         return figure_crop(figure, layers.size, size)
 
     def _whole(self, index: int) -> str:
@@ -77,7 +77,7 @@ class Source(abc.ABC):
         return Layers(frame=frame, **layers)
 
 
-class Film(Source):
+class Video(Source):
     """The frames of a video."""
 
     def __init__(self, path: Path, keypoints: Path | None, given: Given = NOTHING) -> None:

@@ -13,7 +13,7 @@ from meta_animator.data.annotations import check_points, outside_note
 from meta_animator.data.clips import Clip, driving_clip
 from meta_animator.data.conditions import draw_condition, find_condition
 from meta_animator.data.conditions.colour_order import recognise_colour_order
-from meta_animator.data.crops import Shown, crop_notes, figure_crop, figure_size, person_crop, shown_clip
+from meta_animator.data.crops import Framing, crop_notes, figure_crop, figure_size, framing_of, person_crop
 from meta_animator.data.drawn_pose import TASKS, check_drawn_pose
 from meta_animator.data.figures import Figure, figure_of_clip, figure_of_frame
 from meta_animator.data.formats.keypoint_json import holds_json
@@ -112,9 +112,9 @@ def open_inputs(config: RunConfig) -> tuple[Driving, Layers | None]:
     )  # fmt: skip
     reference = None if photo is None else crop_reference(*photo, size, margin)
     fitting = sample.fit_pose != "no"
-    shown = [] if fitting else [shown_clip("sample.driving", driving.clip, size)]
+    shown = [] if fitting else [framing_of("sample.driving", driving.clip, size)]
     if photo is not None:
-        shown.append(Shown("sample.reference", photo[1], photo[0].size, size))
+        shown.append(Framing("sample.reference", photo[1], photo[0].size, size))
     for note in crop_notes(shown, margin):
         print(f"note: {note}")
     if reference is None and fitting:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from meta_animator.data.batch import Batch, collate
-from meta_animator.data.crops import bucket_notes, crop_notes, some_shown
+from meta_animator.data.crops import bucket_notes, crop_notes, some_framings
 from meta_animator.data.drawn_pose import TASKS as POSES
 from meta_animator.data.drawn_pose import check_drawn_pose
 from meta_animator.data.manifest import Clip
@@ -45,11 +45,11 @@ def make_samples(
     num_frames: int | None = None,
 ) -> SampleSet:  # fmt: skip
     """Frames, or clips of `num_frames`, with what there is to say of how they are cropped and described."""
-    check_size(data, networks.backbone.divisor)
+    check_size(data, networks.backbone.size_multiple)
     for note in fit_descriptions(clips, data.prompt, networks.identifiers, networks.backbone.fits):
         say(f"note: {note}")
     samples = SampleSet(list(clips), data, seed=seed, identifiers=networks.identifiers, num_frames=num_frames)
-    shown = some_shown(samples.clips, data)
+    shown = some_framings(samples.clips, data)
     for note in [*bucket_notes(samples.clips, data), *crop_notes(shown, data.person_margin)]:
         say(f"note: {note}")
     for clip in [clip for clip in samples.clips if clip.conditions][:MOST_DRAWN]:

@@ -121,7 +121,7 @@ class DenoisingStage(nn.Module):
             return None
         points = batch.landmarks.to(latents.device)
         sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
-        visible, factor = batch.face_visible.to(latents.device), self.models.backbone.factor
+        visible, factor = batch.face_visible.to(latents.device), self.models.backbone.vae_scale_factor
         size = tuple(factor * side for side in latents.shape[-2:])
         return face_region_weights(points.mean(-2), sides, visible, latents.shape[-2:], size, weight)
 

@@ -81,7 +81,7 @@ def advice(config: RunConfig, free: int) -> list[str]:
 def knobs(config: RunConfig) -> dict[str, dict[str, Any]]:
     """{settings as one writes them: {key: value}} that cost time or a little quality and save memory, where not yet so."""
     train, sample, data = config.train, config.sample, config.data
-    step = backbone_without_weights(config.model).divisor
+    step = backbone_without_weights(config.model).size_multiple
     smaller = {f"data.{name}": max(step, getattr(data, name) // 2 // step * step) for name in ("height", "width")}
     if config.stage == "sample":
         found = [{"train.mixed_precision": "bf16"}, smaller]
@@ -231,7 +231,7 @@ def _frozen_bytes(models: Assembly, config: RunConfig) -> int:
 def _empty(models: Assembly, count: Sequence[int], config: RunConfig) -> Tensor:
     """Latents of images or clips of the run's size, on the networks' device."""
     backbone = models.backbone
-    sides = (config.data.height // backbone.factor, config.data.width // backbone.factor)
+    sides = (config.data.height // backbone.vae_scale_factor, config.data.width // backbone.vae_scale_factor)
     device = next(models.parameters()).device
     return torch.zeros(*count, backbone.vae.config.latent_channels, *sides, device=device)
 

@@ -100,7 +100,7 @@ def load_animator(config: RunConfig) -> Animator:
     """The networks of sampling, on the GPU if there is one."""
     sample, model = config.sample, dataclasses.replace(config.model, tasks=list(config.sample.tasks))
     models = Assembly(model, load_backbone(model), with_motion=bool(model.motion_from))
-    check_size(config.data, models.backbone.divisor)
+    check_size(config.data, models.backbone.size_multiple)
     metadata = _load_control(models, config)
     if config.model.motion_from:
         load_motion(models, config.model.motion_from)

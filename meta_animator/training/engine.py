@@ -29,7 +29,7 @@ from meta_animator.training.means import Means
 from meta_animator.training.optim import load_named_state, make_optimizer, named_state
 from meta_animator.training.page import write_page
 from meta_animator.training.resume import changed_settings, check_same_run, training_settings
-from meta_animator.training.sharding import shard, whole
+from meta_animator.training.sharding import gather_full, shard
 from meta_animator.training.signals import StopRequest, stop_request
 from meta_animator.training.stage import Mean
 from meta_animator.training.trackers import Tracker
@@ -245,9 +245,9 @@ class Trainer:
     def _save(self) -> None:
         """Write a checkpoint from the main process; it holds whole tensors, however they are shared out."""
         main = self.accelerator.is_main_process
-        model = whole(self.stage.trainable_state(), keep=main)
-        optimizer = whole(named_state(self.optimizer, self.groups), keep=main)
-        ema = whole(self.ema.shadow, keep=main) if self.ema else {}
+        model = gather_full(self.stage.trainable_state(), keep=main)
+        optimizer = gather_full(named_state(self.optimizer, self.groups), keep=main)
+        ema = gather_full(self.ema.shadow, keep=main) if self.ema else {}
         means = self._means_of_all_ranks().state()
         if not main:
             return

@@ -52,7 +52,7 @@ def shard(stage: nn.Module, device: torch.device) -> None:
     register_fsdp_forward_method(stage, "preview")
 
 
-def whole(state: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+def gather_full(state: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
     """The state with its DTensors gathered, one by one, and put into main memory where `keep` is set: nothing of them
     stays on the device. To be called by all processes."""
     gathered = {}

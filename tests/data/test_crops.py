@@ -5,12 +5,12 @@ import pytest
 
 from meta_animator.data.clips import Clip
 from meta_animator.data.conditions import draw_condition
-from meta_animator.data.crops import bucket_sizes, crop_notes, figure_crop, person_crop, random_crop, size_of, some_shown
+from meta_animator.data.crops import bucket_sizes, crop_notes, figure_crop, person_crop, random_crop, size_of, some_framings
 from meta_animator.data.figures import figure_of_drawn, figure_of_masks, figure_of_points
 from meta_animator.data.keypoints import face_box, five_points
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import read_manifest
-from meta_animator.data.samples import crop_of, load_face, load_shown, to_images
+from meta_animator.data.samples import crop_of, load_face, load_frame, to_images
 from meta_animator.data.transforms import crop_box, move_keypoints
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.evaluation.animation import load_layers
@@ -138,7 +138,7 @@ def test_a_margin_zooms_in_on_a_small_person_but_not_into_pixels(tmp_path):
 
 def test_training_driving_reference_and_evaluation_show_the_same_part(squats):
     folder = str(squats.folder)
-    trained = load_shown(squats, 0, "frame", SQUARE, crop_of(squats, 0, SQUARE, 0))
+    trained = load_frame(squats, 0, "frame", SQUARE, crop_of(squats, 0, SQUARE, 0))
     driving = open_driving(folder, "", ["dwpose"], SIDE).layers(0)
     for shown in (driving, crop_reference(*read_reference(folder), SIDE), load_layers([squats], SIDE)[0]):
         assert np.array_equal(shown.frame, to_images(trained.pixels))
@@ -147,16 +147,16 @@ def test_training_driving_reference_and_evaluation_show_the_same_part(squats):
 
 def test_what_one_box_cannot_show_is_said(tmp_path, squats):
     runs = film(tmp_path / "runs", [person_at(x, 0, 110) for x in (30, 150, 270)], size=(120, 300))
-    note, parts = crop_notes(some_shown([squats, squats, runs], SQUARE), 0)
+    note, parts = crop_notes(some_framings([squats, squats, runs], SQUARE), 0)
     assert "part of the person is outside of the crop in 2 of 3 clips, such as 'walk' at 64x64 (" in parts
     assert "faces are cut off in 1 of 3 clips, such as 'walk' at 64x64 (1 of 3 stay whole)" in note
     small = film(tmp_path / "small", [person_at(60, 30, 40)], size=(200, 200))
-    assert "smaller than a third of the crop in 'walk'; data.person_margin" in crop_notes(some_shown([small], SQUARE), 0)[0]
-    assert not crop_notes(some_shown([small], SQUARE), 0.2)
+    assert "smaller than a third of the crop in 'walk'; data.person_margin" in crop_notes(some_framings([small], SQUARE), 0)[0]
+    assert not crop_notes(some_framings([small], SQUARE), 0.2)
     tall = film(tmp_path / "tall", [person_at(30, 5, 150)], size=(200, 60))
-    assert "part of the person is outside of the crop in 'walk' at 64x64 (" in crop_notes(some_shown([tall], SQUARE), 0)[0]
+    assert "part of the person is outside of the crop in 'walk' at 64x64 (" in crop_notes(some_framings([tall], SQUARE), 0)[0]
     unknown = film(tmp_path / "unknown", [None], size=(90, 60))
-    assert "the middle of 'walk' is shown" in crop_notes(some_shown([unknown], SQUARE), 0)[0]
+    assert "the middle of 'walk' is shown" in crop_notes(some_framings([unknown], SQUARE), 0)[0]
 
 
 def test_buckets_have_the_area_and_each_clip_goes_to_the_nearest():

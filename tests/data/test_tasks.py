@@ -17,30 +17,30 @@ def plan(**changes) -> TaskPlan:
 
 
 def test_every_task_gets_its_share_of_steps_whatever_its_number_of_samples():
-    assert Counter(plan().lane_draws(step)[0].task for step in range(45)) == dict.fromkeys(TASKS, 5)
-    orders = [tuple(plan().lane_draws(9 * cycle + k)[0].task for k in range(9)) for cycle in range(5)]
+    assert Counter(plan().draws_of(step)[0].task for step in range(45)) == dict.fromkeys(TASKS, 5)
+    orders = [tuple(plan().draws_of(9 * cycle + k)[0].task for k in range(9)) for cycle in range(5)]
     assert all(set(order) == set(TASKS) for order in orders) and len(set(orders)) > 1
 
 
 def test_weights_say_how_often_a_task_comes_in_a_cycle():
     weighted = plan(weights={"blurred": 4, "unused": 3})
-    assert Counter(weighted.lane_draws(step)[0].task for step in range(24)) == dict.fromkeys(TASKS, 2) | {"blurred": 8}
-    drawn = [draw.sample for step in range(36) for draw in weighted.lane_draws(step) if draw.task == "blurred"]
+    assert Counter(weighted.draws_of(step)[0].task for step in range(24)) == dict.fromkeys(TASKS, 2) | {"blurred": 8}
+    drawn = [draw.sample for step in range(36) for draw in weighted.draws_of(step) if draw.task == "blurred"]
     pool = POOLS["blurred"]
     assert len(drawn) == 48 > len(pool) and sorted(drawn[: len(pool)]) == pool, "all are drawn before one comes again"
-    assert all(list(plan(weights={}).lane_draws(step)) == plan().lane_draws(step) for step in range(20))
+    assert all(list(plan(weights={}).draws_of(step)) == plan().draws_of(step) for step in range(20))
 
 
 def test_one_task_per_step_with_samples_of_its_own():
     for step in range(30):
-        draws = plan(micro_batches=2, world_size=2).lane_draws(step)
-        assert {draw.task for draw in draws} == {plan().lane_draws(step)[0].task} and len(draws) == 16
+        draws = plan(micro_batches=2, world_size=2).draws_of(step)
+        assert {draw.task for draw in draws} == {plan().draws_of(step)[0].task} and len(draws) == 16
         assert {draw.sample for draw in draws} <= set(POOLS[draws[0].task])
 
 
 def test_samples_of_a_task_are_all_drawn_before_one_comes_again():
     for task, pool in POOLS.items():
-        drawn = [draw.sample for step in range(9 * 60) for draw in plan().lane_draws(step) if draw.task == task]
+        drawn = [draw.sample for step in range(9 * 60) for draw in plan().draws_of(step) if draw.task == task]
         epochs = [drawn[k : k + len(pool)] for k in range(0, len(drawn) - len(pool) + 1, len(pool))]
         assert all(sorted(epoch) == pool for epoch in epochs)
         assert len(epochs) > 1 and any(epoch != epochs[0] for epoch in epochs)
@@ -92,7 +92,7 @@ def test_auxiliary_samples_take_their_fraction():
     pools = {task: [900, 901, 902] for task in TASKS}
     for fraction in (0.0, 0.25, 1.0):
         mixed = plan(auxiliary=pools, auxiliary_fraction=fraction)
-        draws = [draw for step in range(300) for draw in mixed.lane_draws(step)]
+        draws = [draw for step in range(300) for draw in mixed.draws_of(step)]
         share = sum(draw.sample >= 900 for draw in draws) / len(draws)
         assert share == pytest.approx(fraction, abs=0.05 if 0 < fraction < 1 else 0)
 
@@ -109,7 +109,7 @@ BUCKETS = {index: SIZES[0 if index < 11 else 1 if index < 37 else 2] for index i
 
 def test_plans_of_one_size_draw_what_they_always_drew():
     """The first draws of a plan with auxiliary samples, as they were before there were buckets."""
-    drawn = plan(auxiliary={task: [900, 901, 902] for task in TASKS}, auxiliary_fraction=0.3, micro_batches=2).lane_draws(7)
+    drawn = plan(auxiliary={task: [900, 901, 902] for task in TASKS}, auxiliary_fraction=0.3, micro_batches=2).draws_of(7)
     assert [draw.sample for draw in drawn] == [44, 41, 42, 901, 46, 51, 902, 56]
 
 
@@ -120,7 +120,7 @@ def test_a_step_has_one_size_and_every_sample_its_share(auxiliary):
     mixed, steps = plan(samples=MIXED, batch_size=3, micro_batches=2, buckets=BUCKETS, **more), 6000
     counts = {task: Counter() for task in MIXED}
     for step in range(steps):
-        draws = mixed.lane_draws(step)
+        draws = mixed.draws_of(step)
         assert len({BUCKETS[draw.sample] for draw in draws}) == 1 and len(draws) == 6
         counts[draws[0].task].update(draw.sample for draw in draws)
     for task, pool in MIXED.items():
@@ -133,7 +133,7 @@ def test_a_step_has_one_size_and_every_sample_its_share(auxiliary):
 
 def test_small_buckets_come_as_evenly_as_large_ones():
     mixed = plan(samples={"dwpose": list(range(40))}, batch_size=1, buckets=BUCKETS)
-    steps = [step for step in range(4000) if BUCKETS[mixed.lane_draws(step)[0].sample] == SIZES[2]]
+    steps = [step for step in range(4000) if BUCKETS[mixed.draws_of(step)[0].sample] == SIZES[2]]
     gaps = {b - a for a, b in itertools.pairwise(steps)}
     assert len(steps) == pytest.approx(4000 * 3 / 40, abs=2) and max(gaps) <= 40 / 3 + 3, "never starved"
 
@@ -159,7 +159,7 @@ OWNERS |= {900 + k: ("three", clip) for k, clip in enumerate("bbccccd")} | {907:
 
 def drawn(count, **changes) -> list[int]:
     people = plan(samples={"dwpose": list(OWNERS)}, batch_size=1, owners=OWNERS, **changes)
-    return [draw.sample for step in range(count) for draw in people.lane_draws(step)]
+    return [draw.sample for step in range(count) for draw in people.draws_of(step)]
 
 
 def test_people_not_frames_are_drawn_evenly_and_so_are_their_clips():
@@ -194,7 +194,7 @@ def test_auxiliary_draws_balance_people_too():
         samples={"dwpose": [907]}, auxiliary={"dwpose": list(range(897, 907))}, auxiliary_fraction=0.5, owners=OWNERS,
         batch_size=2,
     )  # fmt: skip
-    counts = Counter(OWNERS[draw.sample][0] for step in range(100) for draw in people.lane_draws(step))
+    counts = Counter(OWNERS[draw.sample][0] for step in range(100) for draw in people.draws_of(step))
     assert counts == {"photo": 100, "long": 50, "three": 50}
 
 

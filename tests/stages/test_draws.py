@@ -34,4 +34,4 @@ def test_stages_follow_the_timestep_bias(make_config, prepared, stage):
 
 def test_stages_follow_the_weights_of_tasks(make_config):
     _, _, plan = tiny.make_stage(make_config(data__task_weights={"seg": 3}))
-    assert Counter(plan.lane_draws(step)[0].task for step in range(10)) == {"seg": 6, "dwpose": 2, "blurred": 2}
+    assert Counter(plan.draws_of(step)[0].task for step in range(10)) == {"seg": 6, "dwpose": 2, "blurred": 2}

@@ -77,7 +77,7 @@ def test_training_changes_what_is_trained_and_nothing_else(make_config, prepared
     trainer = Trainer(config, Accelerator(cpu=True), module, tiny.batches(config, samples, plan))
     trainer.run()
     assert digests(frozen) == before
-    after, turns = digests(trained), Counter(plan.lane_draws(step)[0].task for step in range(4))
+    after, turns = digests(trained), Counter(plan.draws_of(step)[0].task for step in range(4))
     for name, parameter in trained.items():
         steps = turns[name.split(".")[1]] if name.startswith("lora.") else 4
         assert int(trainer.optimizer.state[parameter]["step"] if steps else 0) == steps, name

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 class Backbone(Protocol):
     process: Any  # diffusion.process.DDPM or Flow
-    factor: int  # pixels per latent, along height and width
-    divisor: int  # height and width in pixels must be divisible by it
+    vae_scale_factor: int  # pixels per latent, along height and width
+    size_multiple: int  # height and width in pixels must be divisible by it
     frames_apart: bool  # whether each frame is encoded and decoded by itself; otherwise those of a clip together
     has_time: bool  # whether `predict` sees a clip's frames together; otherwise each is an image by itself
 

@@ -43,8 +43,8 @@ class StableDiffusion(nn.Module):
         self.scheduler, self.process = dict(scheduler), make_process(scheduler)
         self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
         self.temporal: TemporalLayers | None = None
-        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.divisor = self.factor * 2 ** (len(unet.config.block_out_channels) - 1)
+        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.size_multiple = self.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
         self.requires_grad_(False)
         self.eval()
         parts = {"unet": unet, "vae.encoder": vae.encoder, "text_encoder": text_encoder}
@@ -133,7 +133,7 @@ class StableDiffusion(nn.Module):
                 checkpointed = self.checkpointing and flat.requires_grad
                 pixels = decode_checkpointed(self.vae, flat) if checkpointed else self.vae.decode(flat).sample
             else:
-                parts = flat.split(images_at_once(*(self.factor * side for side in flat.shape[-2:])))
+                parts = flat.split(images_at_once(*(self.vae_scale_factor * side for side in flat.shape[-2:])))
                 pixels = torch.cat([self.vae.decode(part).sample for part in parts])
         return _unfold(pixels.float() if dtype in HALF else pixels, frames)
 

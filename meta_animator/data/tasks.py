@@ -19,8 +19,8 @@ class Draw:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskPlan:
-    """One task per optimizer step and group of ranks; the tasks come in a fresh order in every cycle, so each gets the same number
-    of steps, or `weights` times as many.
+    """One task per optimizer step and group of ranks; the tasks come in a fresh order in every cycle, so each gets the same
+    number of steps, or `weights` times as many.
 
     A group is all ranks together, or with `task_per_rank` each rank. Inside a task its samples are walked in shuffled
     epochs, or with `owners` in rounds of people: a task with few samples repeats them sooner. What a step draws depends on

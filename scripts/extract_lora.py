@@ -1,5 +1,7 @@
 """Take LoRAs out of a checkpoint, as PEFT folders: python scripts/extract_lora.py CONFIG.yaml [key=value ...] [--dry-run]"""
 
+from pathlib import Path
+
 from meta_animator.cli import run
 from meta_animator.entry import config_from_arguments
 
@@ -10,7 +12,7 @@ def main() -> None:
         return
     from meta_animator.conversion.lora import extract
 
-    for folder in extract(config):
+    for folder in extract(config.extract, config.model, Path(config.output_dir)):
         print(f"wrote {folder}")
 
 

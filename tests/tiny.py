@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
 from meta_animator.config import load_config
+from meta_animator.conversion import lora
 from meta_animator.data.batch import Batch, collate
 from meta_animator.data.samples import SampleSet
 from meta_animator.data.tasks import Draw, TaskPlan
@@ -154,3 +155,8 @@ def control_inputs(batch: int = 2, size: int = 8, seed: int = 0) -> tuple[torch.
 def batches(config: RunConfig, samples: SampleSet, plan: TaskPlan):
     """What the engine draws its micro-batches from."""
     return functools.partial(load_batches, config.data, samples, plan, Accelerator(cpu=True))
+
+
+def extract(config: RunConfig) -> list[Path]:
+    """The folders of the extraction that a config asks for."""
+    return lora.extract(config.extract, config.model, Path(config.output_dir))

@@ -21,7 +21,7 @@ from meta_animator.checkpoints.metadata import check_fields, check_fingerprint, 
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import MetaControlNet, NoHint
-from meta_animator.settings import RunConfig
+from meta_animator.settings import ExtractConfig, ModelConfig
 from meta_animator.weights import (
     check_names,
     copy_strict,
@@ -44,24 +44,23 @@ ADAPTER, METADATA = "adapter_config.json", "metadata.json"
 # out of a checkpoint
 
 
-def extract(config: RunConfig) -> list[Path]:
-    """Write `config.extract.tasks` (all, where empty) of a checkpoint and their ControlNet below `output_dir`; with
-    `config.extract.merge`, the ControlNet alone with that task's LoRA folded in.
+def extract(config: ExtractConfig, model: ModelConfig, output: Path) -> list[Path]:
+    """Write `config.tasks` (all, where empty) of a checkpoint and their ControlNet below `output`; with `config.merge`, the
+    ControlNet alone with that task's LoRA folded in.
 
     Returns the folders. All are written under temporary names before the first takes its place.
     Raises UserError where the checkpoint lacks a task or does not fit the base.
     """
-    if not config.extract.checkpoint:
+    if not config.checkpoint:
         raise UserError("extract.checkpoint is empty; name a run of stage 0 or 2, or one of its checkpoints")
-    where = find_checkpoint(config.extract.checkpoint)
+    where = find_checkpoint(config.checkpoint)
     metadata, weights = read_weights(where)
     check_metadata(metadata, str(where))
-    merge = config.extract.merge
-    tasks = wanted_tasks([merge] if merge else config.extract.tasks, metadata, weights, where)
+    merge = config.merge
+    tasks = wanted_tasks([merge] if merge else config.tasks, metadata, weights, where)
     shared = part(weights, "control.")
-    network = bare_network(Path(config.model.architecture or config.model.base), tasks, metadata["lora_rank"])
-    check_fit(network.base_state(), shared, f"{where}, for base {config.model.base}")
-    output = Path(config.output_dir)
+    network = bare_network(Path(model.architecture or model.base), tasks, metadata["lora_rank"])
+    check_fit(network.base_state(), shared, f"{where}, for base {model.base}")
     if merge:
         shared, tasks = merged(network, shared, part(weights, f"lora.{merge}.")), []
     facts = describe_checkpoint(metadata, shared) | ({"merged": merge} if merge else {})

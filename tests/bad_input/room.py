@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from meta_animator.config import save_config
-from meta_animator.conversion.lora import extract
 from meta_animator.media.video import write_video
 from tests import tiny
 
@@ -85,7 +84,7 @@ def sampling(room: Room, *arguments: str) -> list[str]:
 
 def extracted(room: Room) -> Path:
     config = tiny.make_config(room.folder / "loras", room.base, room.data, "extract", extract__checkpoint=room.prepared)
-    extract(config)
+    tiny.extract(config)
     return Path(config.output_dir)
 
 

@@ -10,7 +10,7 @@ from peft import PeftModel
 
 from meta_animator.checkpoints.files import Checkpoint, save_checkpoint
 from meta_animator.checkpoints.metadata import metadata_of
-from meta_animator.conversion.lora import extract, load_control_folder, load_extracted
+from meta_animator.conversion.lora import load_control_folder, load_extracted
 from meta_animator.errors import UserError
 from meta_animator.models.control import ControlOutput, NoHint
 from meta_animator.stages.sample import load_animator
@@ -40,7 +40,7 @@ def original(tmp_path_factory, tiny_base, puppet_data):
     run = tiny.make_config(folder / "run", tiny_base, puppet_data)
     models = save_run(run)
     config = tiny.make_config(folder / "loras", tiny_base, puppet_data, "extract", extract__checkpoint=run.output_dir)
-    assert [f.name for f in extract(config)] == ["controlnet", *tiny.TASKS]
+    assert [f.name for f in tiny.extract(config)] == ["controlnet", *tiny.TASKS]
     return models, folder
 
 
@@ -104,7 +104,7 @@ def test_a_chosen_task_replaces_its_old_folder_and_no_other(extracted, make_conf
     (folder / "seg" / "old").touch()
     (folder / "blurred" / "kept").touch()
     config.extract.tasks = ["seg"]
-    extract(config)
+    tiny.extract(config)
     assert not (folder / "seg" / "old").exists() and (folder / "blurred" / "kept").exists()
     assert not [p for p in folder.iterdir() if p.name.startswith(".")]
 
@@ -219,7 +219,7 @@ def test_a_checkpoint_that_lacks_a_listed_lora_is_not_extracted(make_config):
     run = make_config(name="run")
     save_run(run, drop=["lora.seg."])
     with pytest.raises(UserError, match="lists LoRA 'seg', but its weights hold none") as error:
-        extract(make_config("extract", name="loras", extract__checkpoint=run.output_dir))
+        tiny.extract(make_config("extract", name="loras", extract__checkpoint=run.output_dir))
     one_line(error)
 
 
@@ -236,7 +236,7 @@ def test_extraction_that_cannot_be_writes_nothing(make_config, tmp_path, change,
     save_run(run)
     config = make_config("extract", name="loras", **({"extract__checkpoint": run.output_dir} | change))
     with pytest.raises(UserError, match=message) as error:
-        extract(config)
+        tiny.extract(config)
     one_line(error)
     assert list((tmp_path / "loras").iterdir()) == []
 
@@ -246,13 +246,13 @@ def test_checkpoints_that_hold_no_controlnet_or_another_base(make_config, tmp_pa
     save_run(run, drop=["control.", "lora."])
     config = make_config("extract", name="loras", extract__checkpoint=run.output_dir)
     with pytest.raises(UserError, match="holds no Meta ControlNet with LoRAs"):
-        extract(config)
+        tiny.extract(config)
     shutil.rmtree(run.output_dir)
     save_run(run)
     tiny.tiny_unet(block_out_channels=(16, 24)).save_pretrained(tmp_path / "narrow" / "unet")
     config.model.base = str(tmp_path / "narrow")
     with pytest.raises(UserError, match="the base asks for") as error:
-        extract(config)
+        tiny.extract(config)
     assert str(tmp_path / "narrow") in one_line(error)
     assert list((tmp_path / "loras").iterdir()) == []
 
@@ -262,7 +262,7 @@ def test_a_merged_controlnet_needs_no_lora(original, make_config, tmp_path):
     config = make_config(
         "extract", name="merged", extract__checkpoint=folder / "run", extract__merge="seg", output_dir=tmp_path / "merged"
     )
-    assert [f.name for f in extract(config)] == ["controlnet"]
+    assert [f.name for f in tiny.extract(config)] == ["controlnet"]
     torch.manual_seed(99)
     fresh = tiny.make_models(config.model)
     assert load_control_folder(fresh, tmp_path / "merged" / "controlnet")["merged"] == "seg"
@@ -286,7 +286,7 @@ def test_a_merged_controlnet_is_for_its_own_task(original, make_config, tmp_path
     merging = make_config(
         "extract", name="merged", extract__checkpoint=folder / "run", extract__merge="seg", output_dir=tmp_path / "merged"
     )
-    extract(merging)
+    tiny.extract(merging)
     control = {"model__control_from": tmp_path / "merged" / "controlnet", "sample__driving": folder}
     load_animator(make_config("sample", name="seg", sample__tasks="{seg: 1.0}", sample__identity="p0", **control))
     with pytest.raises(UserError, match=r"LoRA of 'seg' folded in; it takes sample.tasks=\{seg: 1.0\} and no sample.loras"):

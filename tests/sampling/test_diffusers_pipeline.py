@@ -7,7 +7,6 @@ from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, DPMSolver
 from diffusers.callbacks import MultiPipelineCallbacks, SDCFGCutoffCallback
 from PIL import Image
 
-from meta_animator.conversion.lora import extract
 from meta_animator.diffusion.samplers import ddim
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
@@ -90,7 +89,7 @@ def test_it_comes_back_from_disk(pipeline, tmp_path):
 
 
 def test_extracted_loras_and_the_prompt_come_along_and_come_back(make_config, prepared, tmp_path):
-    folder = extract(make_config("extract", "loras", extract__checkpoint=prepared))[0].parent
+    folder = tiny.extract(make_config("extract", "loras", extract__checkpoint=prepared))[0].parent
     file = folder / "dwpose" / "adapter_model.safetensors"
     save_tensors({n: w + 0.1 for n, w in load_tensors(file).items()}, file, {"format": "pt"})
     config = make_config(

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from meta_animator.checkpoints.files import find_checkpoint
-from meta_animator.conversion.lora import extract
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.probe import probe_video
@@ -17,6 +16,7 @@ from meta_animator.sampling.driving import open_inputs
 from meta_animator.stages.sample import held, load_animator, sample
 from meta_animator.stages.train import train
 from meta_animator.weights import read_json, write_json
+from tests import tiny
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_the_sampler_can_be_chosen(sampled):
 
 def test_extracted_folders_are_enough_to_sample(sampled, make_config, prepared):
     _, frames = sampled("run")
-    extract(make_config("extract", "loras", extract__checkpoint=prepared))
+    tiny.extract(make_config("extract", "loras", extract__checkpoint=prepared))
     folder = Path(make_config("extract", "loras").output_dir)
     with pytest.raises(UserError, match=r"is a ControlNet without LoRAs; name some in sample.loras"):
         sampled("bare", model__control_from=folder / "controlnet")

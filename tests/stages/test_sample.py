@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from meta_animator.checkpoints.files import find_checkpoint
+from meta_animator.diffusion.samplers import SAMPLERS
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.probe import probe_video
@@ -104,6 +105,17 @@ def test_the_sampler_can_be_chosen(sampled):
 
     assert np.abs(frames("ddim", 2) - frames("dpm_solver_2m", 2)).max() <= 1
     assert np.abs(frames("ddim", 3) - frames("dpm_solver_2m", 3)).max() > 1
+
+
+def test_a_function_in_the_table_is_a_sampler(sampled, monkeypatch):
+    """Here one that gives the same latents for every frame."""
+
+    def still(denoise, x_T, process, timesteps, *, eta, generator, callback):
+        return torch.zeros_like(x_T)
+
+    monkeypatch.setitem(SAMPLERS, "still", still)
+    frames = sampled("still", sample__sampler="still", sample__init_noise="random")[1]
+    assert len(frames) == 4 and (frames == frames[0]).all()
 
 
 def test_extracted_folders_are_enough_to_sample(sampled, make_config, prepared):

@@ -43,6 +43,13 @@ def test_every_concept_is_where_the_table_says():
     assert len(paths) >= 20 and not [path for path in paths if not (ROOT / "meta_animator" / path).exists()]
 
 
+def test_the_map_shows_every_room():
+    map_of_the_house = text_of(ROOT / "README.md").partition("## Map of the house")[2]
+    rooms = {folder.parent.name for folder in (ROOT / "meta_animator").glob("*/__init__.py")}
+    assert not [room for room in rooms if not re.search(rf"\b{room}/ ", map_of_the_house)]
+    assert set(re.findall(r"^  (\w+)/ ", map_of_the_house, re.M)) <= rooms
+
+
 def test_settings_that_the_pages_name_exist():
     known = {field.key for field in all_fields()}
     sections = "model|data|loss|train|sample|extract"

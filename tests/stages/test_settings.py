@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import meta_animator
-from meta_animator.conversion.lora import extract
 from meta_animator.fields import all_fields, sections
 from meta_animator.puppets.base.build import STAGES as BASE_STAGES
 from meta_animator.settings import BASE, STAGES, TRAINING, RunConfig
@@ -60,7 +59,8 @@ def read(tmp_path_factory, tiny_base, puppet_data, prepared):
         sample__reference=puppet_data / "person", sample__driving=puppet_data / "train", sample__identity="p0",
         sample__fit_pose="limbs", sample__window=4, sample__overlap=1,
     )  # fmt: skip
-    run("extract", extract, extract__checkpoint=prepared)
+    run("extract", tiny.extract, extract__checkpoint=prepared)
+    found["extract"].add("output_dir")  # the entry point hands it on
     return found
 
 

@@ -9,25 +9,24 @@ from meta_animator.errors import UserError
 from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.backbones.sd import StableDiffusion, read_scheduler
 from meta_animator.puppets.base.export import make_base_tokenizer, text_config
-from meta_animator.settings import ModelConfig, RunConfig, TrainConfig
+from meta_animator.settings import ModelConfig, TrainConfig
 
 
-def growing_base(config: RunConfig, clips: list[Clip]) -> StableDiffusion:
+def growing_base(model: ModelConfig, clips: list[Clip]) -> StableDiffusion:
     """The base of a base_unet run: the trained VAE of `model.base` with a UNet and a text encoder that are fresh, or those of
     `model.base_from`."""
     from transformers import CLIPTextModel
 
-    check_base_config(config.stage, config.model, config.train)
-    folder, start = Path(config.model.architecture), Path(config.model.base_from)
-    tokenizer = make_base_tokenizer(config.model.base_from, clips)
-    if config.model.base_from:
+    folder, start = Path(model.architecture), Path(model.base_from)
+    tokenizer = make_base_tokenizer(model.base_from, clips)
+    if model.base_from:
         unet = load_part(UNet2DConditionModel, start / "unet")
         text_encoder = load_part(CLIPTextModel, start / "text_encoder")
     else:
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
         text_encoder = CLIPTextModel(text_config(folder, tokenizer))
-    vae = load_part(AutoencoderKL, Path(config.model.base) / "vae")
-    return StableDiffusion(config.model, unet, vae, text_encoder, tokenizer, read_scheduler(folder))
+    vae = load_part(AutoencoderKL, Path(model.base) / "vae")
+    return StableDiffusion(model, unet, vae, text_encoder, tokenizer, read_scheduler(folder))
 
 
 def check_base_config(stage: str, model: ModelConfig, train: TrainConfig) -> None:

@@ -19,7 +19,7 @@ from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import ControlOutput
-from meta_animator.puppets.base.growing import growing_base
+from meta_animator.puppets.base.growing import check_base_config, growing_base
 from meta_animator.puppets.base.judge import sample_base
 from meta_animator.settings import RunConfig
 from meta_animator.stages.checks import trained_tasks, without_missing_face
@@ -35,9 +35,10 @@ TRAINED = ("unet", "text_encoder")  # of the base
 
 def build(config: RunConfig, accelerator: Accelerator) -> Training:
     """The data of a stage 0 -> a base that grows -> cached latents -> loss -> what learns."""
+    check_base_config(config.stage, config.model, config.train)
     clips = read_clips(config.data.train, config.data.split)
     config = without_missing_face(config)
-    networks = load_networks(config.model, config.loss, backbone=growing_base(config, clips))
+    networks = load_networks(config.model, config.loss, backbone=growing_base(config.model, clips))
     name_people(networks, config.output_dir, [clip.identity for clip in clips])
     samples = make_samples(clips, config.data, config.seed, networks, accelerator.print)
     plan = make_plan(samples, trained_tasks(config), config.train, config.seed, accelerator.num_processes)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from meta_animator.errors import UserError
+from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
 from meta_animator.sampling.driving import open_inputs
 from meta_animator.stages.sample import load_animator
@@ -58,13 +59,13 @@ def test_an_infinite_weight_is_named_at_the_first_step(setting, part, ending, in
 
 def test_where_no_weight_is_to_blame_the_step_is_said(setting, monkeypatch):
     animator, driving, reference = setting(sample__init_noise="random")
-    steps, predict = [], type(animator.guide).predict
+    steps, predict = [], Denoiser._guided
 
     def overflow(self, *arguments):
         steps.append(1)
         return predict(self, *arguments) * (float("nan") if len(steps) > 2 else 1)  # two windows make a step
 
-    monkeypatch.setattr(type(animator.guide), "predict", overflow)
+    monkeypatch.setattr(Denoiser, "_guided", overflow)
     with pytest.raises(UserError, match=r"sampling, step 2 of 3: the latents are not finite, though all weights are; try train"):
         animator.animate(driving, reference)
 

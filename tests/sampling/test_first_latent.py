@@ -39,8 +39,7 @@ def first_latent(make_config, prepared, puppet_data):
         animator = load_animator(config)
         control = {"dwpose": animator._encode_conditions(driving, "dwpose")}
         with torch.no_grad():
-            context = animator.models.backbone.embed_text([animator.prompt])
-            return animator, animator._first_latents(reference, context, len(driving), control)
+            return animator, animator._first_latents(reference, animator._denoiser(control), len(driving))
 
     return make
 

@@ -36,8 +36,10 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     samples = make_samples(clips, config.data, config.seed, networks, accelerator.print)
     plan = make_plan(samples, trained_tasks(config), config.train, config.seed, accelerator.num_processes)
     loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
-    no_pixels = not loss.image_active(config.train.max_steps)
-    samples = with_cached_latents(config, samples, plan, networks, no_pixels, accelerator)
+    samples = with_cached_latents(
+        samples, plan, networks, accelerator, run_folder=config.output_dir,
+        latents_only=not loss.image_active(config.train.max_steps),
+    )  # fmt: skip
     parts = ControlParts(config, networks, preview_examples(samples, plan) if config.train.preview_every else {})
     stage = DenoisingStage(config, networks, loss, parts).to(accelerator.device)
     free = functools.partial(release, networks, parts.texts, parts.previews, samples.prompts(), samples.cache is not None)

@@ -18,7 +18,7 @@ from meta_animator.data.samples import SampleSet
 from meta_animator.data.tasks import TaskPlan
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
-from meta_animator.settings import DataConfig, RunConfig, TrainConfig
+from meta_animator.settings import DataConfig, TrainConfig
 from meta_animator.stages.cache import make_cache
 from meta_animator.stages.checks import check_size
 from meta_animator.stages.workers import closing_workers
@@ -83,19 +83,20 @@ def make_plan(
 
 
 def with_cached_latents(
-    config: RunConfig, samples: SampleSet, plan: TaskPlan, networks: Assembly, latents_only: bool, accelerator: Accelerator
+    samples: SampleSet, plan: TaskPlan, networks: Assembly, accelerator: Accelerator, *, run_folder: str, latents_only: bool
 ) -> SampleSet:  # fmt: skip
     """The samples with the latents of all that the plan may draw, encoded now where they are not in the cache yet; as they are
     where `data.cache_latents` is off.
 
     latents_only   pixels are not read any more
     """
-    if not config.data.cache_latents:
+    data = samples.config
+    if not data.cache_latents:
         return samples.reading(None, latents_only)
     networks.backbone.vae.to(accelerator.device)  # alone: the others follow in the precision that they train in
     kept = samples.kept_units(plan.pools(), together=not networks.backbone.frames_apart)
     cache = make_cache(
-        config.data, networks, kept, list(plan.samples), accelerator, folder=Path(config.output_dir) / "cache", seed=config.seed,
+        data, networks, kept, list(plan.samples), accelerator, folder=Path(run_folder) / "cache", seed=samples.seed,
         clips=samples.num_frames is not None,
     )  # fmt: skip
     return samples.reading(cache, latents_only)

@@ -33,8 +33,10 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
         auxiliary=functools.partial(auxiliary_samples, samples, len(photos), config.seed),
     )  # fmt: skip
     loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
-    no_pixels = not loss.image_active(config.train.max_steps)
-    samples = with_cached_latents(config, samples, plan, networks, no_pixels, accelerator)
+    samples = with_cached_latents(
+        samples, plan, networks, accelerator, run_folder=config.output_dir,
+        latents_only=not loss.image_active(config.train.max_steps),
+    )  # fmt: skip
     # sampling need not be told whose photos these were, and what was said of them
     about = {"person": person, "description": Counter(clip.prompt for clip in photos).most_common(1)[0][0]}
     parts = ControlParts(config, networks, preview_examples(samples, plan) if config.train.preview_every else {}, about)

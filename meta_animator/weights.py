@@ -1,10 +1,7 @@
 """Weights as files: safetensors only, matched by name, every key accounted for."""
 
-import base64
 import contextlib
-import hashlib
 import json
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -95,37 +92,3 @@ def write_json(path: Path, value: dict) -> None:
 
 
 ROUNDING = 2**-7  # relative: what storing weights in half precision or bfloat16 may change
-LARGEST_HALF = 65504.0
-
-
-def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
-    """Names a set of weights for `same_weights`: "<8 hex digits of names and shapes>:<one value of every tensor>".
-
-    Copies in other precisions have the same digits and nearly the same values. 860 M parameters take well under a second
-    and, in some thousand tensors, under 3,000 letters.
-    """
-    digest, names = hashlib.sha256(), sorted(state)
-    for name in names:
-        digest.update(f"{name}{tuple(state[name].shape)};".encode())
-    filled = [state[name].detach().reshape(-1) for name in names if state[name].numel() and not state[name].is_meta]
-    values = [float(tensor[(k + 1) * 2654435761 % len(tensor)]) for k, tensor in enumerate(filled)]
-    packed = struct.pack(f"<{len(values)}e", *(max(-LARGEST_HALF, min(value, LARGEST_HALF)) for value in values))
-    return f"{digest.hexdigest()[:8]}:{base64.b64encode(packed).decode('ascii')}"
-
-
-def same_weights(one: str, other: str) -> bool:
-    """Whether two fingerprints name the same weights, up to the rounding of half precision. One that is damaged names none."""
-    if one.partition(":")[0] != other.partition(":")[0]:
-        return False
-    try:
-        packed = [base64.b64decode(text.partition(":")[2], validate=True) for text in (one, other)]
-        a, b = (torch.tensor(struct.unpack(f"<{len(p) // 2}e", p)) for p in packed)
-    except (ValueError, struct.error):
-        return False
-    return a.shape == b.shape and bool(((a - b).abs() <= ROUNDING * torch.maximum(a.abs(), b.abs()) + 1e-6).all())
-
-
-def short(name: str) -> str:
-    """A fingerprint for people to compare: structure and values, eight hex digits each."""
-    structure, _, values = name.partition(":")
-    return f"{structure}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"

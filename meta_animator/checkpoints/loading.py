@@ -1,15 +1,18 @@
 """Weights of checkpoints into the networks of a run: first whether they were trained on what the run has."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from meta_animator.checkpoints.files import find_checkpoint, list_checkpoints
 from meta_animator.checkpoints.metadata import check_metadata, check_parts
+from meta_animator.checkpoints.origin import check_origin
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly, part_of
 from meta_animator.models.motion import check_length
-from meta_animator.weights import same_weights, short
+from meta_animator.weights import read_json
 
 
 def load_control(
@@ -57,10 +60,27 @@ def load_motion(models: Assembly, metadata: Mapping[str, Any], state: Mapping[st
     models.shared_noise = metadata.get("shared_noise")
 
 
+def go_on(models: Assembly, run: Path) -> None:
+    """What a run that is resumed takes from its newest checkpoint before training loads the rest: its people's identifiers.
+
+    Raises UserError where it was trained on another base.
+    """
+    if not list_checkpoints(run):
+        return
+    folder = find_checkpoint(run)
+    metadata = read_json(folder / "manifest.json")
+    if "base" in metadata:
+        check_base(models, metadata, str(folder))
+    models.keep_identifiers(metadata.get("identifiers", {}))
+
+
 def check_base(models: Assembly, metadata: Mapping[str, Any], what: str) -> None:
-    own, other = models.backbone.fingerprint(), metadata["base"]
-    if not same_weights(other, own):
-        raise UserError(f"{what}: was trained on base {short(other)}, {models.config.base} is base {short(own)}")
+    """Raises UserError where weights were trained on another base. To be asked while the base is whole and as it was loaded."""
+    backbone, base = models.backbone, models.config.base
+    check_origin(
+        metadata["base"], backbone.fingerprint(), backbone.named_weights,
+        lambda theirs, own: f"{what}: was trained on base {theirs}, {base} is base {own}",
+    )  # fmt: skip
 
 
 def check_conventions(models: Assembly, metadata: Mapping[str, Any], what: str) -> None:
@@ -68,8 +88,7 @@ def check_conventions(models: Assembly, metadata: Mapping[str, Any], what: str) 
     own = models.config.condition_range
     if (theirs := metadata.get("condition_range", own)) != own:
         raise UserError(
-            f"{what}: was trained with model.condition_range '{theirs}', this run has '{own}'; set "
-            f"model.condition_range={theirs}"
+            f"{what}: was trained with model.condition_range '{theirs}', this run has '{own}'; set model.condition_range={theirs}"
         )
 
 

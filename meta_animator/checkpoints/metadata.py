@@ -4,12 +4,10 @@ A checkpoint keeps it in `manifest.json` (the name of the first version, so that
 in `metadata.json`. A manifest is something else: the list of a data set's clips (data/manifest.py).
 """
 
-import base64
-import binascii
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from meta_animator.checkpoints.origin import check_fingerprint
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly, part_of
 
@@ -46,9 +44,7 @@ def check_metadata(metadata: Any, what: str) -> None:
     check_fingerprint(metadata["base"], f"{what}: manifest.json: 'base'")
 
 
-def check_fields(
-    values: Any, required: Mapping[str, type], what: str, optional: Mapping[str, type] | None = None
-) -> None:
+def check_fields(values: Any, required: Mapping[str, type], what: str, optional: Mapping[str, type] | None = None) -> None:
     """Raises UserError unless `values` is a mapping with the required keys, and values of these kinds."""
     if not isinstance(values, Mapping):
         raise UserError(f"{what}: is {_shown(values)}; expected a mapping")
@@ -58,17 +54,6 @@ def check_fields(
         accepted = (int, float) if kind is float else kind
         if key in values and (not isinstance(values[key], accepted) or isinstance(values[key], bool)):
             raise UserError(f"{what}: '{key}' is {_shown(values[key])}; expected {KINDS[kind]}")
-
-
-def check_fingerprint(name: str, what: str) -> None:
-    """Raises UserError unless `name` reads as `weights.fingerprint` writes it."""
-    digits, _, values = name.partition(":")
-    try:
-        whole = re.fullmatch("[0-9a-f]{8}", digits) and len(base64.b64decode(values, validate=True)) % 2 == 0
-    except (binascii.Error, ValueError):
-        whole = False
-    if not whole:
-        raise UserError(f"{what} is {_shown(name)}; expected the name of weights, 8 hex digits and their values; is it damaged?")
 
 
 def check_parts(metadata: Mapping[str, Any], names: Iterable[str], what: str) -> None:

@@ -17,20 +17,19 @@ from torch import Tensor
 
 from meta_animator.checkpoints.files import find_checkpoint, read_weights, versions
 from meta_animator.checkpoints.loading import check_conventions
-from meta_animator.checkpoints.metadata import check_fields, check_fingerprint, check_metadata, check_parts
+from meta_animator.checkpoints.metadata import check_fields, check_metadata, check_parts
+from meta_animator.checkpoints.origin import State, check_fingerprint, check_origin
 from meta_animator.errors import UserError
+from meta_animator.fingerprints import fingerprint
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import MetaControlNet, NoHint
 from meta_animator.settings import ExtractConfig, ModelConfig
 from meta_animator.weights import (
     check_names,
     copy_strict,
-    fingerprint,
     load_tensors,
     read_json,
-    same_weights,
     save_tensors,
-    short,
     write_json,
 )
 
@@ -186,7 +185,7 @@ def load_control_folder(models: Assembly, folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
-    _expect_weights(folder, "base", metadata["base"], models.backbone.fingerprint())
+    _expect_base(models, metadata, folder)
     check_conventions(models, metadata, str(folder))
     copy_strict(models.control.base_state(), load_tensors(folder / CONTROLNET_WEIGHTS), str(folder))
     models.identifiers.update(metadata["identifiers"])
@@ -203,8 +202,8 @@ def load_extracted(models: Assembly, folder: str | Path, name: str = "") -> str:
     metadata = read_metadata(folder)
     if "task" not in metadata:
         raise UserError(f"{folder}: is not the folder of a LoRA; expected one of its neighbours, such as 'dwpose'")
-    _expect_weights(folder, "base", metadata["base"], models.backbone.fingerprint())
-    _expect_weights(folder, "ControlNet", metadata["control"], models.control_fingerprint())
+    _expect_base(models, metadata, folder)
+    _expect_weights(folder, "ControlNet", metadata["control"], models.fingerprint("control"), models.control.base_state)
     if metadata["lora_rank"] != bank.rank:
         raise UserError(f"{folder}: has LoRA rank {metadata['lora_rank']}, this run's model.lora_rank is {bank.rank}")
     state = part(load_tensors(folder / ADAPTER_WEIGHTS), PREFIX)
@@ -242,8 +241,12 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
     return metadata
 
 
-def _expect_weights(folder: Path, what: str, found: str, own: str) -> None:
-    if not same_weights(found, own):
-        raise UserError(
-            f"{folder}: belongs to {what} {short(found)}, this run has {what} {short(own)}; use what was extracted together"
-        )
+def _expect_base(models: Assembly, metadata: Mapping[str, Any], folder: Path) -> None:
+    _expect_weights(folder, "base", metadata["base"], models.backbone.fingerprint(), models.backbone.named_weights)
+
+
+def _expect_weights(folder: Path, what: str, found: str, own: str, state: State) -> None:
+    check_origin(
+        found, own, state,
+        lambda theirs, ours: f"{folder}: belongs to {what} {theirs}, this run has {what} {ours}; use what was extracted together",
+    )  # fmt: skip

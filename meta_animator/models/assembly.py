@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from meta_animator.fingerprints import fingerprint
 from meta_animator.models.arcface import load_face
 from meta_animator.models.identifiers import new_identifiers, reserved_identifier
 from meta_animator.models.precision import halve
 from meta_animator.settings import ModelConfig
-from meta_animator.weights import copy_strict, fingerprint
+from meta_animator.weights import copy_strict
 
 
 def part_of(name: str) -> str:
@@ -30,6 +31,7 @@ class Assembly(nn.Module):
         self.identifiers: dict[str, str] = {}
         self.shared_noise: float | None = None  # of the motion module's training, where it says so
         self._exact: dict[str, Tensor] = {}
+        self._names: dict[str, str] = {}  # fingerprints of parts whose values are rounded and kept nowhere else
 
     # weights by name
 
@@ -70,6 +72,8 @@ class Assembly(nn.Module):
         frozen = {name: weight for name, weight in self._live_state().items() if not weight.requires_grad}
         if keep_exact:
             self._exact = {name: weight.detach().cpu() for name, weight in frozen.items() if not weight.is_meta}
+        elif dtype != torch.float16:  # whose rounding no name knows of
+            self._names = {part: self.fingerprint(part) for part in {part_of(name) for name in frozen}}
         halve(self.control, dtype)
         if self.motion is not None:
             halve(self.motion, dtype)
@@ -90,8 +94,10 @@ class Assembly(nn.Module):
         if person and person not in given:
             given[person] = reserved_identifier(words, given.values())
 
-    def control_fingerprint(self) -> str:
-        return fingerprint(self.control.base_state())
+    def fingerprint(self, part: str) -> str:
+        """Names the weights of a part (control, motion, lora.<task>) as they were loaded."""
+        own = {n.removeprefix(f"{part}."): w for n, w in self.state().items() if n.startswith(f"{part}.")}
+        return self._names.get(part) or fingerprint(own)
 
     # faces
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from meta_animator.checkpoints.files import find_checkpoint, list_checkpoints, read_weights, trained_fps
-from meta_animator.checkpoints.loading import load_control, note_posterior
+from meta_animator.checkpoints.files import read_weights, trained_fps
+from meta_animator.checkpoints.loading import go_on, load_control, note_posterior
 from meta_animator.conversion.motion import load_motion
 from meta_animator.losses.hybrid import HybridLoss
 from meta_animator.media.timeline import same_rate
@@ -16,7 +16,6 @@ from meta_animator.models.backbones import load_backbone
 from meta_animator.settings import LossConfig, ModelConfig
 from meta_animator.stages.previews import Previews
 from meta_animator.stages.texts import Texts
-from meta_animator.weights import read_json
 
 
 def load_networks(
@@ -41,8 +40,7 @@ def load_networks(
 
 def name_people(networks: Assembly, run_folder: str, identities: Iterable[str], person: str = "") -> None:
     """Give everybody an identifier, those that the run gave before it was interrupted first. person: whom a stage 2 learns."""
-    if list_checkpoints(Path(run_folder)):
-        networks.keep_identifiers(read_json(find_checkpoint(run_folder) / "manifest.json").get("identifiers", {}))
+    go_on(networks, Path(run_folder))
     networks.name_people(list(identities), person)
 
 

@@ -12,9 +12,10 @@ from meta_animator.checkpoints.files import Checkpoint, save_checkpoint
 from meta_animator.checkpoints.metadata import metadata_of
 from meta_animator.conversion.lora import load_control_folder, load_extracted
 from meta_animator.errors import UserError
+from meta_animator.fingerprints import short
 from meta_animator.models.control import ControlOutput, NoHint
 from meta_animator.stages.sample import load_animator
-from meta_animator.weights import load_tensors, save_tensors, short
+from meta_animator.weights import load_tensors, save_tensors
 from tests import tiny
 
 PERSON = {"p0": "<id000>", "held-out": "<id001>"}
@@ -91,7 +92,7 @@ def test_peft_alone_loads_a_task(extracted, task):
 def test_metadata_says_where_a_lora_belongs(extracted):
     models, _, folder, _ = extracted
     metadata = json.loads((folder / "seg" / "metadata.json").read_text())
-    assert metadata["base"] == models.backbone.fingerprint() and metadata["control"] == models.control_fingerprint()
+    assert metadata["base"] == models.backbone.fingerprint() and metadata["control"] == models.fingerprint("control")
     assert (metadata["lora_rank"], metadata["task"], metadata["step"], metadata["stage"]) == (4, "seg", 7, "reference")
     assert (metadata["person"], metadata["identifier"], metadata["identifiers"]) == ("held-out", "<id001>", PERSON)
     adapter = json.loads((folder / "seg" / "adapter_config.json").read_text())
@@ -146,7 +147,7 @@ def test_a_lora_of_another_controlnet_is_refused(extracted):
     with pytest.raises(UserError) as error:
         load_extracted(fresh, folder / "seg")
     message = one_line(error)
-    assert short(models.control_fingerprint()) in message and short(fresh.control_fingerprint()) in message
+    assert short(models.fingerprint("control")) in message and short(fresh.fingerprint("control")) in message
     assert fresh.control.bank.tasks == tiny.TASKS
 
 

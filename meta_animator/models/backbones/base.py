@@ -56,7 +56,10 @@ class Backbone(Protocol):
         """Words of one token each that can stand for people in prompts."""
 
     def fingerprint(self) -> str:
-        """Names these base weights in checkpoints."""
+        """Names these base weights, as they were loaded, in checkpoints."""
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """The weights that `fingerprint` names, as long as none were halved or released."""
 
     def encoder_fingerprint(self) -> str:
         """Names all that `encode` depends on beside the pixels, for caches of latents."""

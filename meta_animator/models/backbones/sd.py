@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from meta_animator.diffusion.process import DDPM
 from meta_animator.errors import UserError
+from meta_animator.fingerprints import fingerprint
 from meta_animator.models.backbones.decoder import decode_checkpointed
 from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.backbones.single_file import load_single_file, load_vae
@@ -23,7 +24,7 @@ from meta_animator.models.motion import TemporalLayers, join_motion, new_motion_
 from meta_animator.models.precision import HALF, autocast, halve, own_precision
 from meta_animator.settings import ModelConfig
 from meta_animator.torch_files import TORCH_SUFFIXES
-from meta_animator.weights import fingerprint, read_json
+from meta_animator.weights import read_json
 
 PIXELS_AT_ONCE = 2**19  # in the VAE
 SD1_TOKENIZER = "openai/clip-vit-large-patch14"  # Stable Diffusion 1.x's, on the hub
@@ -47,10 +48,7 @@ class StableDiffusion(nn.Module):
         self.size_multiple = self.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
         self.requires_grad_(False)
         self.eval()
-        parts = {"unet": unet, "vae.encoder": vae.encoder, "text_encoder": text_encoder}
-        self._encoder_fingerprint = ""  # once it is gone
-        weights = {f"{n}.{k}": w for n, part in parts.items() for k, w in part.state_dict().items()}
-        self._fingerprint = "" if unet.device.type == "meta" else fingerprint(weights)
+        self._fingerprint = self._encoder_fingerprint = ""  # once they were needed, or the weights are gone
 
     @classmethod
     def load(cls, config: ModelConfig) -> "StableDiffusion":
@@ -180,6 +178,8 @@ class StableDiffusion(nn.Module):
         return adapter
 
     def hold_frozen_in(self, dtype: torch.dtype) -> None:
+        if dtype != torch.float16:  # whose rounding no name knows of
+            self.fingerprint()
         halve(self.unet, dtype)
         if dtype == torch.bfloat16:
             halve(self.vae.decoder, dtype)
@@ -191,6 +191,7 @@ class StableDiffusion(nn.Module):
         (self.temporal or self.unet).enable_gradient_checkpointing()
 
     def release(self, text: bool, encoder: bool) -> None:
+        self.fingerprint()
         if text:
             self.text_encoder = None
         if encoder:
@@ -198,7 +199,13 @@ class StableDiffusion(nn.Module):
             self.vae.encoder = self.vae.quant_conv = None
 
     def fingerprint(self) -> str:
+        if not self._fingerprint and self.unet.device.type != "meta":
+            self._fingerprint = fingerprint(self.named_weights())
         return self._fingerprint
+
+    def named_weights(self) -> dict[str, Tensor]:
+        parts = {"unet": self.unet, "vae.encoder": self.vae.encoder, "text_encoder": self.text_encoder}
+        return {f"{name}.{n}": w for name, part in parts.items() for n, w in part.state_dict().items()}
 
     def encoder_fingerprint(self) -> str:
         if self._encoder_fingerprint:

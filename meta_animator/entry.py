@@ -10,6 +10,7 @@ from meta_animator.fields import all_fields, in_words, sections
 from meta_animator.settings import STAGES, RunConfig
 
 STARTED_IN = "META_ANIMATOR_STARTED_IN"  # set by scripts/env.sh, which goes to the repository's root: where the user stands
+SHARED = "META_ANIMATOR_SHARED_SETTINGS"  # set by scripts that give all of their stages the same key=value
 
 
 def config_from_arguments(description: str, *stages: str) -> RunConfig | None:
@@ -32,7 +33,8 @@ def config_from_arguments(description: str, *stages: str) -> RunConfig | None:
     if args.all:
         parser.error("--all goes with --help")
     config = load_config(args.config, args.overrides, users_folder())
-    notes = [f"note: {note}" for note in idle_settings(args.config, args.overrides, config.stage)]
+    own = [] if os.environ.get(SHARED) else args.overrides
+    notes = [f"note: {note}" for note in idle_settings(args.config, own, config.stage)]
     if not args.dry_run:
         if notes and os.environ.get("RANK", "0") == "0":  # of several processes, one says it
             print(*notes, sep="\n")

@@ -14,7 +14,7 @@ if [[ ${1:-} == --fast ]]; then
     fast=true
     shift
 fi
-export META_ANIMATOR_STARTED_IN=$started_in
+export META_ANIMATOR_STARTED_IN=$started_in META_ANIMATOR_SHARED_SETTINGS=1
 name=demo puppets=puppets
 if $fast; then
     name=demo_fast puppets=puppets_fast

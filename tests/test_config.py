@@ -205,6 +205,10 @@ def test_the_note_is_said_and_the_run_goes_on(monkeypatch, capsys, config_file):
     monkeypatch.setenv("RANK", "1")
     config_from_arguments("")
     assert capsys.readouterr().out == "", "one of several processes says it"
+    monkeypatch.delenv("RANK")
+    monkeypatch.setenv("META_ANIMATOR_SHARED_SETTINGS", "1")
+    config_from_arguments("")
+    assert "sample.eta" not in capsys.readouterr().out, "a script gives it to all stages"
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: "/".join(path.parts[-2:]))

@@ -32,6 +32,7 @@ def test_demo_runs_all_stages_and_leaves_its_results(tmp_path):
     env = {**os.environ, "VIRTUAL_ENV": sys.prefix, "DEMO_DIR": str(out), "DEMO_DATA": str(tmp_path / "puppets")}
     done = subprocess.run(["bash", "scripts/demo.sh", *SMALL], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "does not use it" not in done.stdout, "settings that all stages are given"
 
     video = VideoSource(out / "animation.mp4")
     assert (video.num_frames, video.width, video.height, video.fps) == (6, 128, 128, 12)

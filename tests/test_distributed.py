@@ -20,6 +20,7 @@ from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.puppets.rendering.render import render_clip
+from meta_animator.stages.build import train
 from meta_animator.training.sharding import take_sharding_request
 from meta_animator.weights import load_tensors, read_json
 from tests import tiny
@@ -83,8 +84,9 @@ def some_faceless(tmp_path) -> str:
 def test_two_processes_equal_one_with_the_double_batch(make_config, some_faceless):
     one = make_config(name="one", train__batch_size=4, data__train=some_faceless, **SETTINGS)
     two = make_config(name="two", train__batch_size=2, data__train=some_faceless, **SETTINGS)
-    answers = launch(one, 1), launch(two, 2)
-    assert [a.returncode for a in answers] == [0, 0], answers[0].stderr[-500:] + answers[1].stderr[-500:]
+    train(one)
+    answer = launch(two, 2)
+    assert answer.returncode == 0, answer.stderr[-500:]
     begin = start_weights(make_config, **SETTINGS)
     single, double = end(one), end(two)
     assert single.keys() == double.keys() == begin.keys()
@@ -105,20 +107,20 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # what accelerate 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("stage", ["control", "motion"])
-def test_shared_out_weights_train_as_whole_ones(make_config, stage):
-    """Two processes with FSDP2, continued with it and then without, against one process with the double batch."""
+def test_shared_out_weights_train_as_whole_ones(make_config, prepared, stage):
+    """Two processes with FSDP2, continued with it (stage 0) and then without, against one process with the double batch."""
     settings = SETTINGS | {"train__max_steps": 6, "train__ema_decay": 0.5, "train__preview_every": 2}
+    ends = [2, 4] if stage == "control" else [4]
     if stage == "motion":
-        zero = make_config(name="zero", train__max_steps=1)
-        assert launch(zero, 1).returncode == 0
-        settings |= {"stage": "motion", "model__control_from": zero.output_dir}
-    one = make_config(name="one", train__batch_size=4, **settings)
-    first, then, two = (
-        make_config(name="two", train__batch_size=2, **(settings | {"train__max_steps": steps})) for steps in (2, 4, 6)
-    )
-    answers = launch(one, 1), launch(first, 2, **FSDP2), launch(then, 2, **FSDP2), launch(two, 2)
-    assert [a.returncode for a in answers] == [0, 0, 0, 0], "".join(a.stderr[-500:] for a in answers)
-    assert ["shared out over 2 processes" in a.stdout for a in answers] == [False, True, True, False]
+        settings |= {"stage": "motion", "model__control_from": prepared, "train__preview_every": 0}
+    one, two = (make_config(name=name, train__batch_size=4, **settings) for name in ("one", "two"))
+    train(one)
+    for steps in ends:
+        part = make_config(name="two", train__batch_size=2, **(settings | {"train__max_steps": steps}))
+        answer = launch(part, 2, **FSDP2)
+        assert answer.returncode == 0 and "shared out over 2 processes" in answer.stdout, answer.stderr[-500:]
+    assert list_checkpoints(Path(two.output_dir))[-1].name == "step-000004"
+    train(two)
     if stage == "control":  # previews of averaged weights, gathered for it
         for name in ("step-000002.png", "step-000004.png"):
             shown = (read_image(Path(c.output_dir) / "previews" / name).astype(int) for c in (one, two))
@@ -143,10 +145,11 @@ def test_another_number_of_processes_continues_the_same_order(make_config):
     then = make_config(
         name="parts", train__batch_size=2, **(settings | {"train__max_steps": 6, "train__gradient_accumulation_steps": 2})
     )
-    assert launch(whole, 1).returncode == launch(first, 2).returncode == 0
-    refused = launch(wrong, 1)
-    assert refused.returncode == 2 and "was trained with 4 samples per step, now there are 2" in refused.stderr
-    assert launch(then, 1).returncode == 0
+    train(whole)
+    assert launch(first, 2).returncode == 0
+    with pytest.raises(UserError, match="was trained with 4 samples per step, now there are 2"):
+        train(wrong)
+    train(then)
     begin, one, two = start_weights(make_config, **settings), end(whole), end(then)
     update = torch.cat([(one[n] - begin[n]).flatten() for n in begin])
     difference = torch.cat([(two[n] - one[n]).flatten() for n in begin])
@@ -204,7 +207,7 @@ def test_two_machines_by_the_slurm_example(make_config, tmp_path):
     """Slurm's two programs are stand-ins, the two machines are this one; the rest is configs/accelerate as it is."""
     one = make_config(name="one", train__max_steps=3, train__batch_size=4)
     two = make_config(name="two", train__max_steps=3)
-    assert launch(one, 1).returncode == 0
+    train(one)
     for name, code in (("srun", SRUN), ("scontrol", "#!/usr/bin/env bash\necho localhost\necho otherhost\n")):
         (tmp_path / name).write_text(code)
         (tmp_path / name).chmod(0o755)

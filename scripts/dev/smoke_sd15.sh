@@ -7,7 +7,7 @@
 
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../env.sh"
 use_environment
-export META_ANIMATOR_STARTED_IN=$started_in
+export META_ANIMATOR_STARTED_IN=$started_in META_ANIMATOR_SHARED_SETTINGS=1
 out=$(place "${SMOKE_DIR:-}" outputs/smoke_sd15)
 data=$(place "${SMOKE_DATA:-}" data/puppets_512)
 base=$out/base

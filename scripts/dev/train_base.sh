@@ -10,7 +10,7 @@
 
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../env.sh"
 use_environment
-export META_ANIMATOR_STARTED_IN=$started_in
+export META_ANIMATOR_STARTED_IN=$started_in META_ANIMATOR_SHARED_SETTINGS=1
 for part in vae decoder unet face control motion; do
     "$PYTHON" scripts/launch.py scripts/train.py "configs/demo/base_$part.yaml" "$@"
     "$PYTHON" scripts/dev/export_base.py "outputs/base/$part" outputs/base/model

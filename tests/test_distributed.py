@@ -20,7 +20,7 @@ from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.puppets.rendering.render import render_clip
-from meta_animator.stages.build import train
+from meta_animator.stages.train import train
 from meta_animator.training.sharding import take_sharding_request
 from meta_animator.weights import load_tensors, read_json
 from tests import tiny

@@ -11,6 +11,7 @@ from meta_animator.checkpoints.metadata import check_metadata, check_parts
 from meta_animator.checkpoints.origin import check_origin
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly, part_of
+from meta_animator.models.identifiers import keep_own
 from meta_animator.models.motion import check_length
 from meta_animator.weights import read_json
 
@@ -71,7 +72,7 @@ def go_on(models: Assembly, run: Path) -> None:
     metadata = read_json(folder / "manifest.json")
     if "base" in metadata:
         check_base(models, metadata, str(folder))
-    models.keep_identifiers(metadata.get("identifiers", {}))
+    models.identifiers = keep_own(metadata.get("identifiers", {}), models.identifiers)
 
 
 def check_base(models: Assembly, metadata: Mapping[str, Any], what: str) -> None:

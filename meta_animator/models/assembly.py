@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from meta_animator.fingerprints import fingerprint
 from meta_animator.models.arcface import load_face
-from meta_animator.models.identifiers import new_identifiers, reserved_identifier
 from meta_animator.models.precision import halve
 from meta_animator.settings import ModelConfig
 from meta_animator.weights import copy_strict
@@ -28,7 +27,7 @@ class Assembly(nn.Module):
         self.control = backbone.make_control(config.tasks, config.lora_rank)
         self.motion = backbone.with_motion(config.motion_max_seq_length) if with_motion else None
         self.face = load_face(config.face) if face else None
-        self.identifiers: dict[str, str] = {}
+        self.identifiers: dict[str, str] = {}  # given by models/identifiers.py
         self.shared_noise: float | None = None  # of the motion module's training, where it says so
         self._exact: dict[str, Tensor] = {}
         self._names: dict[str, str] = {}  # fingerprints of parts whose values are rounded and kept nowhere else
@@ -78,21 +77,6 @@ class Assembly(nn.Module):
         if self.motion is not None:
             halve(self.motion, dtype)
         self.backbone.hold_frozen_in(dtype)
-
-    def keep_identifiers(self, own: Mapping[str, str]) -> None:
-        """Identifiers that this run has given already; they win over those of the checkpoint that it started from."""
-        words = set(own.values())
-        self.identifiers = {name: word for name, word in self.identifiers.items() if word not in words} | dict(own)
-
-    def name_people(self, identities: list[str], person: str = "") -> None:
-        """Give every identity without an identifier one of its own; known ones keep theirs. person: whom a stage 2 learns."""
-        words, given = self.backbone.rare_words(), self.identifiers
-        new = [name for name in dict.fromkeys(identities) if name not in given and name != person]
-        given.update(zip(new, new_identifiers(words, given.values(), len(new)), strict=True))
-        if shared := sum(" " in given[name] for name in new):
-            print(f"note: {shared} people share the words of their identifiers: the tokenizer has {len(words)} rare words")
-        if person and person not in given:
-            given[person] = reserved_identifier(words, given.values())
 
     def fingerprint(self, part: str) -> str:
         """Names the weights of a part (control, motion, lora.<task>) as they were loaded."""

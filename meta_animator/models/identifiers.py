@@ -1,7 +1,7 @@
-"""Rare words that stand for people in prompts. Nobody's word is a part of another's name while there are words left."""
+"""Who is called by which rare words in prompts. Nobody's word is a part of another's name while there are words left."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from meta_animator.errors import UserError
@@ -13,6 +13,29 @@ LETTERS = 4
 def built_in_identifiers(tokenizer: Any) -> list[str]:
     """The identifiers <id000>, <id001>, ... that a tokenizer was made with, in order; others have none."""
     return sorted(token for token in tokenizer.get_added_vocab() if token.startswith("<id"))
+
+
+def name_people(known: Mapping[str, str], words: Sequence[str], identities: Iterable[str], person: str = "") -> dict[str, str]:
+    """{identity: identifier}: those that are known, and one of its own for everybody else.
+
+    words    those of `rare_words`
+    person   whom a stage 2 learns
+    """
+    given = dict(known)
+    new = [name for name in dict.fromkeys(identities) if name not in given and name != person]
+    given.update(zip(new, new_identifiers(words, given.values(), len(new)), strict=True))
+    if shared := sum(" " in given[name] for name in new):
+        print(f"note: {shared} people share the words of their identifiers: the tokenizer has {len(words)} rare words")
+    if person and person not in given:
+        given[person] = reserved_identifier(words, given.values())
+    return given
+
+
+def keep_own(own: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+    """Identifiers that a run has given already and, where these do not take their words, those of the checkpoint that it started
+    from."""
+    words = set(own.values())
+    return {name: word for name, word in others.items() if word not in words} | dict(own)
 
 
 def rare_words(tokenizer: Any) -> list[str]:

@@ -11,6 +11,7 @@ from meta_animator.checkpoints.loading import go_on, load_control, note_posterio
 from meta_animator.conversion.motion import load_motion
 from meta_animator.losses.hybrid import HybridLoss
 from meta_animator.media.timeline import same_rate
+from meta_animator.models import identifiers
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.settings import LossConfig, ModelConfig
@@ -41,7 +42,8 @@ def load_networks(
 def name_people(networks: Assembly, run_folder: str, identities: Iterable[str], person: str = "") -> None:
     """Give everybody an identifier, those that the run gave before it was interrupted first. person: whom a stage 2 learns."""
     go_on(networks, Path(run_folder))
-    networks.name_people(list(identities), person)
+    words = networks.backbone.rare_words()
+    networks.identifiers = identifiers.name_people(networks.identifiers, words, identities, person)
 
 
 def make_loss(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from meta_animator.errors import UserError
-from meta_animator.models.identifiers import new_identifiers, rare_words, reserved_identifier
+from meta_animator.models.identifiers import name_people, new_identifiers, rare_words, reserved_identifier
 from tests import tiny
 
 
@@ -59,13 +59,13 @@ def test_what_an_old_checkpoint_has_given_stays_and_is_not_given_again():
 def test_every_person_has_an_identifier_of_their_own_and_keeps_it(make_config, people, capsys):
     """Twelve are reserved in the tiny tokenizer, three of them for those of stage 2; beyond nine people, pairs serve."""
     models = tiny.make_models(make_config().model)
-    models.name_people(["first", "second", "first"])
-    before = dict(models.identifiers)
-    models.name_people([*(f"p{k}" for k in range(people - 3)), "second", "tuned"], "tuned")
-    assert len(models.identifiers) == len(set(models.identifiers.values())) == people
-    assert {n: models.identifiers[n] for n in before} == before
-    own = models.identifiers["tuned"]
-    assert " " not in own and not any(own in word.split() for name, word in models.identifiers.items() if name != "tuned")
-    ids = {tuple(models.backbone.tokenizer(word).input_ids) for word in models.identifiers.values()}
+    words = models.backbone.rare_words()
+    before = name_people({}, words, ["first", "second", "first"])
+    given = name_people(before, words, [*(f"p{k}" for k in range(people - 3)), "second", "tuned"], "tuned")
+    assert len(given) == len(set(given.values())) == people
+    assert {n: given[n] for n in before} == before
+    own = given["tuned"]
+    assert " " not in own and not any(own in word.split() for name, word in given.items() if name != "tuned")
+    ids = {tuple(models.backbone.tokenizer(word).input_ids) for word in given.values()}
     assert len(ids) == people
     assert ("share the words of their identifiers" in capsys.readouterr().out) == (people > 10)

@@ -1,6 +1,6 @@
 """The denoiser of everything that samples: base, Meta ControlNet with its conditions, guidance, temporal windows.
 
-Shapes: x_t and control latents (b f c h w), an image being a clip of one frame; t (b,); text embeddings (b n d).
+Shapes: x_t and control latents (b f c h w) with f latent frames, an image being a clip of one; t (b,); text embeddings (b n d).
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class Denoiser:
     loras           {LoRA: weight} to be active for every task instead of the task's own
     guidance_scale  w in e_uncond + w (e_cond - e_uncond) (Ho & Salimans 2022, eq. 6, w = their w + 1); the
                     unconditional branch keeps the pose and drops the text
-    window, overlap frames that are denoised together, and how many neighbouring windows share; 0: all of a clip
+    window, overlap latent frames that are denoised together, and how many neighbouring windows share; 0: all of a clip
     """
 
     backbone: Base

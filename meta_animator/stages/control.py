@@ -38,7 +38,7 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
     samples = with_cached_latents(
         samples, plan, networks, accelerator, run_folder=config.output_dir,
-        latents_only=not loss.image_active(config.train.max_steps),
+        latents_only=not loss.image_active(config.train.max_steps - 1),
     )  # fmt: skip
     parts = ControlParts(config, networks, preview_examples(samples, plan) if config.train.preview_every else {})
     stage = DenoisingStage(config, networks, loss, parts).to(accelerator.device)
@@ -88,7 +88,7 @@ class ControlParts:
         return task_residuals(self.networks.control, task, control_latents, t, context)
 
     def preview(self, folder: Path, step: int) -> None:
-        """A row per task: condition | generated | truth."""
+        """A row for each of up to four tasks: condition | generated | truth, of some samples."""
         self.previews.write_images(folder / f"step-{step:06d}.png")
 
 

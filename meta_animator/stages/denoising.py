@@ -24,7 +24,7 @@ from meta_animator.training.stage import Mean, ParamGroup
 
 
 class Parts(Protocol):
-    """What one stage does in its own way; stages/control.py, motion.py, reference.py and the base's UNet each have theirs."""
+    """What one stage does in its own way: ControlParts (stages 0 and 2), MotionParts (stage 1), and the base's UNet."""
 
     def param_groups(self) -> list[ParamGroup]:
         """What learns."""
@@ -39,7 +39,8 @@ class Parts(Protocol):
         """What a checkpoint says of itself."""
 
     def noise(self, draws: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Unit normal noise (b, *shape) of these draws, `shape` (f' c h w): a function of the draws alone."""
+        """Unit normal noise (b, *shape) of these draws, `shape` (f' c h w): a function of (seed, draw) alone, from
+        diffusion/randomness.py."""
 
     def context(self, prompts: Sequence[str], device: torch.device) -> Tensor:
         """Text embeddings (b n d)."""

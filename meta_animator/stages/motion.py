@@ -40,7 +40,7 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
     samples = with_cached_latents(
         samples, plan, networks, accelerator, run_folder=config.output_dir,
-        latents_only=not loss.image_active(config.train.max_steps),
+        latents_only=not loss.image_active(config.train.max_steps - 1),
     )  # fmt: skip
     fps = training_rate([clips[k] for k in sorted({s.clip for s in samples.samples})], config.data, accelerator.print)
     note_rate(config.model.motion_from, fps, accelerator.print)

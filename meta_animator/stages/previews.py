@@ -73,7 +73,7 @@ class Previews:
             return backbone.decode(latents)
 
     def write_images(self, file: Path) -> None:
-        """A row per task: condition | generated | truth."""
+        """A row per task, for each of its samples: condition | generated | truth."""
         rows = []
         for task, batch in self.examples.items():
             shown = (batch.control_pixels, self.generate(task, batch), batch.pixels)

@@ -35,7 +35,7 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
     samples = with_cached_latents(
         samples, plan, networks, accelerator, run_folder=config.output_dir,
-        latents_only=not loss.image_active(config.train.max_steps),
+        latents_only=not loss.image_active(config.train.max_steps - 1),
     )  # fmt: skip
     # sampling need not be told whose photos these were, and what was said of them
     about = {"person": person, "description": Counter(clip.prompt for clip in photos).most_common(1)[0][0]}

@@ -132,3 +132,8 @@ def test_names_are_those_of_the_weights_as_they_were_loaded(tiny_base, dtype):
     lean.backbone.release(text=True, encoder=True)
     assert metadata_of(lean) == metadata_of(whole)
     assert [lean.fingerprint(part) for part in ("control", "lora.seg")] == [whole.fingerprint(p) for p in ("control", "lora.seg")]
+
+
+def test_weights_without_values_have_no_name():
+    """As a dry run has them, which counts and compares nothing."""
+    assert fingerprint({"w": torch.empty(3, device="meta")}) == "" != fingerprint({"w": torch.zeros(3)})

@@ -199,7 +199,7 @@ class StableDiffusion(nn.Module):
             self.vae.encoder = self.vae.quant_conv = None
 
     def fingerprint(self) -> str:
-        if not self._fingerprint and self.unet.device.type != "meta":
+        if not self._fingerprint:
             self._fingerprint = fingerprint(self.named_weights())
         return self._fingerprint
 

@@ -45,7 +45,7 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
     samples = with_cached_latents(
         samples, plan, networks, accelerator, run_folder=config.output_dir,
-        latents_only=not loss.image_active(config.train.max_steps),
+        latents_only=not loss.image_active(config.train.max_steps - 1),
     )  # fmt: skip
     parts = UNetParts(config, networks, preview_examples(samples, plan) if config.train.preview_every else {})
     return Training(stage=DenoisingStage(config, networks, loss, parts).to(accelerator.device), samples=samples, plan=plan)

@@ -42,3 +42,6 @@ def train(
     training.release()
     batches = functools.partial(load_batches, config.data, training.samples, training.plan, accelerator)
     Trainer(config, accelerator, training.stage, batches, sharded).run()
+    if accelerator.num_processes > 1:  # one that leaves while another still listens to it can abort that one
+        accelerator.wait_for_everyone()
+        accelerator.end_training()

@@ -64,7 +64,7 @@ def test_a_stated_share_of_poses_lacks_parts_and_nothing_else_does(make_config, 
     kinds = len({one.numpy().tobytes() for one in poses[lacking]})
     assert kinds > 3 if variants == 0 else kinds <= variants
     assert torch.equal(poses, pictures(samples, "dwpose")), "a function of the draw's number"
-    assert torch.equal(pictures(samples, "blurred", 8), pictures(whole, "blurred", 1).expand(8, -1, -1, -1))
+    assert torch.equal(pictures(samples, "blurred", 8), pictures(whole, "blurred", 1).expand(8, -1, -1, -1, -1))
     assert all(samples[Draw(k, "dwpose", 2)]["face_visible"] == whole[Draw(k, "dwpose", 2)]["face_visible"] for k in range(8))
 
 

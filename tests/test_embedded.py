@@ -22,7 +22,7 @@ from meta_animator.puppets.dataset import make_driving, make_person, make_train
 from meta_animator.puppets.rendering import render_clip
 from meta_animator.sampling.animate import Animator
 from meta_animator.sampling.denoiser import Denoiser
-from meta_animator.sampling.driving import open_inputs
+from meta_animator.sampling.opening import open_inputs
 from meta_animator.sampling.windows import temporal_windows
 from meta_animator.settings import PuppetsConfig
 from meta_animator.stages import reference
@@ -100,7 +100,7 @@ def test_stage_2_learns_an_unseen_person_from_an_identifier(tmp_path, seed):
     config.sample.num_inference_steps, config.sample.guidance_scale = 10, 1.0
     animator = Animator(config.sample, config.seed, stage.models, template=config.data.prompt, person=stage.parts.about["person"])
     assert animator.prompt == f"Person looks like {stage.models.identifiers[stage.parts.about['person']]}"
-    inputs = open_inputs(config)
+    inputs = open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
     truth = read_clips([f"{tmp_path}/driving"], "train")[0]
     layers = [truth.load(k, ("frame", "mask")) for k in range(truth.num_frames)]
 

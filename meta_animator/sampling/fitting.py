@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,9 +16,7 @@ from meta_animator.data.manifest import find_clip, is_data_set, read_manifest
 from meta_animator.data.transforms import Box
 from meta_animator.errors import UserError
 from meta_animator.media.sheets import grid
-
-if TYPE_CHECKING:
-    from meta_animator.sampling.driving import Driving
+from meta_animator.sampling.driving import Driving
 
 MOST_PHOTOS = 240  # pictures of the reference person that are measured, evenly chosen
 COLUMNS, ROW = 6, 300  # frames on the sheet, and the height of each in pixels
@@ -70,29 +67,30 @@ def photo_points(path: str, clip_id: str = "") -> np.ndarray | None:
 
 
 def fit_to_reference(
-    driving: "Driving", person: Person, tasks: Sequence[str], how: str = "limbs", smooth: float = 1.0
-) -> None:  # fmt: skip
-    """Bring the driving skeleton to the reference person, as `sample.fit_pose` and `sample.smooth_pose` say. Drawn poses without
-    keypoints are fitted by their outline. Raises UserError without keypoints of that person, and for tasks that show more
-    than a skeleton."""
+    driving: Driving, person: Person, tasks: Sequence[str], how: str = "limbs", smooth: float = 1.0
+) -> Driving:  # fmt: skip
+    """The driving with its skeleton brought to the reference person, as `sample.fit_pose` and `sample.smooth_pose` say. Drawn
+    poses without keypoints are fitted by their outline. Raises UserError without keypoints of that person, and for tasks that
+    show more than a skeleton."""
     if other := [task for task in tasks if find_condition(task).needs != ("keypoints",)]:
         raise UserError(f"sample.fit_pose: moves skeletons, not '{other[0]}'; set sample.fit_pose=no or other sample.tasks")
     if person.points is None:
         raise UserError("sample.fit_pose: the reference has no keypoints; prepare it with scripts/prepare_data.py")
     own = driving.points()
     if own is not None and how == "limbs":
-        driving.keypoints = retarget.fit_limbs(own, person.points, person.photos, driving.clip.timeline.rate, smooth)
-    elif own is not None:
-        driving.keypoints = retarget.fit_keypoints(own, person.points)
-    else:
-        box = person.box or person_box(person.points)
-        if box is None:
-            raise UserError("sample.fit_pose: the reference photo shows no person to fit the poses to")
-        task = next(task for task in tasks if task in driving.clip.conditions)
-        driving.drawn_fit = retarget.drawn_pose_fit((driving.drawn(task, k) for k in driving.order), box)
+        fitted = retarget.fit_limbs(own, person.points, person.photos, driving.clip.timeline.rate, smooth)
+        return dataclasses.replace(driving, keypoints=fitted)
+    if own is not None:
+        return dataclasses.replace(driving, keypoints=retarget.fit_keypoints(own, person.points))
+    box = person.box or person_box(person.points)
+    if box is None:
+        raise UserError("sample.fit_pose: the reference photo shows no person to fit the poses to")
+    task = next(task for task in tasks if task in driving.clip.conditions)
+    fit = retarget.drawn_pose_fit((driving.drawn(task, k) for k in driving.order), box)
+    return dataclasses.replace(driving, drawn_fit=fit)
 
 
-def fit_sheet(driving: "Driving", reference: Layers, task: str) -> np.ndarray:
+def fit_sheet(driving: Driving, reference: Layers, task: str) -> np.ndarray:
     """Some frames side by side: the driving (where it has pictures), its skeleton, and the fitted skeleton over the reference
     photo: uint8 (h, w, 3)."""
     places = np.unique(np.linspace(0, len(driving) - 1, min(COLUMNS, len(driving))).round().astype(int)).tolist()

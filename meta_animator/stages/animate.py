@@ -30,7 +30,7 @@ from meta_animator.data.manifest import is_data_set, read_manifest
 from meta_animator.errors import UserError
 from meta_animator.media.images import PHOTO_SUFFIXES
 from meta_animator.media.video import VideoSource
-from meta_animator.sampling.driving import open_driving
+from meta_animator.sampling.opening import open_driving
 from meta_animator.settings import RunConfig
 from meta_animator.stages.animate_sheet import animation_sheet
 from meta_animator.stages.clock import Clock

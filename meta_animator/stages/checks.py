@@ -13,7 +13,7 @@ from meta_animator.diffusion.samplers import sampler_for
 from meta_animator.errors import UserError
 from meta_animator.models.arcface import ADVICE
 from meta_animator.models.backbones.sd import read_process
-from meta_animator.sampling.driving import open_inputs
+from meta_animator.sampling.opening import open_inputs
 from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages.cache import check_cacheable
 from meta_animator.stages.check_checkpoints import Absent, check_control, check_extraction, check_motion, check_words
@@ -239,4 +239,4 @@ def check_inputs(config: RunConfig) -> None:
 def try_inputs(config: RunConfig) -> None:
     """Raises UserError for a driving motion or a reference photo that is not there or does not do."""
     check_inputs(config)
-    open_inputs(config)
+    open_inputs(config.sample, config.data, config.seed, config.model.motion_from)

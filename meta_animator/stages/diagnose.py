@@ -12,7 +12,7 @@ from meta_animator.data.samples import to_pixels
 from meta_animator.errors import UserError
 from meta_animator.evaluation.frames import frame_metrics
 from meta_animator.sampling.animate import Animator
-from meta_animator.sampling.driving import open_inputs
+from meta_animator.sampling.opening import open_inputs
 from meta_animator.settings import RunConfig
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.sample import load_animator
@@ -39,7 +39,7 @@ def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np
     The rows: truth, then each of these, with four frames. Raises UserError where the clip has no frames.
     """
     check_run(config)
-    driving, reference = open_inputs(config)
+    driving, reference = open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
     if "frame" not in driving.clip.layers:
         raise UserError(f"driving {config.sample.driving}: shows no frames to compare with; give a data set of the person")
     layers = [driving.layers(k) for k in range(len(driving))]

@@ -27,8 +27,9 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.precision import HALF, PRECISIONS
 from meta_animator.sampling.animate import Animator, shared_noise_of
-from meta_animator.sampling.driving import Driving, open_inputs
+from meta_animator.sampling.driving import Driving
 from meta_animator.sampling.fitting import fit_sheet
+from meta_animator.sampling.opening import open_inputs
 from meta_animator.settings import RunConfig, SampleConfig
 from meta_animator.stages.check_checkpoints import check_control_folder
 from meta_animator.stages.checks import check_run, check_size
@@ -43,7 +44,7 @@ def sample(config: RunConfig) -> Path:
     `sample.fit_pose` fits the motion, also retarget.png, before anything else."""
     for note in check_run(config):
         print(f"note: {note}")
-    inputs = open_inputs(config)
+    inputs = open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
     if config.sample.fit_pose != "no":
         write_image(Path(config.output_dir) / FITTED, fit_sheet(*inputs, next(iter(config.sample.tasks))))
     animator = load_animator(config)

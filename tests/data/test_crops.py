@@ -14,7 +14,7 @@ from meta_animator.data.samples import crop_of, load_face, load_frame, to_images
 from meta_animator.data.transforms import crop_box, move_keypoints
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.evaluation.animation import load_layers
-from meta_animator.sampling.driving import crop_reference, open_driving, read_reference
+from meta_animator.sampling.opening import crop_reference, open_driving, read_reference
 from meta_animator.settings import DataConfig
 from tests.data.people import standing_person
 

@@ -12,8 +12,8 @@ from meta_animator.data.retarget import drawn_box
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.video import write_video
-from meta_animator.sampling.driving import crop_reference, open_driving, read_reference
 from meta_animator.sampling.fitting import Person, find_person, fit_sheet, fit_to_reference, photo_points
+from meta_animator.sampling.opening import crop_reference, open_driving, read_reference
 from tests.data.people import layers_of_person
 from tests.data.pose_films import draw_pose
 
@@ -48,7 +48,7 @@ def test_a_drawn_pose_video_is_fitted_to_the_reference(tmp_path, reference, some
         return np.median([drawn_box(driving.condition("dwpose", k)) for k in range(len(driving))], axis=0)
 
     assert np.abs(middle_box() - target).max() > 15
-    fit_to_reference(driving, find_person(reference, None, SIZE), ["dwpose"])
+    driving = fit_to_reference(driving, find_person(reference, None, SIZE), ["dwpose"])
     assert np.abs(middle_box() - target).max() < 4
     first, last = (drawn_box(driving.condition("dwpose", k)) for k in (0, 5))
     assert last[0] - first[0] > 10, "the motion itself must stay"
@@ -64,7 +64,7 @@ def test_a_drawn_pose_video_is_read_back_into_keypoints(tmp_path, reference, som
     limbs = [5, 6, 7, 8, 11, 12, 13, 14, 15, 16]
     off = np.abs(driving.points()[:4, limbs, :2] - big[:4, limbs, :2])
     assert np.median(off) < 1.5 and not driving.points()[4:].any(), "frames that are not driven from are not read"
-    fit_to_reference(driving, find_person(reference, None, SIZE), ["dwpose"])
+    driving = fit_to_reference(driving, find_person(reference, None, SIZE), ["dwpose"])
     assert driving.keypoints is not None and driving.drawn_fit is None
     assert driving.condition("dwpose", 0).shape == (*SIZE, 3) and driving.condition("dwpose", 0).any()
 
@@ -86,9 +86,9 @@ def test_a_cropped_reference_does_not_shrink_drawn_poses(tmp_path, reference, so
     upper = Figure(faces=head, heads=head, body=body)
     wide = (SIZE[0] // 2, SIZE[1])
     driving = open_driving(str(video), "", ["dwpose"], wide)
-    fit_to_reference(driving, find_person(reference, upper, wide), ["dwpose"])
+    driving = fit_to_reference(driving, find_person(reference, upper, wide), ["dwpose"])
     whole = open_driving(str(video), "", ["dwpose"], SIZE)
-    fit_to_reference(whole, find_person(reference, None, SIZE), ["dwpose"])
+    whole = fit_to_reference(whole, find_person(reference, None, SIZE), ["dwpose"])
     assert driving.drawn_fit[0] == pytest.approx(whole.drawn_fit[0], rel=0.02)
 
 
@@ -96,7 +96,7 @@ def test_a_keypoint_file_is_fitted_to_the_reference(tmp_path, reference, somebod
     np.savez(tmp_path / "pose.npz", keypoints=somebody, width=480, height=480, fps=12.0)
     driving = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose", "pose_hamer"], SIZE)
     assert (len(driving), driving.clip.fps) == (6, 12)
-    fit_to_reference(driving, Person(reference.keypoints), ["dwpose"])
+    driving = fit_to_reference(driving, Person(reference.keypoints), ["dwpose"])
     target = drawn_box(draw_condition("dwpose", reference))
     found = np.median([drawn_box(driving.condition("dwpose", k)) for k in range(6)], axis=0)
     assert np.abs(found - target).max() < 4
@@ -141,9 +141,9 @@ def test_shuffled_driving_moves_every_frame(tmp_path, somebody):
 def test_fitting_needs_keypoints_of_the_reference(tmp_path, reference, somebody):
     driving = open_driving(str(drawn_video(tmp_path / "pose.mp4", somebody)), "", ["dwpose"], SIZE)
     with pytest.raises(UserError, match="the reference has no keypoints"):
-        fit_to_reference(driving, Person(None), ["dwpose"])
+        driving = fit_to_reference(driving, Person(None), ["dwpose"])
     with pytest.raises(UserError, match="moves skeletons, not 'canny'"):
-        fit_to_reference(driving, Person(reference.keypoints), ["dwpose", "canny"])
+        driving = fit_to_reference(driving, Person(reference.keypoints), ["dwpose", "canny"])
 
 
 def test_driving_is_resampled_by_time_and_lasts_as_long(tmp_path, somebody, capsys):
@@ -187,7 +187,7 @@ def test_somebody_who_comes_in_late_is_fitted_by_the_frames_that_show_them(tmp_p
     for name, points in (("whole", somebody), ("late", late)):
         np.savez(tmp_path / f"{name}.npz", keypoints=points, width=480, height=480, fps=12.0)
         driving = open_driving(str(tmp_path / f"{name}.npz"), "", ["dwpose"], SIZE)
-        fit_to_reference(driving, Person(reference.keypoints), ["dwpose"])
+        driving = fit_to_reference(driving, Person(reference.keypoints), ["dwpose"])
         fitted[name] = driving.keypoints
     assert "late.npz: a person is seen in 6 of 18 frames (33%)" in capsys.readouterr().out
     np.testing.assert_array_equal(fitted["late"][12:], fitted["whole"])
@@ -196,7 +196,7 @@ def test_somebody_who_comes_in_late_is_fitted_by_the_frames_that_show_them(tmp_p
         open_driving(str(tmp_path / "nobody.npz"), "", ["dwpose"], SIZE)
     reference.keypoints[:, 2] = 0
     with pytest.raises(UserError, match="the reference photo shows no person"):
-        fit_to_reference(driving, Person(reference.keypoints), ["dwpose"])
+        driving = fit_to_reference(driving, Person(reference.keypoints), ["dwpose"])
 
 
 def test_the_reference_is_the_first_frame_that_shows_the_person(tmp_path, reference, capsys):
@@ -226,7 +226,7 @@ def test_all_photos_of_the_person_are_measured(tmp_path, reference, somebody):
     arms = []
     for known in (photos, None):
         driving = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], SIZE)
-        fit_to_reference(driving, Person(first, known), ["dwpose"])
+        driving = fit_to_reference(driving, Person(first, known), ["dwpose"])
         arms.append(np.linalg.norm(driving.keypoints[0, 5, :2] - driving.keypoints[0, 7, :2]))
     assert arms[0] > 1.08 * arms[1]
 
@@ -237,7 +237,7 @@ def test_legs_that_the_crop_cuts_off_still_tell_where_the_floor_is(tmp_path, ref
     head, body = np.array([[0.0, 0, SIZE[1], 40]]), np.array([0.0, 0, SIZE[1], SIZE[0]])
     upper, wide = Figure(faces=head, heads=head, body=body), (SIZE[0] // 2, SIZE[1])
     driving = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], wide)
-    fit_to_reference(driving, find_person(reference, upper, wide), ["dwpose"])
+    driving = fit_to_reference(driving, find_person(reference, upper, wide), ["dwpose"])
     assert np.abs(driving.keypoints[..., 1] - reference.keypoints[:, 1]).max() < 2
 
 
@@ -245,7 +245,7 @@ def test_the_sheet_shows_the_driving_its_skeleton_and_the_fitted_one(tmp_path, r
     np.savez(tmp_path / "pose.npz", keypoints=somebody, width=480, height=480, fps=12.0)
     driving = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], SIZE)
     before = fit_sheet(driving, reference, "dwpose")
-    fit_to_reference(driving, find_person(reference, None, SIZE), ["dwpose"])
+    driving = fit_to_reference(driving, find_person(reference, None, SIZE), ["dwpose"])
     after = fit_sheet(driving, reference, "dwpose")
     rows = np.flatnonzero((before != after).any((1, 2)))
     assert before.shape == after.shape and rows.min() > len(after) / 2, "the driving's own skeleton stays as it is"

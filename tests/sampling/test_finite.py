@@ -6,7 +6,7 @@ import torch
 from meta_animator.errors import UserError
 from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
-from meta_animator.sampling.driving import open_inputs
+from meta_animator.sampling.opening import open_inputs
 from meta_animator.stages.sample import load_animator
 from meta_animator.stages.train import train
 
@@ -32,7 +32,7 @@ def setting(make_config, prepared, puppet_data, moving):
             sample__overlap=1, sample__reference=puppet_data / "person", sample__driving=puppet_data / "train",
             sample__num_inference_steps=3, **overrides,
         )  # fmt: skip
-        return load_animator(config), *open_inputs(config)
+        return load_animator(config), *open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
 
     return make
 

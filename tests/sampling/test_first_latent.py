@@ -9,7 +9,7 @@ from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.config import load_config
 from meta_animator.errors import UserError
 from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
-from meta_animator.sampling.driving import open_inputs
+from meta_animator.sampling.opening import open_inputs
 from meta_animator.stages.sample import load_animator
 from meta_animator.stages.train import train
 from meta_animator.weights import read_json, write_json
@@ -35,7 +35,7 @@ def first_latent(make_config, prepared, puppet_data):
             "sample", model__control_from=prepared, sample__identity="p0", sample__num_inference_steps=4, sample__window=3,
             sample__overlap=1, sample__reference=puppet_data / "person", sample__driving=puppet_data / "train", **overrides,
         )  # fmt: skip
-        driving, reference = open_inputs(config)
+        driving, reference = open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
         animator = load_animator(config)
         control = {"dwpose": animator._encode_conditions(driving, "dwpose")}
         with torch.no_grad():

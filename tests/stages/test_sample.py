@@ -13,7 +13,7 @@ from meta_animator.media.images import read_image
 from meta_animator.media.probe import probe_video
 from meta_animator.media.video import VideoSource
 from meta_animator.puppets.dataset import HELDOUT, describe
-from meta_animator.sampling.driving import open_inputs
+from meta_animator.sampling.opening import open_inputs
 from meta_animator.stages.sample import held, load_animator, sample
 from meta_animator.stages.train import train
 from meta_animator.weights import read_json, write_json
@@ -168,7 +168,7 @@ def test_the_first_latents_can_be_scaled(make_config, prepared, puppet_data, sta
             sample__reference=puppet_data / "person", sample__driving=puppet_data / "train", sample__init_noise_scale=scale,
             **start,
         )  # fmt: skip
-        driving, reference = open_inputs(config)
+        driving, reference = open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
         animator = load_animator(config)
         control = {"dwpose": animator._encode_conditions(driving, "dwpose")}
         with torch.no_grad():

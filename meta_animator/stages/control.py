@@ -3,7 +3,6 @@
 The training step itself is denoising.py's.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,32 +17,23 @@ from meta_animator.data.samples import read_clips
 from meta_animator.diffusion.randomness import noise_for
 from meta_animator.models.assembly import Assembly, part_of
 from meta_animator.settings import RunConfig, TrainConfig
-from meta_animator.stages.checks import trained_tasks, without_missing_face
-from meta_animator.stages.data import Training, make_plan, make_samples, with_cached_latents
-from meta_animator.stages.denoising import DenoisingStage
-from meta_animator.stages.networks import load_networks, make_loss, name_people, release
-from meta_animator.stages.previews import Previews, preview_examples
+from meta_animator.stages.checks import without_missing_face
+from meta_animator.stages.data import Training
+from meta_animator.stages.denoising_run import denoising_run
+from meta_animator.stages.networks import load_networks
+from meta_animator.stages.previews import Previews
 from meta_animator.stages.texts import Texts
 from meta_animator.training.stage import ParamGroup
 
 
 def build(config: RunConfig, accelerator: Accelerator) -> Training:
-    """Data -> networks -> cached latents -> loss -> what learns. Raises UserError for what the user can mend."""
+    """Clips -> networks -> what they are trained on -> what learns. Raises UserError for what the user can mend."""
     clips = read_clips(config.data.train, config.data.split)
     config = without_missing_face(config)
     networks = load_networks(config.model, config.loss)
-    name_people(networks, config.output_dir, [clip.identity for clip in clips])
-    samples = make_samples(clips, config.data, config.seed, networks, accelerator.print)
-    plan = make_plan(samples, trained_tasks(config), config.train, config.seed, accelerator.num_processes)
-    loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
-    samples = with_cached_latents(
-        samples, plan, networks, accelerator, run_folder=config.output_dir,
-        latents_only=not loss.image_active(config.train.max_steps - 1),
-    )  # fmt: skip
-    parts = ControlParts(config, networks, preview_examples(samples, plan) if config.train.preview_every else {})
-    stage = DenoisingStage(config, networks, loss, parts).to(accelerator.device)
-    free = functools.partial(release, networks, parts.texts, parts.previews, samples.prompts(), samples.cache is not None)
-    return Training(stage=stage, samples=samples, plan=plan, release=free)
+    run = denoising_run(config, clips, networks, accelerator)
+    parts = ControlParts(config, networks, run.examples())
+    return run.training(parts, frees=(parts.texts, parts.previews))
 
 
 class ControlParts:

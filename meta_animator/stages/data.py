@@ -26,6 +26,8 @@ from meta_animator.training.signals import leave_signals_to_the_loop
 
 MOST_DRAWN = 8  # clips whose drawn poses are looked at
 
+Auxiliary = Callable[[SampleSet, int, dict[str, list[int]]], dict[str, list[int]] | None]
+
 
 def _nothing() -> None: ...
 
@@ -59,13 +61,13 @@ def make_samples(
 
 
 def make_plan(
-    samples: SampleSet, tasks: Sequence[str], train: TrainConfig, seed: int, ranks: int, own_clips: int | None = None,
-    auxiliary: Callable[[dict[str, list[int]]], dict[str, list[int]] | None] = lambda table: None,
+    samples: SampleSet, tasks: Sequence[str], train: TrainConfig, ranks: int, own_clips: int | None = None,
+    auxiliary: Auxiliary | None = None,
 ) -> TaskPlan:  # fmt: skip
     """Who is drawn when, for these tasks.
 
     own_clips   so many of the first clips are what is learned, the others auxiliary; None: all are learned
-    auxiliary   {task: samples that can show it} -> those of them that are auxiliary
+    auxiliary   (samples, own_clips, {task: samples that can show it}) -> those of them that are auxiliary
     Raises UserError for a task that none of them can show.
     """
     data, table = samples.config, samples.by_task(tasks)
@@ -75,8 +77,9 @@ def make_plan(
         able = ", ".join(t for t in main if main[t])
         raise UserError(f"data.train: no frame can show {', '.join(empty)}; set model.tasks to [{able}]")
     return TaskPlan(
-        samples=main, batch_size=train.batch_size, seed=seed, micro_batches=train.gradient_accumulation_steps,
-        world_size=ranks, task_per_rank=data.task_per_rank, weights=dict(data.task_weights), auxiliary=auxiliary(table),
+        samples=main, batch_size=train.batch_size, seed=samples.seed, micro_batches=train.gradient_accumulation_steps,
+        world_size=ranks, task_per_rank=data.task_per_rank, weights=dict(data.task_weights),
+        auxiliary=auxiliary(samples, own_clips, table) if auxiliary else None,
         auxiliary_fraction=data.auxiliary_fraction if own_clips < len(samples.clips) else 0.0, buckets=samples.buckets(),
         owners=samples.owners(),
     )  # fmt: skip

@@ -3,7 +3,6 @@
 The training step itself is denoising.py's.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,35 +18,27 @@ from meta_animator.diffusion.clip_noise import clip_noise
 from meta_animator.diffusion.randomness import noise_for
 from meta_animator.models.assembly import Assembly
 from meta_animator.settings import RunConfig
-from meta_animator.stages.checks import trained_tasks, without_missing_face
+from meta_animator.stages.checks import without_missing_face
 from meta_animator.stages.control import lora_group, task_residuals
-from meta_animator.stages.data import Training, make_plan, make_samples, with_cached_latents
-from meta_animator.stages.denoising import DenoisingStage
-from meta_animator.stages.networks import load_networks, make_loss, name_people, note_rate, release
-from meta_animator.stages.previews import Previews, preview_examples
+from meta_animator.stages.data import Training
+from meta_animator.stages.denoising_run import denoising_run
+from meta_animator.stages.networks import load_networks, note_rate
+from meta_animator.stages.previews import Previews
 from meta_animator.stages.texts import Texts
 from meta_animator.training.stage import ParamGroup
 
 
 def build(config: RunConfig, accelerator: Accelerator) -> Training:
-    """Clips -> networks with a motion module -> cached latents -> loss -> what learns."""
+    """Clips -> networks with a motion module -> what they are trained on -> what learns."""
     clips = read_clips(config.data.train, config.data.split)
     config = without_missing_face(config)
     networks = load_networks(config.model, config.loss, with_motion=True)
-    name_people(networks, config.output_dir, [clip.identity for clip in clips])
-    samples = make_samples(clips, config.data, config.seed, networks, accelerator.print, config.data.num_frames)
-    plan = make_plan(samples, trained_tasks(config), config.train, config.seed, accelerator.num_processes)
-    loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
-    samples = with_cached_latents(
-        samples, plan, networks, accelerator, run_folder=config.output_dir,
-        latents_only=not loss.image_active(config.train.max_steps - 1),
-    )  # fmt: skip
-    fps = training_rate([clips[k] for k in sorted({s.clip for s in samples.samples})], config.data, accelerator.print)
+    run = denoising_run(config, clips, networks, accelerator, num_frames=config.data.num_frames)
+    used = [clips[k] for k in sorted({sample.clip for sample in run.samples.samples})]
+    fps = training_rate(used, config.data, accelerator.print)
     note_rate(config.model.motion_from, fps, accelerator.print)
-    parts = MotionParts(config, networks, preview_examples(samples, plan) if config.train.preview_every else {}, fps)
-    stage = DenoisingStage(config, networks, loss, parts).to(accelerator.device)
-    free = functools.partial(release, networks, parts.texts, parts.previews, samples.prompts(), samples.cache is not None)
-    return Training(stage=stage, samples=samples, plan=plan, release=free)
+    parts = MotionParts(config, networks, run.examples(), fps)
+    return run.training(parts, frees=(parts.texts, parts.previews))
 
 
 class MotionParts:

@@ -1,7 +1,6 @@
 """Stage 2: a few photos of one person, called up by an identifier. What learns, and how, is stage 0's; the data differ: photos of
 the person, and between them frames of other people, so that what the networks know of people is not forgotten."""
 
-import functools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -12,37 +11,24 @@ from meta_animator.data.orders import walk
 from meta_animator.data.samples import SampleSet, read_clips
 from meta_animator.diffusion.randomness import rng
 from meta_animator.settings import DataConfig, RunConfig
-from meta_animator.stages.checks import check_others, only_person, trained_tasks, without_missing_face
+from meta_animator.stages.checks import check_others, only_person, without_missing_face
 from meta_animator.stages.control import ControlParts
-from meta_animator.stages.data import Training, make_plan, make_samples, with_cached_latents
-from meta_animator.stages.denoising import DenoisingStage
-from meta_animator.stages.networks import load_networks, make_loss, name_people, release
-from meta_animator.stages.previews import preview_examples
+from meta_animator.stages.data import Training
+from meta_animator.stages.denoising_run import denoising_run
+from meta_animator.stages.networks import load_networks
 
 
 def build(config: RunConfig, accelerator: Accelerator) -> Training:
-    """Photos and auxiliary frames -> networks -> cached latents -> loss -> what learns."""
+    """Photos and auxiliary clips -> networks -> what they are trained on -> what learns."""
     photos = read_clips(config.data.train, config.data.split)
     config = without_missing_face(config)
     person, clips = only_person(photos), [*photos, *auxiliary_clips(photos, config.data, config.seed)]
     networks = load_networks(config.model, config.loss)
-    name_people(networks, config.output_dir, [clip.identity for clip in clips], person)
-    samples = make_samples(clips, config.data, config.seed, networks, accelerator.print)
-    plan = make_plan(
-        samples, trained_tasks(config), config.train, config.seed, accelerator.num_processes, own_clips=len(photos),
-        auxiliary=functools.partial(auxiliary_samples, samples, len(photos), config.seed),
-    )  # fmt: skip
-    loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
-    samples = with_cached_latents(
-        samples, plan, networks, accelerator, run_folder=config.output_dir,
-        latents_only=not loss.image_active(config.train.max_steps - 1),
-    )  # fmt: skip
+    run = denoising_run(config, clips, networks, accelerator, person=person, own_clips=len(photos), auxiliary=auxiliary_samples)
     # sampling need not be told whose photos these were, and what was said of them
     about = {"person": person, "description": Counter(clip.prompt for clip in photos).most_common(1)[0][0]}
-    parts = ControlParts(config, networks, preview_examples(samples, plan) if config.train.preview_every else {}, about)
-    stage = DenoisingStage(config, networks, loss, parts).to(accelerator.device)
-    free = functools.partial(release, networks, parts.texts, parts.previews, samples.prompts(), samples.cache is not None)
-    return Training(stage=stage, samples=samples, plan=plan, release=free)
+    parts = ControlParts(config, networks, run.examples(), about)
+    return run.training(parts, frees=(parts.texts, parts.previews))
 
 
 def auxiliary_clips(photos: Sequence[Clip], data: DataConfig, seed: int) -> list[Clip]:
@@ -58,9 +44,7 @@ def auxiliary_clips(photos: Sequence[Clip], data: DataConfig, seed: int) -> list
     return _in_turns(list(by_person.values()))[: data.auxiliary_sets]
 
 
-def auxiliary_samples(
-    samples: SampleSet, first_clip: int, seed: int, table: dict[str, list[int]]
-) -> dict[str, list[int]] | None:
+def auxiliary_samples(samples: SampleSet, first_clip: int, table: dict[str, list[int]]) -> dict[str, list[int]] | None:
     """{task: `data.auxiliary_sets` frames} of the clips from `first_clip` on, from as many people as there are and from all of
     their clips, the same frames for every task of `table`; None where there are no such clips."""
     by_clip: dict[int, list[int]] = {}
@@ -70,7 +54,7 @@ def auxiliary_samples(
     if not by_clip:
         return None
     rows = [
-        [pool[walk(step, len(pool), f"{seed} auxiliary frames {samples.clips[clip].id}")] for step in range(len(pool))]
+        [pool[walk(step, len(pool), f"{samples.seed} auxiliary frames {samples.clips[clip].id}")] for step in range(len(pool))]
         for clip, pool in by_clip.items()
     ]
     chosen = set(_in_turns(rows)[: samples.config.auxiliary_sets])

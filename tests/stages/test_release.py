@@ -8,7 +8,7 @@ import torch
 
 from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.media.images import read_image
-from meta_animator.stages import control, motion, texts
+from meta_animator.stages import denoising_run, texts
 from meta_animator.stages import train as training
 from meta_animator.training.engine import Trainer
 from meta_animator.weights import load_tensors, read_json
@@ -44,8 +44,7 @@ def names(stage) -> set[str]:
 def test_a_run_without_its_encoders_is_the_same_run(trained, monkeypatch, prepared, stage):
     more = {} if stage == "control" else {"model__control_from": prepared}
     config, lean = trained("lean", stage, **more)
-    for module in (control, motion):
-        monkeypatch.setattr(module, "release", lambda *arguments: None)
+    monkeypatch.setattr(denoising_run, "release", lambda *arguments: None)
     whole_config, whole = trained("whole", stage, **more)
     gone = {name for name in names(whole) if name.startswith("text_encoder.")} | {"vae.encoder", "vae.quant_conv"}
     assert len(gone) >= 3 and names(whole) - names(lean) == gone

@@ -172,9 +172,9 @@ def test_auxiliary_frames_come_from_as_many_people_as_there_are(make_config, pre
     assert sorted(people) == ["p0", "p1", "p2", "p3"]
     photos, frames = read_clips(config.data.train, "train"), set()
     clips = [*photos, *auxiliary_clips(photos, config.data, config.seed)]
-    samples = SampleSet(clips, config.data, seed=0, identifiers={})
     for seed in range(8):
-        chosen = auxiliary_samples(samples, 4, seed, {"seg": list(range(len(samples)))})["seg"]
+        samples = SampleSet(clips, config.data, seed=seed, identifiers={})
+        chosen = auxiliary_samples(samples, 4, {"seg": list(range(len(samples)))})["seg"]
         assert len({samples.samples[index].clip for index in chosen}) == 4
         frames |= {samples.samples[index].first for index in chosen}
     assert frames == {0, 1, 2, 3}, "and from all of their clips"

@@ -22,11 +22,10 @@ from meta_animator.models.control import ControlOutput
 from meta_animator.puppets.base.growing import check_base_config, growing_base
 from meta_animator.puppets.base.judge import sample_base
 from meta_animator.settings import RunConfig
-from meta_animator.stages.checks import trained_tasks, without_missing_face
-from meta_animator.stages.data import Training, make_plan, make_samples, with_cached_latents
-from meta_animator.stages.denoising import DenoisingStage
-from meta_animator.stages.networks import load_networks, make_loss, name_people
-from meta_animator.stages.previews import preview_examples
+from meta_animator.stages.checks import without_missing_face
+from meta_animator.stages.data import Training
+from meta_animator.stages.denoising_run import denoising_run
+from meta_animator.stages.networks import load_networks
 from meta_animator.training.stage import ParamGroup
 from meta_animator.weights import copy_strict
 
@@ -34,21 +33,13 @@ TRAINED = ("unet", "text_encoder")  # of the base
 
 
 def build(config: RunConfig, accelerator: Accelerator) -> Training:
-    """The data of a stage 0 -> a base that grows -> cached latents -> loss -> what learns."""
+    """The clips of a stage 0 -> a base that grows -> what it is trained on -> what learns."""
     check_base_config(config.stage, config.model, config.train)
     clips = read_clips(config.data.train, config.data.split)
     config = without_missing_face(config)
     networks = load_networks(config.model, config.loss, backbone=growing_base(config.model, clips))
-    name_people(networks, config.output_dir, [clip.identity for clip in clips])
-    samples = make_samples(clips, config.data, config.seed, networks, accelerator.print)
-    plan = make_plan(samples, trained_tasks(config), config.train, config.seed, accelerator.num_processes)
-    loss = make_loss(config.loss, networks, plan.steps_per_epoch, config.train.max_steps, accelerator.print)
-    samples = with_cached_latents(
-        samples, plan, networks, accelerator, run_folder=config.output_dir,
-        latents_only=not loss.image_active(config.train.max_steps - 1),
-    )  # fmt: skip
-    parts = UNetParts(config, networks, preview_examples(samples, plan) if config.train.preview_every else {})
-    return Training(stage=DenoisingStage(config, networks, loss, parts).to(accelerator.device), samples=samples, plan=plan)
+    run = denoising_run(config, clips, networks, accelerator)
+    return run.training(UNetParts(config, networks, run.examples()))
 
 
 class UNetParts:

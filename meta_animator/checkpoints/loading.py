@@ -7,12 +7,11 @@ from typing import Any
 from torch import Tensor
 
 from meta_animator.checkpoints.files import find_checkpoint, list_checkpoints
-from meta_animator.checkpoints.metadata import check_metadata, check_parts
+from meta_animator.checkpoints.metadata import check_control_state, check_metadata, check_motion_state
 from meta_animator.checkpoints.origin import check_origin
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly, part_of
 from meta_animator.models.identifiers import keep_own
-from meta_animator.models.motion import check_length
 from meta_animator.weights import read_json
 
 
@@ -25,19 +24,12 @@ def load_control(
     """
     check_metadata(metadata, what)
     check_base(models, metadata, what)
-    if not any(n.startswith("control.") for n in state):
-        raise UserError(f"{what}: holds no Meta ControlNet; give a stage-0 or stage-2 run")
+    tasks, rank = models.config.tasks, models.config.lora_rank
+    said = check_control_state(metadata, state, what, tasks, rank, fresh_loras=fresh_loras)
     check_conventions(models, metadata, what)
-    check_parts(metadata, state, what)
-    known = [task for task in models.config.tasks if task in metadata["tasks"]]
-    if missing := [task for task in models.config.tasks if task not in known]:
-        said = f"{what}: has no LoRA for {', '.join(missing)} (it has {', '.join(metadata['tasks']) or 'none'})"
-        if not fresh_loras:
-            raise UserError(f"{said}; set model.tasks to a subset")
-        print(f"note: {said}; {'it starts' if len(missing) == 1 else 'they start'} fresh")
-    if metadata["lora_rank"] != models.config.lora_rank and known:
-        raise UserError(f"{what}: LoRA rank {metadata['lora_rank']}, this run's model.lora_rank is {models.config.lora_rank}")
-    wanted = {"control", *(f"lora.{task}" for task in known)}
+    if said:
+        print(f"note: {said}")
+    wanted = {"control", *(f"lora.{task}" for task in tasks if task in metadata["tasks"])}
     models.load({n: p for n, p in state.items() if part_of(n) in wanted}, what, wanted)
     models.identifiers.update(metadata.get("identifiers", {}))
 
@@ -47,17 +39,8 @@ def load_motion(models: Assembly, metadata: Mapping[str, Any], state: Mapping[st
     or on fewer frames."""
     check_metadata(metadata, what)
     check_base(models, metadata, what)
-    motion = {n: p for n, p in state.items() if n.startswith("motion.")}
-    if not motion:
-        raise UserError(f"{what}: holds no motion module; give a stage-1 run")
-    trained_with, own = metadata.get("beta_schedule", ""), models.config.beta_schedule
-    if trained_with != own:
-        raise UserError(
-            f"{what}: was trained with model.beta_schedule '{trained_with}', this run has '{own}' ('' is the base's own); "
-            "set the same"
-        )
-    check_length(metadata.get("motion_max_seq_length"), models.config.motion_max_seq_length, what)
-    models.load(motion, what, {"motion"})
+    check_motion_state(metadata, state, what, models.config)
+    models.load({n: p for n, p in state.items() if n.startswith("motion.")}, what, {"motion"})
     models.shared_noise = metadata.get("shared_noise")
 
 

@@ -4,12 +4,14 @@ A checkpoint keeps it in `manifest.json` (the name of the first version, so that
 in `metadata.json`. A manifest is something else: the list of a data set's clips (data/manifest.py).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from meta_animator.checkpoints.origin import check_fingerprint
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly, part_of
+from meta_animator.models.motion import check_length
+from meta_animator.settings import ModelConfig
 
 KINDS = {str: "a string", int: "a whole number", float: "a number", list: "a list", dict: "a mapping"}
 REQUIRED = {"stage": str, "step": int, "base": str, "tasks": list, "lora_rank": int}
@@ -65,6 +67,45 @@ def check_parts(metadata: Mapping[str, Any], names: Iterable[str], what: str) ->
     known = {"control", "motion", *(f"lora.{task}" for task in tasks)}
     if unknown := sorted(parts - known):
         raise UserError(f"{what}: its weights hold '{unknown[0]}', which its metadata does not list; is it damaged?")
+
+
+def check_control_state(
+    metadata: Mapping[str, Any], names: Iterable[str], what: str, tasks: Sequence[str], rank: int, *, fresh_loras: bool,
+    key: str = "model.tasks",
+) -> str:  # fmt: skip
+    """Raises UserError unless a checkpoint has what a run takes: a Meta ControlNet, and LoRAs of `rank` for its `tasks`.
+
+    names         of the checkpoint's weights
+    fresh_loras   LoRAs of tasks that the checkpoint does not have may start fresh: returned is what to say of them, else ''
+    key           of the config that names the tasks
+    """
+    names = list(names)
+    if not any(name.startswith("control.") for name in names):
+        raise UserError(f"{what}: holds no Meta ControlNet; give a stage-0 or stage-2 run")
+    check_parts(metadata, names, what)
+    missing, said = [task for task in tasks if task not in metadata["tasks"]], ""
+    if missing:
+        said = f"{what}: has no LoRA for {', '.join(missing)} (it has {', '.join(metadata['tasks']) or 'none'})"
+        if not fresh_loras:
+            raise UserError(f"{said}; set {key} to a subset")
+        said += f"; {'it starts' if len(missing) == 1 else 'they start'} fresh"
+    if metadata["lora_rank"] != rank and len(missing) < len(tasks):
+        raise UserError(f"{what}: LoRA rank {metadata['lora_rank']}, this run's model.lora_rank is {rank}")
+    return said
+
+
+def check_motion_state(metadata: Mapping[str, Any], names: Iterable[str], what: str, model: ModelConfig) -> None:
+    """Raises UserError unless a checkpoint with weights of these names has a motion module, trained with the noise schedule of
+    `model` and on as many frames."""
+    if not any(name.startswith("motion.") for name in names):
+        raise UserError(f"{what}: holds no motion module; give a stage-1 run")
+    trained_with, own = metadata.get("beta_schedule", ""), model.beta_schedule
+    if trained_with != own:
+        raise UserError(
+            f"{what}: was trained with model.beta_schedule '{trained_with}', this run has '{own}' ('' is the base's own); "
+            "set the same"
+        )
+    check_length(metadata.get("motion_max_seq_length"), model.motion_max_seq_length, what)
 
 
 def _shown(value: Any) -> str:

@@ -4,22 +4,21 @@ from pathlib import Path
 from typing import Any
 
 from meta_animator.checkpoints.files import find_checkpoint
-from meta_animator.checkpoints.metadata import check_metadata, check_parts
+from meta_animator.checkpoints.metadata import check_control_state, check_metadata, check_motion_state
 from meta_animator.conversion.lora import METADATA, read_metadata, wanted_tasks
 from meta_animator.conversion.quickstart import CHECKPOINT
 from meta_animator.errors import UserError
-from meta_animator.models.motion import check_length
 from meta_animator.published import asked_by
 from meta_animator.sampling.animate import prompt_for
-from meta_animator.settings import RunConfig
+from meta_animator.settings import ExtractConfig, ModelConfig, SampleConfig
 from meta_animator.weights import read_json, tensor_names
 
 MADE_BY = {  # (stage, key): the script that writes what the key names
-    ("motion", "control_from"): "Step0_train_BaseCtrl_LoRA.sh",
-    ("reference", "control_from"): "Step0_train_BaseCtrl_LoRA.sh",
-    ("sample", "control_from"): "Step2_finetune_BaseCtrl_LoRA.sh",
-    ("sample", "motion_from"): "Step1_train_Motion_Module.sh",
-    ("extract", "checkpoint"): "Step2_finetune_BaseCtrl_LoRA.sh",
+    ("motion", "model.control_from"): "Step0_train_BaseCtrl_LoRA.sh",
+    ("reference", "model.control_from"): "Step0_train_BaseCtrl_LoRA.sh",
+    ("sample", "model.control_from"): "Step2_finetune_BaseCtrl_LoRA.sh",
+    ("sample", "model.motion_from"): "Step1_train_Motion_Module.sh",
+    ("extract", "extract.checkpoint"): "Step2_finetune_BaseCtrl_LoRA.sh",
 }
 
 
@@ -27,14 +26,13 @@ class Absent(UserError):
     """Something that a run needs and that is not there yet: for `--dry-run`, which may come before it, only a note."""
 
 
-def _checkpoint(config: RunConfig, section: str, key: str) -> tuple[Path, dict[str, Any], list[str]]:
+def _checkpoint(stage: str, key: str, path: str) -> tuple[Path, dict[str, Any], list[str]]:
     """(folder, metadata, names of its weights) of the checkpoint that a key names."""
-    path = getattr(getattr(config, section), key)
     try:
         folder = find_checkpoint(path)
     except UserError as error:
         kind = UserError if list(Path(path).glob("*")) else Absent
-        raise kind(f"{section}.{key}: {error}{_how(config.stage, key, Path(path))}") from None
+        raise kind(f"{key}: {error}{_how(stage, key, Path(path))}") from None
     metadata = read_json(folder / "manifest.json")
     check_metadata(metadata, path)
     return folder, metadata, tensor_names(folder / "model.safetensors")
@@ -48,34 +46,24 @@ def _how(stage: str, key: str, path: Path) -> str:
     return f" (bash {script})" if script else ""
 
 
-def check_control(config: RunConfig) -> None:
+def check_control(stage: str, model: ModelConfig, sample: SampleConfig) -> None:
     """Raises UserError where `model.control_from` does not have what this run takes from it."""
-    source, stage = config.model.control_from, config.stage
+    source = model.control_from
     if not source:
         if stage in ("motion", "reference"):
             raise UserError(f"model.control_from is empty: stage '{stage}' starts from a stage-0 run; name its folder")
         return
-    tasks = list(config.sample.tasks) if stage == "sample" else config.model.tasks
     if (Path(source) / METADATA).is_file():
-        check_control_folder(config)
+        check_control_folder(source, sample)
         return
-    _, metadata, names = _checkpoint(config, "model", "control_from")
-    if not any(name.startswith("control.") for name in names):
-        raise UserError(f"{source}: holds no Meta ControlNet; give a stage-0 or stage-2 run")
-    check_parts(metadata, names, source)
-    fixed = stage in ("motion", "sample")  # those that can train no LoRA from nothing
-    if missing := [task for task in tasks if task not in metadata["tasks"] and fixed]:
-        raise UserError(
-            f"{source}: has no LoRA for {', '.join(missing)} (it has {', '.join(metadata['tasks']) or 'none'}); "
-            f"set {'sample' if stage == 'sample' else 'model'}.tasks to a subset"
-        )
-    if metadata["tasks"] and metadata["lora_rank"] != config.model.lora_rank:
-        raise UserError(f"{source}: LoRA rank {metadata['lora_rank']}, this run's model.lora_rank is {config.model.lora_rank}")
+    _, metadata, names = _checkpoint(stage, "model.control_from", source)
+    key, tasks = ("sample.tasks", list(sample.tasks)) if stage == "sample" else ("model.tasks", model.tasks)
+    fresh = stage not in ("motion", "sample")  # those can train no LoRA from nothing
+    check_control_state(metadata, names, source, tasks, model.lora_rank, fresh_loras=fresh, key=key)
 
 
-def check_control_folder(config: RunConfig) -> None:
+def check_control_folder(source: str, sample: SampleConfig) -> None:
     """Raises UserError where a folder that `extract` wrote, or the LoRAs beside it, do not go with the tasks."""
-    source, sample = config.model.control_from, config.sample
     merged = read_metadata(source).get("merged")
     if merged and (sample.loras or list(sample.tasks) != [merged]):
         raise UserError(
@@ -86,27 +74,26 @@ def check_control_folder(config: RunConfig) -> None:
         raise UserError(f"model.control_from: {source} is a ControlNet without LoRAs; name some in sample.loras")
 
 
-def check_motion(config: RunConfig) -> None:
+def check_motion(stage: str, model: ModelConfig) -> None:
     """Raises UserError where `model.motion_from` is a run without a motion module, or one that was trained otherwise."""
-    source, stage = config.model.motion_from, config.stage
-    if not source or stage not in ("motion", "sample") or Path(source).is_file() or (Path(source) / "config.json").is_file():
+    source = model.motion_from
+    if not source or Path(source).is_file() or (Path(source) / "config.json").is_file():
         return
-    _, metadata, names = _checkpoint(config, "model", "motion_from")
-    if not any(name.startswith("motion.") for name in names):
-        raise UserError(f"{source}: holds no motion module; give a stage-1 run")
-    check_length(metadata.get("motion_max_seq_length"), config.model.motion_max_seq_length, source)
+    _, metadata, names = _checkpoint(stage, "model.motion_from", source)
+    check_motion_state(metadata, names, source, model)
 
 
-def check_words(config: RunConfig) -> None:
+def check_words(stage: str, model: ModelConfig, sample: SampleConfig) -> None:
     """Raises UserError for an identity that the checkpoint does not know."""
-    source = Path(config.model.control_from)
-    known = read_metadata(source) if (source / METADATA).is_file() else _checkpoint(config, "model", "control_from")[1]
-    prompt_for(config.sample, known.get("identifiers", {}), known.get("prompt", ""), known.get("person", ""))
+    source = model.control_from
+    extracted = (Path(source) / METADATA).is_file()
+    known = read_metadata(source) if extracted else _checkpoint(stage, "model.control_from", source)[1]
+    prompt_for(sample, known.get("identifiers", {}), known.get("prompt", ""), known.get("person", ""))
 
 
-def check_extraction(config: RunConfig) -> None:
+def check_extraction(stage: str, extract: ExtractConfig) -> None:
     """Raises UserError where a checkpoint lacks the LoRAs to take out."""
-    if not config.extract.checkpoint:
+    if not extract.checkpoint:
         raise UserError("extract.checkpoint is empty; name a run of stage 0 or 2, or one of its checkpoints")
-    folder, metadata, names = _checkpoint(config, "extract", "checkpoint")
-    wanted_tasks([config.extract.merge] if config.extract.merge else config.extract.tasks, metadata, names, folder)
+    folder, metadata, names = _checkpoint(stage, "extract.checkpoint", extract.checkpoint)
+    wanted_tasks([extract.merge] if extract.merge else extract.tasks, metadata, names, folder)

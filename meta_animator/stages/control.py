@@ -17,7 +17,7 @@ from meta_animator.data.samples import read_clips
 from meta_animator.diffusion.randomness import noise_for
 from meta_animator.models.assembly import Assembly, part_of
 from meta_animator.settings import RunConfig, TrainConfig
-from meta_animator.stages.checks import without_missing_face
+from meta_animator.stages.check_settings import without_missing_face
 from meta_animator.stages.data import Training
 from meta_animator.stages.denoising_run import denoising_run
 from meta_animator.stages.networks import load_networks

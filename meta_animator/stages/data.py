@@ -20,7 +20,7 @@ from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.settings import DataConfig, TrainConfig
 from meta_animator.stages.cache import make_cache
-from meta_animator.stages.checks import check_size
+from meta_animator.stages.check_settings import check_size
 from meta_animator.stages.workers import closing_workers
 from meta_animator.training.signals import leave_signals_to_the_loop
 

@@ -13,7 +13,7 @@ from meta_animator.data.tasks import TaskPlan
 from meta_animator.losses.hybrid import HybridLoss
 from meta_animator.models.assembly import Assembly
 from meta_animator.settings import RunConfig
-from meta_animator.stages.checks import trained_tasks
+from meta_animator.stages.check_settings import trained_tasks
 from meta_animator.stages.data import Auxiliary, Training, make_plan, make_samples, with_cached_latents
 from meta_animator.stages.denoising import DenoisingStage, Parts
 from meta_animator.stages.networks import make_loss, name_people, release
@@ -65,7 +65,8 @@ def denoising_run(
     train, say = config.train, accelerator.print
     name_people(networks, config.output_dir, [clip.identity for clip in clips], person)
     samples = make_samples(clips, config.data, config.seed, networks, say, num_frames)
-    plan = make_plan(samples, trained_tasks(config), train, accelerator.num_processes, own_clips, auxiliary)
+    tasks = trained_tasks(config.stage, config.model, train)
+    plan = make_plan(samples, tasks, train, accelerator.num_processes, own_clips, auxiliary)
     loss = make_loss(config.loss, networks, plan.steps_per_epoch, train.max_steps, say)
     latents_only = not loss.image_active(train.max_steps - 1)
     samples = with_cached_latents(

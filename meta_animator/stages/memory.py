@@ -26,7 +26,7 @@ from meta_animator.models.precision import HALF, PRECISIONS, autocast
 from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.settings import RunConfig
 from meta_animator.stages.cache import cacheable
-from meta_animator.stages.checks import trained_tasks
+from meta_animator.stages.check_settings import trained_tasks
 from meta_animator.stages.control import ControlParts
 from meta_animator.stages.denoising import DenoisingStage
 from meta_animator.stages.motion import MotionParts
@@ -253,8 +253,9 @@ class TrainingStep:
         t = torch.zeros(config.train.batch_size, dtype=torch.int64, device=latents.device)
         precision = PRECISIONS[config.train.mixed_precision]
         half = precision in HALF
+        task = trained_tasks(config.stage, config.model, config.train)[0]
         with region or nullcontext(), autocast(latents.device, precision if half else None, enabled=half):
-            residuals = self.stage.parts.residuals(trained_tasks(config)[0], torch.zeros(0), latents.clone(), t, context)
+            residuals = self.stage.parts.residuals(task, torch.zeros(0), latents.clone(), t, context)
             prediction = models.backbone.predict(latents, t, context, residuals)
             del residuals
             loss = (prediction.float() - latents).square().mean()

@@ -18,7 +18,7 @@ from meta_animator.diffusion.clip_noise import clip_noise
 from meta_animator.diffusion.randomness import noise_for
 from meta_animator.models.assembly import Assembly
 from meta_animator.settings import RunConfig
-from meta_animator.stages.checks import without_missing_face
+from meta_animator.stages.check_settings import without_missing_face
 from meta_animator.stages.control import lora_group, task_residuals
 from meta_animator.stages.data import Training
 from meta_animator.stages.denoising_run import denoising_run

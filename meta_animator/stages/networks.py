@@ -15,6 +15,7 @@ from meta_animator.models import identifiers
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.settings import LossConfig, ModelConfig
+from meta_animator.stages.check_settings import wants_face
 from meta_animator.stages.previews import Previews
 from meta_animator.stages.texts import Texts
 
@@ -27,9 +28,7 @@ def load_networks(
 
     backbone   instead of the config's
     """
-    networks = Assembly(
-        model, backbone or load_backbone(model), with_motion=with_motion, face=loss.face_weight > 0 and loss.image_weight > 0
-    )
+    networks = Assembly(model, backbone or load_backbone(model), with_motion=with_motion, face=wants_face(loss))
     if model.control_from:
         metadata, weights = read_weights(model.control_from)
         load_control(networks, metadata, weights, model.control_from, fresh_loras=not with_motion)

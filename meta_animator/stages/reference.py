@@ -11,7 +11,8 @@ from meta_animator.data.orders import walk
 from meta_animator.data.samples import SampleSet, read_clips
 from meta_animator.diffusion.randomness import rng
 from meta_animator.settings import DataConfig, RunConfig
-from meta_animator.stages.checks import check_others, only_person, without_missing_face
+from meta_animator.stages.check_data import check_others, only_person
+from meta_animator.stages.check_settings import without_missing_face
 from meta_animator.stages.control import ControlParts
 from meta_animator.stages.data import Training
 from meta_animator.stages.denoising_run import denoising_run

@@ -32,7 +32,8 @@ from meta_animator.sampling.fitting import fit_sheet
 from meta_animator.sampling.opening import open_inputs
 from meta_animator.settings import RunConfig, SampleConfig
 from meta_animator.stages.check_checkpoints import check_control_folder
-from meta_animator.stages.checks import check_run, check_size
+from meta_animator.stages.check_settings import check_size
+from meta_animator.stages.checks import check_run
 from meta_animator.weights import write_json
 
 FITTED = "retarget.png"  # how the motion was fitted to the reference person
@@ -130,7 +131,7 @@ def _load_control(models: Assembly, config: RunConfig) -> dict:
     """Fill the Meta ControlNet from a run, or from a folder that `extract` wrote; returns what that says of itself."""
     source = config.model.control_from
     if (Path(source) / METADATA).is_file():
-        check_control_folder(config)
+        check_control_folder(source, config.sample)
         return load_control_folder(models, source)
     metadata, weights = read_weights(source)
     load_control(models, metadata, weights, source)

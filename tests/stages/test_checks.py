@@ -1,5 +1,6 @@
 """What a run, and --dry-run, say before anything is made, loaded or encoded."""
 
+import inspect
 import json
 import re
 import runpy
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from meta_animator.checkpoints.files import Checkpoint, find_checkpoint, save_checkpoint
 from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.stages import sample
 from meta_animator.stages import train as training
-from meta_animator.stages.checks import check_run
+from meta_animator.stages.checks import CHECKS, check_run
+from meta_animator.weights import read_json
 
 WRONG = {  # message: stage and settings
     "data.cache_latents: cannot hold random crops": ("control", {"data.random_crop": 0.5}),
@@ -88,6 +92,28 @@ def test_a_dry_run_finds_what_needs_no_weights(run_config, message):
     with pytest.raises(UserError) as caught:
         check_run(run_config(stage, **changes), dry=True)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.ask.__name__)
+def test_a_check_is_given_the_sections_that_it_names(check):
+    assert list(inspect.signature(check.ask).parameters) == check.sections.split()
+
+
+def test_a_rank_matters_only_for_loras_that_are_taken_along(run_config):
+    """As loading has it: LoRAs of other tasks start fresh, of any rank."""
+    changes = {"model.lora_rank": 2, "model.tasks": "[canny]"}
+    assert check_run(run_config("reference", **changes)) == []
+    with pytest.raises(UserError, match="LoRA rank 4"):
+        check_run(run_config("reference", **(changes | {"model.tasks": "[canny, seg]"})))
+
+
+def test_a_motion_module_of_another_noise_schedule_is_found_before_it_is_loaded(run_config, prepared, tmp_path):
+    metadata = read_json(find_checkpoint(prepared) / "manifest.json") | {"stage": "motion", "beta_schedule": "linear"}
+    save_checkpoint(tmp_path / "step1", Checkpoint(step=2, metadata=metadata, model={"motion.x": torch.zeros(1)}), keep=1)
+    changes = {"sample.window": 8, "model.motion_from": tmp_path / "step1"}
+    assert check_run(run_config("sample", **changes, **{"model.beta_schedule": "linear"}), dry=True) == []
+    with pytest.raises(UserError, match=r"was trained with model\.beta_schedule 'linear', this run has ''"):
+        check_run(run_config("sample", **changes), dry=True)
 
 
 def test_what_is_not_there_yet_is_a_note_for_a_dry_run_and_ends_a_run(run_config, tmp_path):

@@ -22,7 +22,7 @@ from meta_animator.models.control import ControlOutput
 from meta_animator.puppets.base.growing import check_base_config, growing_base
 from meta_animator.puppets.base.judge import sample_base
 from meta_animator.settings import RunConfig
-from meta_animator.stages.checks import without_missing_face
+from meta_animator.stages.check_settings import without_missing_face
 from meta_animator.stages.data import Training
 from meta_animator.stages.denoising_run import denoising_run
 from meta_animator.stages.networks import load_networks

@@ -72,6 +72,11 @@ def check_names(expected: Iterable[str], found: Iterable[str], what: str) -> Non
         raise UserError(f"{what}: {len(unknown)} weights are unknown to the model, the first is {unknown[0]}")
 
 
+def under(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The weights whose names start with `prefix`, without it."""
+    return {n.removeprefix(prefix): w for n, w in state.items() if n.startswith(prefix)}
+
+
 def read_json(path: Path) -> dict:
     """Raises UserError where the file is missing or is not JSON."""
     refuse_impostor(path)

@@ -19,7 +19,7 @@ from meta_animator.conversion.ctrlora import (
     to_ctrlora,
     to_lora_file,
 )
-from meta_animator.conversion.lora import bare_network, check_fit, part
+from meta_animator.conversion.lora import bare_network, check_fit
 from meta_animator.conversion.motion import ANIMATEDIFF_BETAS, to_animatediff
 from meta_animator.data.conditions import CONDITIONS
 from meta_animator.errors import UserError
@@ -30,7 +30,7 @@ from meta_animator.models.control import MetaControlNet
 from meta_animator.models.motion import new_motion_adapter
 from meta_animator.settings import ModelConfig
 from meta_animator.torch_files import TORCH_SUFFIXES, read_state
-from meta_animator.weights import ROUNDING, copy_strict, read_json, save_tensors, write_json
+from meta_animator.weights import ROUNDING, copy_strict, read_json, save_tensors, under, write_json
 
 
 def import_ctrlora(
@@ -67,11 +67,11 @@ def import_ctrlora(
 def check_shapes(network: MetaControlNet, weights: Mapping[str, Tensor], metadata: Mapping[str, Any], what: str) -> None:
     """Of the shared weights and every LoRA. `network` goes to the meta device."""
     network.to("meta")
-    check_fit(network.base_state(), part(weights, "control."), what)
+    check_fit(network.base_state(), under(weights, "control."), what)
     for task in metadata["tasks"]:
         for layer in network.bank.layers.values():
             layer.add(task, metadata["lora_rank"])
-        check_fit(network.bank.state(task), part(weights, f"lora.{task}."), f"{what}: LoRA '{task}'")
+        check_fit(network.bank.state(task), under(weights, f"lora.{task}."), f"{what}: LoRA '{task}'")
 
 
 def other_unet(state: Mapping[str, Tensor], unet: nn.Module) -> str:
@@ -113,9 +113,9 @@ def export_ctrlora(run: Path, file: Path, architecture: Path, kind: str = "whole
         raise UserError(f"--task: expected one of {', '.join(have) or 'none, as it has no LoRA'}, got '{task}'")
     what = f"{run}, for the architecture in {architecture} (--base, --architecture)"
     network = bare_network(architecture, have, metadata["lora_rank"] or 1)
-    check_fit(network.base_state(), part(weights, "control."), what)
+    check_fit(network.base_state(), under(weights, "control."), what)
     for name in have:
-        check_fit(network.bank.state(name), part(weights, f"lora.{name}."), f"{what}: LoRA '{name}'")
+        check_fit(network.bank.state(name), under(weights, f"lora.{name}."), f"{what}: LoRA '{name}'")
     names = ControlNames(network)
     state = {
         "whole": lambda: to_ctrlora(weights, names, have), "base": lambda: to_base_file(weights, names),
@@ -147,7 +147,7 @@ def export_motion(run: Path, output: Path, architecture: Path) -> list[str]:
         raise UserError(f"{output}: is a file; give a name that ends in {', '.join(TORCH_SUFFIXES)} or .safetensors, or a folder")
     metadata, weights = read_weights(run)
     check_metadata(metadata, str(run))
-    motion = part(weights, "motion.")
+    motion = under(weights, "motion.")
     if not motion:
         raise UserError(f"{run}: holds no motion module; give a stage-1 run")
     read_json(architecture / "unet" / "config.json")

@@ -1,4 +1,4 @@
-"""LoRAs as files: out of a training checkpoint into one PEFT folder per task, and back into a Meta ControlNet.
+"""LoRAs as files: out of a training checkpoint into one PEFT folder per task. checkpoints/extracted.py reads them for a run.
 
 <output>/controlnet/{config.json, diffusion_pytorch_model.safetensors, metadata.json}   the shared weights, no hint block
 <output>/<task>/{adapter_config.json, adapter_model.safetensors, metadata.json}         what `peft` alone can load
@@ -15,32 +15,16 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from torch import Tensor
 
+from meta_animator.checkpoints.extracted import ADAPTER, ADAPTER_WEIGHTS, CONTROLNET_WEIGHTS, METADATA, PREFIX
 from meta_animator.checkpoints.files import find_checkpoint, read_weights, versions
-from meta_animator.checkpoints.loading import check_conventions
-from meta_animator.checkpoints.metadata import check_fields, check_metadata, check_parts
-from meta_animator.checkpoints.origin import State, check_fingerprint, check_origin
+from meta_animator.checkpoints.metadata import check_metadata, check_parts
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint
-from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import MetaControlNet, NoHint
 from meta_animator.settings import ExtractConfig, ModelConfig
-from meta_animator.weights import (
-    check_names,
-    copy_strict,
-    load_tensors,
-    read_json,
-    save_tensors,
-    write_json,
-)
+from meta_animator.weights import check_names, read_json, save_tensors, under, write_json
 
 CONTROLNET = "controlnet"
-PREFIX = "base_model.model."  # how PEFT names the wrapped network
-CONTROLNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER, METADATA = "adapter_config.json", "metadata.json"
-
-
-# out of a checkpoint
 
 
 def extract(config: ExtractConfig, model: ModelConfig, output: Path) -> list[Path]:
@@ -57,18 +41,18 @@ def extract(config: ExtractConfig, model: ModelConfig, output: Path) -> list[Pat
     check_metadata(metadata, str(where))
     merge = config.merge
     tasks = wanted_tasks([merge] if merge else config.tasks, metadata, weights, where)
-    shared = part(weights, "control.")
+    shared = under(weights, "control.")
     network = bare_network(Path(model.architecture or model.base), tasks, metadata["lora_rank"])
     check_fit(network.base_state(), shared, f"{where}, for base {model.base}")
     if merge:
-        shared, tasks = merged(network, shared, part(weights, f"lora.{merge}.")), []
+        shared, tasks = merged(network, shared, under(weights, f"lora.{merge}.")), []
     facts = describe_checkpoint(metadata, shared) | ({"merged": merge} if merge else {})
     names = [CONTROLNET, *tasks]
     temporary = {name: _fresh(output / f".{name}.tmp") for name in names}
     try:
         _write_controlnet(temporary[CONTROLNET], network, shared, facts)
         for task in tasks:
-            lora = part(weights, f"lora.{task}.")
+            lora = under(weights, f"lora.{task}.")
             check_fit(network.bank.state(task), lora, f"{where}, LoRA '{task}'")
             _write_adapter(temporary[task], lora, facts | {"task": task})
         for name in names:
@@ -168,85 +152,3 @@ def _fresh(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
-
-
-def part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights whose names start with `prefix`, without it."""
-    return {n.removeprefix(prefix): w for n, w in state.items() if n.startswith(prefix)}
-
-
-# and back
-
-
-def load_control_folder(models: Assembly, folder: str | Path) -> dict[str, Any]:
-    """Fill the Meta ControlNet's shared weights from an extracted `controlnet` folder; returns its metadata.
-
-    Raises UserError for another base.
-    """
-    folder = Path(folder)
-    metadata = read_metadata(folder)
-    _expect_base(models, metadata, folder)
-    check_conventions(models, metadata, str(folder))
-    copy_strict(models.control.base_state(), load_tensors(folder / CONTROLNET_WEIGHTS), str(folder))
-    models.identifiers.update(metadata["identifiers"])
-    return metadata
-
-
-def load_extracted(models: Assembly, folder: str | Path, name: str = "") -> str:
-    """Add an extracted LoRA to the bank; returns the name that `bank.use` knows it by.
-
-    A LoRA that the bank has under `name` (default: one of its own) is overwritten.
-    Raises UserError for a LoRA of another base, ControlNet or rank: what it belongs to, and what is there.
-    """
-    folder, bank = Path(folder), models.control.bank
-    metadata = read_metadata(folder)
-    if "task" not in metadata:
-        raise UserError(f"{folder}: is not the folder of a LoRA; expected one of its neighbours, such as 'dwpose'")
-    _expect_base(models, metadata, folder)
-    _expect_weights(folder, "ControlNet", metadata["control"], models.fingerprint("control"), models.control.base_state)
-    if metadata["lora_rank"] != bank.rank:
-        raise UserError(f"{folder}: has LoRA rank {metadata['lora_rank']}, this run's model.lora_rank is {bank.rank}")
-    state = part(load_tensors(folder / ADAPTER_WEIGHTS), PREFIX)
-    _check_rank(folder, state, metadata["lora_rank"])
-    name = name or f"{metadata['task']}_extracted{len(bank.tasks)}"
-    bank.load(name, state, str(folder))
-    return name
-
-
-def _check_rank(folder: Path, state: Mapping[str, Tensor], rank: int) -> None:
-    """Raises UserError unless weights, metadata and PEFT's config agree, and the LoRA counts with factor alpha / rank = 1."""
-    adapter = read_json(folder / ADAPTER)
-    check_fields(adapter, {"r": int}, str(folder / ADAPTER))
-    factor = adapter.get("lora_alpha", rank)
-    if adapter["r"] != rank or factor != rank or adapter.get("use_rslora"):
-        raise UserError(
-            f"{folder / ADAPTER}: has r={adapter['r']}, lora_alpha={factor}, use_rslora={adapter.get('use_rslora', False)}; "
-            f"expected r={rank}, lora_alpha={rank}, use_rslora=False as extraction writes them (sample.loras takes a weight)"
-        )
-    for name, tensor in state.items():
-        if name.endswith(".lora_A.weight") and tensor.shape[:1] != (rank,):
-            raise UserError(f"{folder}: {name} has shape {tuple(tensor.shape)}, {METADATA} says lora_rank {rank}; is it damaged?")
-
-
-def read_metadata(folder: str | Path) -> dict[str, Any]:
-    """Raises UserError where `folder` was not written by `extract`."""
-    folder = Path(folder)
-    if not (folder / METADATA).is_file():
-        raise UserError(f"LoRA {folder}: no {METADATA}; expected a folder written by extract_LoRA_weights.sh")
-    metadata, what = read_json(folder / METADATA), str(folder / METADATA)
-    required = {"base": str, "control": str, "lora_rank": int, "identifiers": dict}
-    check_fields(metadata, required, what, {"task": str, "merged": str})
-    for key in ("base", "control"):
-        check_fingerprint(metadata[key], f"{what}: '{key}'")
-    return metadata
-
-
-def _expect_base(models: Assembly, metadata: Mapping[str, Any], folder: Path) -> None:
-    _expect_weights(folder, "base", metadata["base"], models.backbone.fingerprint(), models.backbone.named_weights)
-
-
-def _expect_weights(folder: Path, what: str, found: str, own: str, state: State) -> None:
-    check_origin(
-        found, own, state,
-        lambda theirs, ours: f"{folder}: belongs to {what} {theirs}, this run has {what} {ours}; use what was extracted together",
-    )  # fmt: skip

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from meta_animator.checkpoints.extracted import METADATA, read_metadata
 from meta_animator.checkpoints.files import find_checkpoint
 from meta_animator.checkpoints.metadata import check_control_state, check_metadata, check_motion_state
-from meta_animator.conversion.lora import METADATA, read_metadata, wanted_tasks
+from meta_animator.conversion.lora import wanted_tasks
 from meta_animator.conversion.quickstart import CHECKPOINT
 from meta_animator.errors import UserError
 from meta_animator.published import asked_by

@@ -12,10 +12,10 @@ import torch
 from tqdm import tqdm
 
 from meta_animator import __version__
+from meta_animator.checkpoints.extracted import METADATA, load_control_folder, load_loras
 from meta_animator.checkpoints.files import read_weights
 from meta_animator.checkpoints.loading import load_control
 from meta_animator.config import save_config
-from meta_animator.conversion.lora import METADATA, load_control_folder, load_extracted
 from meta_animator.conversion.motion import load_motion
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import is_data_set, read_manifest
@@ -109,7 +109,7 @@ def load_animator(config: RunConfig) -> Animator:
         load_motion(models, config.model.motion_from)
         _note_shared_noise(sample, models.shared_noise)
     if sample.loras:
-        sample = dataclasses.replace(sample, loras={load_extracted(models, Path(f)): w for f, w in sample.loras.items()})
+        sample = dataclasses.replace(sample, loras=load_loras(models, sample.loras))
     if (precision := PRECISIONS[config.train.mixed_precision]) in HALF:
         models.requires_grad_(False).hold_frozen_in(precision, keep_exact=False)
     models.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -8,9 +8,9 @@ import torch
 from diffusers import ControlNetModel
 from peft import PeftModel
 
+from meta_animator.checkpoints.extracted import load_control_folder, load_loras
 from meta_animator.checkpoints.files import Checkpoint, save_checkpoint
 from meta_animator.checkpoints.metadata import metadata_of
-from meta_animator.conversion.lora import load_control_folder, load_extracted
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import short
 from meta_animator.models.control import ControlOutput, NoHint
@@ -19,6 +19,11 @@ from meta_animator.weights import load_tensors, save_tensors
 from tests import tiny
 
 PERSON = {"p0": "<id000>", "held-out": "<id001>"}
+
+
+def load_extracted(models, folder) -> str:
+    """The name of one LoRA in the bank."""
+    return next(iter(load_loras(models, {folder: 1.0})))
 
 
 def save_run(config, seed=0, drop=()):
@@ -120,6 +125,16 @@ def test_two_loras_of_one_task_live_side_by_side(extracted):
         mixed = fresh.control(*tiny.control_inputs())
         fresh.control.bank.use(one)
         same_outputs(mixed, fresh.control(*tiny.control_inputs()), exact=False)
+
+
+def test_the_controlnet_is_named_once_for_all_loras(extracted, monkeypatch):
+    _, fresh, folder, _ = extracted
+    load_control_folder(fresh, folder / "controlnet")
+    asked, name = [], fresh.fingerprint
+    monkeypatch.setattr(fresh, "fingerprint", lambda part: asked.append(part) or name(part))
+    loras = load_loras(fresh, {folder / task: 0.5 + k for k, task in enumerate(tiny.TASKS)})
+    assert asked == ["control"] and list(loras.values()) == [0.5, 1.5, 2.5]
+    assert set(loras) < set(fresh.control.bank.tasks) and load_loras(fresh, {}) == {} and asked == ["control"]
 
 
 # bad input

@@ -11,7 +11,7 @@ from meta_animator.annotators.base import Detection
 from meta_animator.data.versions import code_version
 from meta_animator.errors import UserError
 from meta_animator.preparation.cuts import CutFinder
-from meta_animator.preparation.footage import Footage, Source
+from meta_animator.preparation.footage import Footage, OneOpen, Source
 from meta_animator.preparation.photos import look_at
 from meta_animator.preparation.quality import measure
 from meta_animator.preparation.runs import Cuts, Runs
@@ -109,11 +109,11 @@ class Worker:
         self.annotators, self.home = annotators, home
         self.tell: Callable[[int], None] = lambda frames: None  # called with the number of frames that were done
         self.rules = Rules(annotators)
-        self._open: Footage | None = None
+        self._open = OneOpen()
 
     def do(self, span: Span) -> str:
         """Returns why a photo cannot be read, or "". Raises UserError for films that cannot, and files that do not fit."""
-        footage = self._footage(span.source)
+        footage = self._open.of(span.source)
         try:
             store = Store(self.home / span.source.name, footage.size)
         except UserError as error:
@@ -127,9 +127,7 @@ class Worker:
         return ""
 
     def close(self) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        self._open.close()
 
     def _see(self, footage: Footage, store: Store, span: Span) -> None:
         """Detects people and cuts; annotates whoever is likely to be followed, so that most frames are decoded once."""
@@ -206,12 +204,6 @@ class Worker:
                 seen.layers[layer] = (
                     store.save(layer, index, answer[layer], by, keys[layer]) if layer in answer else Made(by, keys[layer])
                 )
-
-    def _footage(self, source: Source) -> Footage:
-        if self._open is None or self._open.source != source:
-            self.close()
-            self._open = Footage(source)
-        return self._open
 
 
 def _is_own(seen: Seen, layer: str) -> bool:

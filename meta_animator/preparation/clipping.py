@@ -18,7 +18,7 @@ from meta_animator.data.writer import encode_map
 from meta_animator.errors import UserError
 from meta_animator.media.images import write_image
 from meta_animator.preparation.crop import Cut, choose_box
-from meta_animator.preparation.footage import Footage, Source
+from meta_animator.preparation.footage import Footage, OneOpen, Source
 from meta_animator.preparation.padding import find_padding
 from meta_animator.preparation.store import RUN, Seen, Store, digest
 
@@ -60,21 +60,17 @@ class Builder:
     def __init__(self, root: Path, home: Path, cut: Cut, suffix: str) -> None:
         """home: the folder of all stores; suffix: of the files of frames."""
         self.root, self.home, self.cut, self.suffix = root, home, cut, suffix
-        self._open: Footage | None = None
+        self._open = OneOpen()
         self.tell: Callable[[int], None] = lambda frames: None  # called with the number of frames that were done
         self._version = code_version(crop_and_resize, choose_box, encode_map)
 
     def build(self, plan: Plan) -> Built:
         """Raises UserError for files that do not fit the source."""
-        if self._open is None or self._open.source != plan.source:
-            self.close()
-            self._open = Footage(plan.source)
-        return self._build(plan, self._open, Store(self.home / plan.source.name, self._open.size))
+        footage = self._open.of(plan.source)
+        return self._build(plan, footage, Store(self.home / plan.source.name, footage.size))
 
     def close(self) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        self._open.close()
 
     def _build(self, plan: Plan, footage: Footage, store: Store) -> Built:
         known = _seen_of(store, plan.indices)

@@ -104,6 +104,24 @@ class Footage:
             self._film = None
 
 
+class OneOpen:
+    """Footage of one source after the other: the last one stays open until another is asked for."""
+
+    def __init__(self) -> None:
+        self._footage: Footage | None = None
+
+    def of(self, source: Source) -> Footage:
+        if self._footage is None or self._footage.source != source:
+            self.close()
+            self._footage = Footage(source)
+        return self._footage
+
+    def close(self) -> None:
+        if self._footage is not None:
+            self._footage.close()
+            self._footage = None
+
+
 def find_sources(inputs: Sequence[Path], identity: str = "") -> list[Source]:
     """The films and photos among files and folders, in the order of their names (2 before 10).
 

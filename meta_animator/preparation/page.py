@@ -7,7 +7,7 @@ import numpy as np
 
 from meta_animator.media.timeline import Timeline
 from meta_animator.preparation.folder import ANNOTATED
-from meta_animator.preparation.footage import Footage, Source
+from meta_animator.preparation.footage import Footage, OneOpen, Source
 from meta_animator.preparation.footage_set import FootageConfig, FootageSummary
 from meta_animator.preparation.overlay import overlay
 from meta_animator.preparation.padding import bars_note
@@ -44,24 +44,20 @@ class Painter:
 
     def __init__(self, sources: Mapping[str, Source], home: Path) -> None:
         self.sources, self.home = sources, home
-        self._open: Footage | None = None
+        self._open = OneOpen()
 
     def paint(self, record: FrameRecord) -> np.ndarray:
         """uint8 (h, w, 3)"""
         source = self.sources[record.source]
-        if self._open is None or self._open.source != source:
-            self.close()
-            self._open = Footage(source)
-        store = Store(self.home / source.name, self._open.size)
-        ((_, frames),) = self._open.read([record.index])
+        footage = self._open.of(source)
+        store = Store(self.home / source.name, footage.size)
+        ((_, frames),) = footage.read([record.index])
         seen = store.read_run(record.index - record.index % RUN).get(record.index, Seen())
         layers = store.load(record.index, seen)
         return overlay(frames[0], layers.get("keypoints"), layers.get("mask"), side=SIDE)
 
     def close(self) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        self._open.close()
 
 
 def advice_on(photos: Sequence[Wish], home: Path) -> list[str]:

@@ -24,8 +24,7 @@ class Runs:
 
     def remove(self, index: int, layer: str) -> None:
         """The layer is not wanted any more."""
-        self.store.path(layer, index).unlink(missing_ok=True)
-        del self.get(index).layers[layer]
+        self.store.remove(layer, index, self.get(index))
 
     def expect(self, index: int, layers: Sequence[str]) -> None:
         """The layers are going to be made: until then nobody may take what lies there for the user's."""

@@ -15,9 +15,17 @@ from meta_animator.data.layers import Layers
 from meta_animator.data.transforms import Box
 from meta_animator.errors import UserError
 from meta_animator.media.images import HEIC_SUFFIXES, IMAGE_SUFFIXES, PHOTO_SUFFIXES, can_read_heic, read_alpha, read_image
+from meta_animator.media.picture_film import PictureFilm
 from meta_animator.media.video import VideoSource
 
 CHUNK = 16  # frames decoded at once
+
+
+def each_frame(film: VideoSource | PictureFilm, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, uint8 (height, width, 3) RGB) of each of these frames, of which few are in memory at once."""
+    for start in range(0, len(indices), CHUNK):
+        part = indices[start : start + CHUNK]
+        yield from zip(part, film.read(part), strict=True)
 
 
 class Source(abc.ABC):
@@ -108,10 +116,8 @@ class Video(Source):
         return timeline.resampled(fps or 0.0)[0]
 
     def read(self, indices: list[int]) -> Iterator[Layers]:
-        for start in range(0, len(indices), CHUNK):
-            part = indices[start : start + CHUNK]
-            for index, frame in zip(part, self.video.read(part), strict=True):
-                yield self._layers(frame, index)
+        for index, frame in each_frame(self.video, indices):
+            yield self._layers(frame, index)
 
     def _figure(self, index: int, layers: Layers) -> Figure | None:
         return None if self.entries is None else figure_of_points(self._all_keypoints(), layers.size)

@@ -163,6 +163,11 @@ class Store:
             write_image(path, encode_map(layer, array))
         return Made(by, key, content_hash(path), _stat(path))
 
+    def remove(self, layer: str, index: int, seen: Seen) -> None:
+        """Removes a layer of a frame, of which `seen` then knows no more."""
+        self.path(layer, index).unlink(missing_ok=True)
+        del seen.layers[layer]
+
     def load(self, index: int, seen: Seen) -> dict[str, np.ndarray]:
         """The layers of a frame. Raises UserError for a file that does not fit, which is the user's."""
         return {layer: self.load_layer(layer, index) for layer, made in seen.layers.items() if made.sha}

@@ -184,8 +184,7 @@ def fill(store: Store, footage: Footage, indices: Sequence[int], maps: Mapping[s
                 if arrays[layer] is not None:
                     seen.layers[layer] = store.save(layer, index, arrays[layer], GIVEN, keys[layer])
                 elif layer in seen.layers and _is_given(seen.layers[layer]):
-                    store.path(layer, index).unlink(missing_ok=True)
-                    del seen.layers[layer]
+                    store.remove(layer, index, seen)
             changed = True
         if changed:
             store.write_run(start, known)
@@ -211,8 +210,7 @@ def forget(store: Store, indices: Sequence[int], kept: Collection[str]) -> None:
                 continue
             changed |= store.look(index, seen, ())
             for layer in [layer for layer, made in seen.layers.items() if _is_given(made) and layer not in kept]:
-                store.path(layer, index).unlink(missing_ok=True)
-                del seen.layers[layer]
+                store.remove(layer, index, seen)
                 changed = True
         if changed:
             store.write_run(start, known)

@@ -19,7 +19,7 @@ from meta_animator.media.video import VideoSource
 from meta_animator.preparation.footage import slug
 from meta_animator.preparation.formats import trees
 from meta_animator.preparation.prepare import SHEET_FRAMES, Summary, check_size, cropped, write_sheets
-from meta_animator.preparation.sources import CHUNK, Source
+from meta_animator.preparation.sources import Source, each_frame
 
 
 class Recorded(Source):
@@ -48,10 +48,8 @@ class Recorded(Source):
         return f"{self.sequence.name} {index}"
 
     def read(self, indices: list[int]) -> Iterator[Layers]:
-        for start in range(0, len(indices), CHUNK):
-            part = indices[start : start + CHUNK]
-            for index, frame in zip(part, self.film.read(part), strict=True):
-                yield self._layers(frame, index)
+        for index, frame in each_frame(self.film, indices):
+            yield self._layers(frame, index)
 
     def _whole(self, index: int) -> str:
         return self.sequence.name

@@ -169,6 +169,76 @@ def test_tasks_of_their_own_do_not_hang_and_leave_unused_loras_alone(make_config
 
 # starting and stopping them
 
+RANKS = """
+import os, pathlib, sys, time
+import torch
+from meta_animator import cli, config
+from meta_animator.stages import train as training
+
+class Trainer:
+    def __init__(self, config, accelerator, *rest):
+        self.late, self.left = not accelerator.is_main_process, pathlib.Path(config.output_dir) / "left"
+    def run(self):
+        if self.late:
+            time.sleep(1)
+            self.left.touch()
+
+def main():
+    nothing = training.Training(stage=None, samples=None, plan=None)
+    training.train(run, stages={"base_face": lambda config, accelerator: nothing})
+    print((pathlib.Path(run.output_dir) / "left").exists(), torch.distributed.is_initialized())
+
+training.Trainer = Trainer
+for path in sys.argv[1:]:
+    run, ranks = config.load_config(path), []
+    for rank in "01":
+        if not (child := os.fork()):
+            os.environ.update(RANK=rank, LOCAL_RANK=rank)
+            for number in (1, 2):
+                os.dup2(os.open(f"{run.output_dir}/{number}-{rank}", os.O_WRONLY | os.O_CREAT), number)
+            try:
+                cli.run(main)
+            except SystemExit as end:
+                os._exit(end.code)
+            os._exit(0)
+        ranks.append(child)
+    print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in ranks))
+"""
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory, tiny_base, puppet_data):
+    """{what: exit code, output and errors of each of two processes} of trainings that do nothing, in processes that no launcher
+    ends."""
+    folder, wrong = tmp_path_factory.mktemp("ranks"), {"data__train": "[nowhere]"}
+    configs = {
+        name: tiny.make_config(folder / name, tiny_base, puppet_data, "base_face", **more)
+        for name, more in {"works": {}, "fails": wrong}.items()
+    }
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = str(free.getsockname()[1])
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    done = subprocess.run(
+        [sys.executable, "-c", RANKS, *map(written, configs.values())], cwd=ROOT, capture_output=True, text=True, check=True,
+        env=environment(2, ACCELERATE_USE_CPU="true", TORCH_CPP_LOG_LEVEL="ERROR", **group), timeout=200,
+    )  # fmt: skip
+    return {
+        name: [(int(code), *((folder / name / f"{n}-{k}").read_text() for n in (1, 2))) for k, code in enumerate(codes.split())]
+        for name, codes in zip(configs, done.stdout.splitlines(), strict=True)
+    }
+
+
+def test_processes_leave_their_group_together(ranks):
+    for code, output, errors in ranks["works"]:
+        assert code == 0 and output.splitlines()[-1] == "True False", errors[-900:]
+
+
+def test_what_stops_the_main_process_stops_the_others(ranks):
+    for code, output, errors in ranks["fails"]:
+        assert code == 2 and output == "" and len(errors.splitlines()) == 1, errors[-900:]
+        assert errors.startswith("error: nowhere/manifest.jsonl: no such file"), errors
+
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

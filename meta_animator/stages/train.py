@@ -1,10 +1,12 @@
 """A training run from its config to its last checkpoint; each stage's own story is in control.py, motion.py, reference.py."""
 
 import functools
+import sys
 from collections.abc import Callable, Mapping
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from meta_animator.errors import UserError
 from meta_animator.settings import PuppetsConfig, RunConfig
@@ -32,16 +34,45 @@ def train(
     sharded = take_sharding_request(config.stage, config.train, config.data)
     accelerator = make_accelerator(config.train.mixed_precision)
     torch.manual_seed(config.seed)  # fresh weights
-    if accelerator.is_main_process:
+
+    def prepare() -> None:
         for note in check_run(config):
             print(f"note: {note}")
         if make_data:
             make_data(config.data.puppets)
-    accelerator.wait_for_everyone()
+
+    main_first(accelerator, prepare)
     training = builders[config.stage](config, accelerator)
     training.release()
     batches = functools.partial(load_batches, config.data, training.samples, training.plan, accelerator)
     Trainer(config, accelerator, training.stage, batches, sharded).run()
-    if accelerator.num_processes > 1:  # one that leaves while another still listens to it can abort that one
+    leave_together(accelerator)
+
+
+def main_first(accelerator: Accelerator, prepare: Callable[[], None]) -> None:
+    """Call `prepare` in the main process while the others wait. Where it fails, all end: each with the main one's UserError, the
+    others silently where it is a bug."""
+    error, said = None, ""
+    if accelerator.is_main_process:
+        try:
+            prepare()
+        except Exception as caught:
+            error, said = caught, str(caught) if isinstance(caught, UserError) else ""
+    told = [(error is not None, said)]
+    broadcast_object_list(told)
+    failed, said = told[0]
+    if not failed:
+        return
+    leave_together(accelerator)
+    if error is not None:
+        raise error
+    if said:
+        raise UserError(said)
+    sys.exit(1)
+
+
+def leave_together(accelerator: Accelerator) -> None:
+    """One that leaves while another still listens to it can abort that one."""
+    if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
         accelerator.end_training()

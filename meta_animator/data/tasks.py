@@ -68,7 +68,8 @@ class TaskPlan:
 
     def pools(self) -> set[int]:
         """All samples that can be drawn."""
-        return {index for table in (self.samples, self.auxiliary or {}) for pool in table.values() for index in pool}
+        auxiliary = self.auxiliary if self.auxiliary and self.auxiliary_fraction > 0 else {}
+        return {index for table in (self.samples, auxiliary) for pool in table.values() for index in pool}
 
     def _turn(self, step: int, group: int) -> tuple[str, int]:
         """The task of a step and group, and how often it was drawn before."""

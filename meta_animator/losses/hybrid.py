@@ -67,9 +67,9 @@ class HybridLoss:
     def __post_init__(self) -> None:
         for name in ("image_weight", "face_weight", "pixel_weight", "latent_weight", "start_step"):
             if not getattr(self, name) >= 0:
-                raise UserError(f"{name}: expected a value >= 0, got {getattr(self, name)}")
+                raise UserError(f"loss.{name}: expected a value >= 0, got {getattr(self, name)}")
         if not 0 <= self.max_noise_level <= 1:
-            raise UserError(f"max_noise_level: expected a value in [0, 1], got {self.max_noise_level}")
+            raise UserError(f"loss.max_noise_level: expected a value in [0, 1], got {self.max_noise_level}")
 
     def image_active(self, step: int) -> bool:
         """Whether the image terms count in this step: what they need can be left out of a batch otherwise."""
@@ -133,7 +133,7 @@ class HybridLoss:
     def _faces(self, truth: Truth, gated: Tensor, x: Tensor) -> tuple[Tensor, list[list[bool]]]:
         """Landmarks (p v 5 2) of the parts' frames, and which of them show a face; x (p v 3 H W)."""
         if truth.landmarks is None or truth.face_visible is None or self.embed_face is None:
-            raise UserError("face_weight: above 0, it needs a face embedder and data with face landmarks")
+            raise UserError("loss.face_weight: above 0, it needs a face embedder and data with face landmarks")
         return truth.landmarks[gated].reshape(*x.shape[:2], 5, 2), truth.face_visible[gated].reshape(x.shape[:2]).tolist()
 
 

@@ -95,6 +95,7 @@ def test_auxiliary_samples_take_their_fraction():
         draws = [draw for step in range(300) for draw in mixed.draws_of(step)]
         share = sum(draw.sample >= 900 for draw in draws) / len(draws)
         assert share == pytest.approx(fraction, abs=0.05 if 0 < fraction < 1 else 0)
+        assert {draw.sample for draw in draws if draw.sample >= 900} == {index for index in mixed.pools() if index >= 900}
 
 
 def test_an_epoch_is_as_many_draws_as_there_are_pairs():

@@ -239,11 +239,11 @@ def test_counts_are_those_of_the_call():
 
 
 def test_wrong_settings_are_named():
-    with pytest.raises(UserError, match="image_weight"):
+    with pytest.raises(UserError, match=r"^loss\.image_weight: "):
         HybridLoss(process=SD15, decode=decode, image_weight=-1)
-    with pytest.raises(UserError, match="max_noise_level"):
+    with pytest.raises(UserError, match=r"^loss\.max_noise_level: "):
         HybridLoss(process=SD15, decode=decode, max_noise_level=124)
-    with pytest.raises(UserError, match="face_weight"):
+    with pytest.raises(UserError, match=r"^loss\.face_weight: "):
         evaluate({**batch(1, 4, 2, 2, t=[3]), "landmarks": None})
 
 

@@ -1,7 +1,6 @@
 """Weights as files: safetensors only, matched by name, every key accounted for."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from meta_animator.errors import UserError
-from meta_animator.file_kinds import described, kind_of, refuse_impostor
+from meta_animator.file_kinds import described, kind_of
 from meta_animator.files import whole_file
 
 
@@ -75,25 +74,6 @@ def check_names(expected: Iterable[str], found: Iterable[str], what: str) -> Non
 def under(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The weights whose names start with `prefix`, without it."""
     return {n.removeprefix(prefix): w for n, w in state.items() if n.startswith(prefix)}
-
-
-def read_json(path: Path) -> dict:
-    """Raises UserError where the file is missing or is not JSON."""
-    refuse_impostor(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from error
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Nested mappings of numbers (also numpy's), strings and None. Raises ValueError for NaN, UserError where `path` cannot
-    be written."""
-    text = json.dumps(value, indent=2, allow_nan=False, default=lambda number: number.tolist())  # of numpy
-    with whole_file(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
 
 
 ROUNDING = 2**-7  # relative: what storing weights in half precision or bfloat16 may change

@@ -14,10 +14,10 @@ def main() -> None:
     config = config_from_arguments(__doc__, "sample")
     if config is None:
         return
+    from meta_animator.json_files import write_json
     from meta_animator.media.images import write_image
     from meta_animator.media.sheets import grid
     from meta_animator.stages.diagnose import diagnose
-    from meta_animator.weights import write_json
 
     numbers, rows = diagnose(config)
     write_json(Path(config.output_dir) / "diagnosis.json", numbers)

@@ -38,9 +38,9 @@ def main() -> None:
 
     from meta_animator.evaluation.animation import evaluate_animation
     from meta_animator.evaluation.perceptual import load_lpips
+    from meta_animator.json_files import write_json
     from meta_animator.media.images import write_image
     from meta_animator.models.face import FaceEmbedder
-    from meta_animator.weights import write_json
 
     face = FaceEmbedder.from_pretrained(args.face).eval() if args.face else None
     lpips = load_lpips(args.lpips, args.lpips_trunk) if args.lpips != "off" else None

@@ -18,11 +18,12 @@ from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.config import save_config
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json
 from meta_animator.media.images import read_image
 from meta_animator.puppets.rendering.render import render_clip
 from meta_animator.stages.train import train
 from meta_animator.training.sharding import take_sharding_request
-from meta_animator.weights import load_tensors, read_json
+from meta_animator.weights import load_tensors
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]

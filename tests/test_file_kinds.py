@@ -16,6 +16,7 @@ from meta_animator.data.clips import read_keypoints
 from meta_animator.data.manifest import read_manifest
 from meta_animator.errors import UserError
 from meta_animator.file_kinds import kind_of
+from meta_animator.json_files import read_json
 from meta_animator.media.images import read_image
 from meta_animator.media.video import VideoSource
 from meta_animator.models.arcface import load_face
@@ -23,7 +24,7 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.settings import ModelConfig
 from meta_animator.torch_files import read_state
-from meta_animator.weights import load_tensors, read_json, tensor_names
+from meta_animator.weights import load_tensors, tensor_names
 from tests import tiny
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"ab" * 32 + b"\nsize 4265146304\n"

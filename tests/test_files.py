@@ -6,7 +6,7 @@ import pytest
 
 from meta_animator.errors import UserError
 from meta_animator.files import whole_file
-from meta_animator.weights import write_json
+from meta_animator.json_files import write_json
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

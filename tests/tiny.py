@@ -15,6 +15,7 @@ from meta_animator.data.batch import Batch, collate
 from meta_animator.data.samples import SampleSet
 from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.data.writer import DatasetWriter
+from meta_animator.json_files import write_json
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.control import MetaControlNet
@@ -26,7 +27,6 @@ from meta_animator.puppets.rendering.render import render_clip
 from meta_animator.settings import ModelConfig, RunConfig
 from meta_animator.stages.data import load_batches
 from meta_animator.stages.train import STAGES
-from meta_animator.weights import write_json
 
 SD15 = Path(__file__).parents[1] / "configs" / "sd15" / "architecture"
 SIZE = 64

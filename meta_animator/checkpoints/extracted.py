@@ -11,8 +11,9 @@ from meta_animator.checkpoints.loading import check_conventions
 from meta_animator.checkpoints.metadata import check_fields
 from meta_animator.checkpoints.origin import State, check_fingerprint, check_origin
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json
 from meta_animator.models.assembly import Assembly
-from meta_animator.weights import copy_strict, load_tensors, read_json, under
+from meta_animator.weights import copy_strict, load_tensors, under
 
 PREFIX = "base_model.model."  # how PEFT names the wrapped network
 CONTROLNET_WEIGHTS = "diffusion_pytorch_model.safetensors"

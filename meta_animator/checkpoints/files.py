@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json, write_json
 from meta_animator.media.timeline import check_fps
-from meta_animator.weights import load_tensors, read_json, save_tensors, write_json
+from meta_animator.weights import load_tensors, save_tensors
 
 EMA_UPDATES = "ema_updates"  # a slot beside the optimizer's
 

@@ -10,9 +10,9 @@ from meta_animator.checkpoints.files import find_checkpoint, list_checkpoints
 from meta_animator.checkpoints.metadata import check_control_state, check_metadata, check_motion_state
 from meta_animator.checkpoints.origin import check_origin
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json
 from meta_animator.models.assembly import Assembly, part_of
 from meta_animator.models.identifiers import keep_own
-from meta_animator.weights import read_json
 
 
 def load_control(

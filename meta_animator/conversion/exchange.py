@@ -24,13 +24,14 @@ from meta_animator.conversion.motion import ANIMATEDIFF_BETAS, to_animatediff
 from meta_animator.data.conditions import CONDITIONS
 from meta_animator.errors import UserError
 from meta_animator.files import whole_file
+from meta_animator.json_files import read_json, write_json
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.backbones.ldm import TEXT, UNET, VAE, to_shapes, unet_names, vae_names
 from meta_animator.models.control import MetaControlNet
 from meta_animator.models.motion import new_motion_adapter
 from meta_animator.settings import ModelConfig
 from meta_animator.torch_files import TORCH_SUFFIXES, read_state
-from meta_animator.weights import ROUNDING, copy_strict, read_json, save_tensors, under, write_json
+from meta_animator.weights import ROUNDING, copy_strict, save_tensors, under
 
 
 def import_ctrlora(

@@ -20,9 +20,10 @@ from meta_animator.checkpoints.files import find_checkpoint, read_weights, versi
 from meta_animator.checkpoints.metadata import check_metadata, check_parts
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint
+from meta_animator.json_files import read_json, write_json
 from meta_animator.models.control import MetaControlNet, NoHint
 from meta_animator.settings import ExtractConfig, ModelConfig
-from meta_animator.weights import check_names, read_json, save_tensors, under, write_json
+from meta_animator.weights import check_names, save_tensors, under
 
 CONTROLNET = "controlnet"
 

@@ -15,11 +15,12 @@ from torch import Tensor
 from meta_animator.conversion.ctrlora import ControlNames, converted_metadata, from_ctrlora
 from meta_animator.conversion.exchange import check_shapes, check_tasks
 from meta_animator.errors import UserError
+from meta_animator.json_files import write_json
 from meta_animator.models.backbones import load_backbone
 from meta_animator.published import published
 from meta_animator.settings import ModelConfig
 from meta_animator.torch_files import read_state
-from meta_animator.weights import ROUNDING, save_tensors, write_json
+from meta_animator.weights import ROUNDING, save_tensors
 
 # {our task: the published weight that starts it}; a hole in the picture that is to be filled is what their outpainting has too
 STARTS = {

@@ -19,8 +19,8 @@ from meta_animator.errors import UserError
 from meta_animator.evaluation.baselines import first_photo, nearest_photo
 from meta_animator.evaluation.frames import frame_metrics
 from meta_animator.evaluation.report import overview
+from meta_animator.json_files import read_json
 from meta_animator.media.images import IMAGE_SUFFIXES, read_image
-from meta_animator.weights import read_json
 
 
 def evaluate_animation(

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
-from meta_animator.weights import copy_strict, load_tensors, read_json, save_tensors, write_json
+from meta_animator.json_files import read_json, write_json
+from meta_animator.weights import copy_strict, load_tensors, save_tensors
 
 # Where ArcFace puts the landmarks in a crop of 112 x 112 pixels (Deng et al. 2019; the values are InsightFace's).
 ARCFACE_SIZE = 112

@@ -13,12 +13,12 @@ from tqdm import tqdm
 from meta_animator.data.layers import Layers
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json, write_json
 from meta_animator.puppets.rendering.identity import make_identity
 from meta_animator.puppets.rendering.motion import MOTIONS, ON_FOOT
 from meta_animator.puppets.rendering.render import render_clip
 from meta_animator.puppets.rendering.scene import make_scene
 from meta_animator.settings import PuppetsConfig
-from meta_animator.weights import read_json, write_json
 
 HELDOUT = 1_000_000  # identity and motion seeds from here on are never in a train set
 

@@ -9,10 +9,11 @@ from meta_animator.checkpoints.metadata import check_control_state, check_metada
 from meta_animator.conversion.lora import wanted_tasks
 from meta_animator.conversion.quickstart import CHECKPOINT
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json
 from meta_animator.published import asked_by
 from meta_animator.sampling.animate import prompt_for
 from meta_animator.settings import ExtractConfig, ModelConfig, SampleConfig
-from meta_animator.weights import read_json, tensor_names
+from meta_animator.weights import tensor_names
 
 MADE_BY = {  # (stage, key): the script that writes what the key names
     ("motion", "model.control_from"): "Step0_train_BaseCtrl_LoRA.sh",

@@ -8,11 +8,11 @@ from pathlib import Path
 from meta_animator.data.conditions import find_condition
 from meta_animator.diffusion.samplers import sampler_for
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json
 from meta_animator.models.arcface import ADVICE
 from meta_animator.models.backbones.sd import read_process
 from meta_animator.settings import NETWORKS, DataConfig, LossConfig, ModelConfig, RunConfig, SampleConfig, TrainConfig
 from meta_animator.stages.cache import check_cacheable
-from meta_animator.weights import read_json
 
 
 def check_training(stage: str, data: DataConfig, model: ModelConfig, train: TrainConfig) -> list[str]:

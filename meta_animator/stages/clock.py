@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from meta_animator.errors import UserError
-from meta_animator.weights import read_json, write_json
+from meta_animator.json_files import read_json, write_json
 
 MOSTLY_DONE = 0.4  # a step that takes a smaller share of what it took before had done most of its work before
 

@@ -20,6 +20,7 @@ from meta_animator.conversion.motion import load_motion
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import is_data_set, read_manifest
 from meta_animator.fingerprints import short
+from meta_animator.json_files import write_json
 from meta_animator.media.images import write_image
 from meta_animator.media.timeline import even
 from meta_animator.media.video import write_video
@@ -34,7 +35,6 @@ from meta_animator.settings import RunConfig, SampleConfig
 from meta_animator.stages.check_checkpoints import check_control_folder
 from meta_animator.stages.check_settings import check_size
 from meta_animator.stages.checks import check_run
-from meta_animator.weights import write_json
 
 FITTED = "retarget.png"  # how the motion was fitted to the reference person
 TIMES = "times.json"  # which frame of the driving each frame belongs to

@@ -20,10 +20,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/base_report"))
     args = parser.parse_args()
 
+    from meta_animator.json_files import write_json
     from meta_animator.media.images import write_image
     from meta_animator.media.sheets import grid
     from meta_animator.puppets.base.judge import judge_base
-    from meta_animator.weights import write_json
 
     numbers, rows = judge_base(args.base, people=args.people)
     write_json(args.output / "metrics.json", numbers)

@@ -311,7 +311,7 @@ def weights(folder: Path):
 
 
 def checkpoints(folder: Path):
-    from meta_animator.weights import read_json
+    from meta_animator.json_files import read_json
 
     (folder / "manifest.json").write_text(json.dumps({"stage": "control", "step": 3, "tasks": ["dwpose"], "lora_rank": 4}))
     return [folder / "manifest.json"], read_json

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from meta_animator.weights import read_json
+from meta_animator.json_files import read_json
 from tests.bad_input.room import ROOT, Cases, check
 
 CASES = Cases()

@@ -14,11 +14,11 @@ from meta_animator.checkpoints.old_fingerprints import old_fingerprint, same_old
 from meta_animator.checkpoints.origin import check_origin
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint, is_fingerprint, short
+from meta_animator.json_files import read_json, write_json
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.settings import ModelConfig
 from meta_animator.stages.train import train
-from meta_animator.weights import read_json, write_json
 from tests import tiny
 
 

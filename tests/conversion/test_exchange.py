@@ -13,13 +13,14 @@ from meta_animator.checkpoints.metadata import metadata_of
 from meta_animator.conversion.exchange import export_ctrlora, export_motion, import_ctrlora, parse_tasks
 from meta_animator.conversion.motion import load_motion
 from meta_animator.errors import UserError
+from meta_animator.json_files import write_json
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.backbones.ldm import UNET, unet_names
 from meta_animator.settings import ModelConfig
 from meta_animator.stages.networks import load_networks
 from meta_animator.torch_files import read_state
-from meta_animator.weights import save_tensors, write_json
+from meta_animator.weights import save_tensors
 from tests import tiny
 
 

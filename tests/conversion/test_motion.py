@@ -6,11 +6,12 @@ from diffusers import MotionAdapter
 
 from meta_animator.conversion.motion import load_motion
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json, write_json
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.dry_run import trainable_parameters
-from meta_animator.weights import load_tensors, read_json, save_tensors, write_json
+from meta_animator.weights import load_tensors, save_tensors
 from tests import tiny
 
 

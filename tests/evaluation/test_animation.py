@@ -9,9 +9,9 @@ import torch
 from meta_animator.data.manifest import find_clip
 from meta_animator.errors import UserError
 from meta_animator.evaluation.animation import evaluate_animation
+from meta_animator.json_files import write_json
 from meta_animator.media.images import write_image
 from meta_animator.models.face import FaceConfig, FaceEmbedder
-from meta_animator.weights import write_json
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import torch
 from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.config import load_config
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json, write_json
 from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
 from meta_animator.sampling.opening import open_inputs
 from meta_animator.stages.sample import load_animator
 from meta_animator.stages.train import train
-from meta_animator.weights import read_json, write_json
 
 
 @pytest.fixture(scope="module")

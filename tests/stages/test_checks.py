@@ -14,11 +14,11 @@ import torch
 
 from meta_animator.checkpoints.files import Checkpoint, find_checkpoint, save_checkpoint
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json
 from meta_animator.media.images import write_image
 from meta_animator.stages import sample
 from meta_animator.stages import train as training
 from meta_animator.stages.checks import CHECKS, check_run
-from meta_animator.weights import read_json
 
 WRONG = {  # message: stage and settings
     "data.cache_latents: cannot hold random crops": ("control", {"data.random_crop": 0.5}),

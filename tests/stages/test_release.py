@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from meta_animator.checkpoints.files import list_checkpoints
+from meta_animator.json_files import read_json
 from meta_animator.media.images import read_image
 from meta_animator.stages import denoising_run, texts
 from meta_animator.stages import train as training
 from meta_animator.training.engine import Trainer
-from meta_animator.weights import load_tensors, read_json
+from meta_animator.weights import load_tensors
 
 
 @pytest.fixture

@@ -17,12 +17,13 @@ from meta_animator.data.batch import collate
 from meta_animator.data.samples import SampleSet, crop_of, read_clips
 from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json, write_json
 from meta_animator.settings import RunConfig
 from meta_animator.stages.reference import auxiliary_clips, auxiliary_samples
 from meta_animator.stages.train import train
 from meta_animator.training.engine import Trainer
 from meta_animator.training.resume import training_settings
-from meta_animator.weights import load_tensors, read_json, write_json
+from meta_animator.weights import load_tensors
 from tests import tiny
 
 FILES = ("model", "optimizer", "ema")

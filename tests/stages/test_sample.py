@@ -9,6 +9,7 @@ import torch
 from meta_animator.checkpoints.files import find_checkpoint
 from meta_animator.diffusion.samplers import SAMPLERS
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json, write_json
 from meta_animator.media.images import read_image
 from meta_animator.media.probe import probe_video
 from meta_animator.media.video import VideoSource
@@ -16,7 +17,6 @@ from meta_animator.puppets.dataset import HELDOUT, describe
 from meta_animator.sampling.opening import open_inputs
 from meta_animator.stages.sample import held, load_animator, sample
 from meta_animator.stages.train import train
-from meta_animator.weights import read_json, write_json
 from tests import tiny
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from meta_animator.checkpoints.files import list_checkpoints, read_checkpoint
+from meta_animator.json_files import read_json, write_json
 from meta_animator.stages.train import train
 from meta_animator.training.ema import EMA
-from meta_animator.weights import load_tensors, read_json, save_tensors, write_json
+from meta_animator.weights import load_tensors, save_tensors
 from tests import tiny
 
 

@@ -15,10 +15,11 @@ import torch
 from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.config import save_config
 from meta_animator.errors import Stopped, UserError
+from meta_animator.json_files import read_json
 from meta_animator.stages.denoising import DenoisingStage
 from meta_animator.stages.train import train
 from meta_animator.training import engine
-from meta_animator.weights import load_tensors, read_json
+from meta_animator.weights import load_tensors
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from meta_animator.diffusion.process import DDPM
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint
+from meta_animator.json_files import read_json
 from meta_animator.models.backbones.decoder import decode_checkpointed
 from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.backbones.single_file import load_single_file, load_vae
@@ -24,7 +25,6 @@ from meta_animator.models.motion import TemporalLayers, join_motion, new_motion_
 from meta_animator.models.precision import HALF, autocast, halve, own_precision
 from meta_animator.settings import ModelConfig
 from meta_animator.torch_files import TORCH_SUFFIXES
-from meta_animator.weights import read_json
 
 PIXELS_AT_ONCE = 2**19  # in the VAE
 SD1_TOKENIZER = "openai/clip-vit-large-patch14"  # Stable Diffusion 1.x's, on the hub

@@ -8,10 +8,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json
 from meta_animator.models.backbones.ldm import TEXT, UNET, VAE, to_shapes, unet_names, vae_names
 from meta_animator.models.backbones.parts import load_part
 from meta_animator.torch_files import read_state
-from meta_animator.weights import check_names, copy_strict, read_json
+from meta_animator.weights import check_names, copy_strict
 
 SCHEDULE = {  # tables that the original code keeps beside the weights
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",

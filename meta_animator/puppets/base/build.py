@@ -7,13 +7,13 @@ from accelerate import Accelerator
 from meta_animator.data.batch import Batch, collate
 from meta_animator.data.samples import FRAME, SampleSet, of_one_size, read_clips
 from meta_animator.data.tasks import Draw, TaskPlan
+from meta_animator.json_files import read_json
 from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.puppets.base import unet
 from meta_animator.puppets.base.growing import check_base_config
 from meta_animator.puppets.base.vae_and_face import BaseStage, FaceStage, VAEStage, as_images
 from meta_animator.settings import RunConfig
 from meta_animator.stages.data import Training
-from meta_animator.weights import read_json
 
 
 def build_base_stage(config: RunConfig, accelerator: Accelerator) -> Training:

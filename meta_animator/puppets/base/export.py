@@ -15,12 +15,13 @@ from meta_animator.config import load_config
 from meta_animator.data.manifest import Clip
 from meta_animator.data.samples import read_clips, to_pixels
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json, write_json
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.puppets.base.tokenizer import base_tokenizer
 from meta_animator.settings import ModelConfig, RunConfig
-from meta_animator.weights import copy_strict, read_json, save_tensors, write_json
+from meta_animator.weights import copy_strict, save_tensors
 
 
 def export_base(run: Path, output: Path) -> list[Path]:

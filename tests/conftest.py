@@ -8,8 +8,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is imported, here and in
 
 SLOWEST = (  # files, the longest first: of several workers, none is left alone with them at the end
     "test_embedded.py", "test_distributed.py", "test_demo.py", "test_chaos.py", "stages/test_memory.py",
-    "stages/test_resume.py", "stages/test_animate.py", "test_launch.py", "preparation/test_footage_set.py",
-    "conversion/test_lora.py", "test_scripts.py",
+    "stages/test_resume.py", "stages/test_animate.py", "test_launch.py", "conversion/test_lora.py", "test_scripts.py",
 )  # fmt: skip
 
 
@@ -52,3 +51,12 @@ def prepared(tmp_path_factory, tiny_base, puppet_data):
     config = tiny.make_config(tmp_path_factory.mktemp("prepared"), tiny_base, puppet_data, train__max_steps=2)
     train(config)
     return config.output_dir
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """The python of tests/warm.py, in an environment of its own."""
+    from tests.warm import warm_python
+
+    with warm_python(tmp_path_factory.mktemp("env")) as python:
+        yield python

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from meta_animator.media.video import VideoSource
 from meta_animator.models.face import FaceEmbedder
 from meta_animator.settings import ModelConfig
 from tests import tiny
-from tests.warm import warm_python
 
 ROOT = Path(__file__).parent.parent
 SMALL = (
@@ -28,20 +26,10 @@ SMALL = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """An environment's bin/python, in which nothing is left to be installed if nothing is in this one."""
-    folder = tmp_path_factory.mktemp("env")
-    for stamp in Path(sys.prefix).glob(".meta-animator-*"):
-        shutil.copy(stamp, folder)
-    with warm_python(folder) as python:
-        yield python
-
-
 @pytest.mark.timeout(900)
-def test_demo_runs_all_stages_and_leaves_its_results(tmp_path, python):
+def test_demo_runs_all_stages_and_leaves_its_results(tmp_path, warm):
     out = tmp_path / "demo"
-    own = {"VIRTUAL_ENV": str(python.parent.parent), "DEMO_DIR": str(out), "DEMO_DATA": str(tmp_path / "puppets")}
+    own = {"VIRTUAL_ENV": str(warm.parent.parent), "DEMO_DIR": str(out), "DEMO_DATA": str(tmp_path / "puppets")}
     env = os.environ | own
     done = subprocess.run(["bash", "scripts/demo.sh", *SMALL], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -61,12 +49,12 @@ def test_demo_runs_all_stages_and_leaves_its_results(tmp_path, python):
 
 
 @pytest.mark.timeout(900)
-def test_one_command_trains_a_whole_base(tmp_path, python):
+def test_one_command_trains_a_whole_base(tmp_path, warm):
     """Two steps of every part, in a copy of the repository; what comes out is a base that stages 0 to 3 can start from."""
     for name in ("configs", "scripts", "meta_animator"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     with open(tmp_path / "scripts" / "env.sh", "a") as file:
-        file.write(f"use_environment() {{ PYTHON={python}; }}\n")  # nothing is to be installed for the copy
+        file.write(f"use_environment() {{ PYTHON={warm}; }}\n")  # nothing is to be installed for the copy
     few = ["train.max_steps=2", "train.batch_size=2", "train.preview_every=0", "data.puppets.identities=3"]
     done = subprocess.run(
         ["bash", "scripts/dev/train_base.sh", *few], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},

@@ -49,10 +49,10 @@ def environment(processes: int, **variables: str) -> dict[str, str]:
     return kept | own | variables
 
 
-def launch(config, processes: int, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+def launch(python: Path, config, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "scripts/launch.py", "scripts/train.py", written(config), *arguments],
-        cwd=ROOT, env=environment(processes, **variables), capture_output=True, text=True, check=False, timeout=400,
+        [python, "scripts/launch.py", "scripts/train.py", written(config)], cwd=ROOT, env=environment(2, **variables),
+        capture_output=True, text=True, check=False, timeout=400,
     )  # fmt: skip
 
 
@@ -82,11 +82,11 @@ def some_faceless(tmp_path) -> str:
 
 
 @pytest.mark.timeout(900)
-def test_two_processes_equal_one_with_the_double_batch(make_config, some_faceless):
+def test_two_processes_equal_one_with_the_double_batch(make_config, some_faceless, warm):
     one = make_config(name="one", train__batch_size=4, data__train=some_faceless, **SETTINGS)
     two = make_config(name="two", train__batch_size=2, data__train=some_faceless, **SETTINGS)
     train(one)
-    answer = launch(two, 2)
+    answer = launch(warm, two)
     assert answer.returncode == 0, answer.stderr[-500:]
     begin = start_weights(make_config, **SETTINGS)
     single, double = end(one), end(two)
@@ -108,7 +108,7 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # what accelerate 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("stage", ["control", "motion"])
-def test_shared_out_weights_train_as_whole_ones(make_config, prepared, stage):
+def test_shared_out_weights_train_as_whole_ones(make_config, prepared, warm, stage):
     """Two processes with FSDP2, continued with it (stage 0) and then without, against one process with the double batch."""
     settings = SETTINGS | {"train__max_steps": 6, "train__ema_decay": 0.5, "train__preview_every": 2}
     ends = [2, 4] if stage == "control" else [4]
@@ -118,7 +118,7 @@ def test_shared_out_weights_train_as_whole_ones(make_config, prepared, stage):
     train(one)
     for steps in ends:
         part = make_config(name="two", train__batch_size=2, **(settings | {"train__max_steps": steps}))
-        answer = launch(part, 2, **FSDP2)
+        answer = launch(warm, part, **FSDP2)
         assert answer.returncode == 0 and "shared out over 2 processes" in answer.stdout, answer.stderr[-500:]
     assert list_checkpoints(Path(two.output_dir))[-1].name == "step-000004"
     train(two)
@@ -137,7 +137,7 @@ def test_shared_out_weights_train_as_whole_ones(make_config, prepared, stage):
 
 
 @pytest.mark.timeout(900)
-def test_another_number_of_processes_continues_the_same_order(make_config):
+def test_another_number_of_processes_continues_the_same_order(make_config, warm):
     """Three steps of two processes, then one process with twice the micro-batches, against one process throughout."""
     settings = SETTINGS | {"train__gradient_accumulation_steps": 1}
     whole = make_config(name="whole", train__batch_size=4, **(settings | {"train__max_steps": 6}))
@@ -147,7 +147,7 @@ def test_another_number_of_processes_continues_the_same_order(make_config):
         name="parts", train__batch_size=2, **(settings | {"train__max_steps": 6, "train__gradient_accumulation_steps": 2})
     )
     train(whole)
-    assert launch(first, 2).returncode == 0
+    assert launch(warm, first).returncode == 0
     with pytest.raises(UserError, match="was trained with 4 samples per step, now there are 2"):
         train(wrong)
     train(then)
@@ -158,9 +158,9 @@ def test_another_number_of_processes_continues_the_same_order(make_config):
 
 
 @pytest.mark.timeout(900)
-def test_tasks_of_their_own_do_not_hang_and_leave_unused_loras_alone(make_config):
+def test_tasks_of_their_own_do_not_hang_and_leave_unused_loras_alone(make_config, warm):
     config = make_config(name="own", **(SETTINGS | {"train__max_steps": 1, "data__task_per_rank": True}))
-    answer = launch(config, 2)
+    answer = launch(warm, config)
     assert answer.returncode == 0, answer.stderr[-500:]
     folder = list_checkpoints(Path(config.output_dir))[-1]
     stepped = {name.split(".")[1] for name in load_tensors(folder / "optimizer.safetensors") if name.startswith("lora.")}

@@ -9,6 +9,7 @@ import json
 import os
 import runpy
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,13 +24,18 @@ PYTHON = "META_ANIMATOR_TESTS_PYTHON"
 
 @contextmanager
 def warm_python(folder: Path) -> Iterator[Path]:
-    """folder/bin/python, which starts a script within moments; any other use of it is the real one's."""
+    """folder/bin/python, which starts a script within moments; any other use of it is the real one's. As an environment, the
+    folder has what this one has installed."""
     python, address = folder / "bin" / "python", folder / "socket"
     python.parent.mkdir(parents=True)
+    for stamp in Path(sys.prefix).glob(".meta-animator-*"):
+        shutil.copy(stamp, folder)
     ask = [sys.executable, "-SE", __file__, "ask", str(address), sys.executable]
     python.write_text(f'#!/bin/sh\n{PYTHON}=$0 exec {shlex.join(ask)} "$@"\n')
     python.chmod(0o755)
-    server = subprocess.Popen([sys.executable, __file__, "serve", str(address)], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, __file__, "serve", str(address)], env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL
+    )
     try:
         while not address.exists():
             assert server.poll() is None, "the libraries could not be loaded"
@@ -42,6 +48,8 @@ def warm_python(folder: Path) -> Iterator[Path]:
 
 def ask(address: str, python: str, *arguments: str) -> int:
     """The exit code of `python *arguments`."""
+    if arguments[:1] == ("-u",):  # torch's launcher
+        arguments = arguments[1:]
     if not arguments[:1] or arguments[0].startswith("-"):
         os.execv(python, [python, *arguments])
     with socket.socket(socket.AF_UNIX) as server:

@@ -71,10 +71,30 @@ class Cases(dict):
 
     def add(self, message: str) -> Callable:
         def keep(make: Callable[[Room], list[str]]) -> Callable[[Room], list[str]]:
+            assert make.__name__ not in self
             self[make.__name__] = (make, message)
             return make
 
         return keep
+
+    def table(self, make: Callable[..., list[str]], rows: dict[str, tuple]) -> None:
+        """{name: (what `make` takes beside the room, ..., part of the line)}"""
+        assert not self.keys() & rows.keys()
+        for name, (*rest, message) in rows.items():
+            self[name] = (lambda room, rest=rest: make(room, *rest), message)
+
+    def test(self, midway: tuple[str, ...] = ()) -> Callable:
+        """The test of each of them. midway: those found out in the middle of a training, which keeps what it has."""
+
+        @pytest.mark.parametrize("name", self)
+        def one_line(name, room, capfd, monkeypatch):
+            check(*self[name], room, capfd, monkeypatch, keeps_what_it_has=name in midway)
+
+        return one_line
+
+
+def starting(script: str, stage: str) -> Callable[..., list[str]]:
+    return lambda room, *arguments: [script, room.config(stage), *arguments]
 
 
 def sampling(room: Room, *arguments: str) -> list[str]:

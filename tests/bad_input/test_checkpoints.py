@@ -4,12 +4,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 
 from meta_animator.weights import load_tensors, save_tensors
 from tests import tiny
-from tests.bad_input.room import Cases, Room, check, extracted, sampling
+from tests.bad_input.room import Cases, Room, extracted, sampling, starting
 
 CASES = Cases()
 
@@ -17,16 +16,6 @@ CASES = Cases()
 @CASES.add("neither a checkpoint nor a run folder with one; train that stage first")
 def checkpoint_that_is_not_there(room):
     return ["train", room.config("motion"), f"model.control_from={room.folder}/nothing"]
-
-
-@CASES.add("has no LoRA for canny (it has dwpose, seg, blurred); set model.tasks to a subset")
-def checkpoint_without_the_task(room):
-    return ["train", room.config("motion"), "model.tasks=[canny]"]
-
-
-@CASES.add("LoRA rank 4, this run's model.lora_rank is 2")
-def checkpoint_of_another_rank(room):
-    return ["train", room.config("motion"), "model.lora_rank=2"]
 
 
 @CASES.add("was trained on base")
@@ -186,6 +175,12 @@ def lora_folder_that_is_not_there(room):
     return ["sample", room.config("sample"), f"sample.loras={{{room.folder}/nothing: 1}}", *driving]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_one_line(name, room, capfd, monkeypatch):
-    check(*CASES[name], room, capfd, monkeypatch)
+CASES.table(starting("train", "motion"), {
+    "checkpoint_without_the_task": (
+        "model.tasks=[canny]", "has no LoRA for canny (it has dwpose, seg, blurred); set model.tasks to a subset",
+    ),
+    "checkpoint_of_another_rank": ("model.lora_rank=2", "LoRA rank 4, this run's model.lora_rank is 2"),
+})  # fmt: skip
+
+
+test_bad_input_is_one_line = CASES.test()

@@ -4,13 +4,11 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 
 from meta_animator.media.images import write_image
-from tests.bad_input.room import ROOT, Cases, Room, check
+from tests.bad_input.room import ROOT, Cases, Room
 
 CASES = Cases()
-MIDWAY = ("picture_that_was_cut_off_in_a_worker",)  # found out in the middle of a training, which keeps what it has
 
 
 @CASES.add("manifest.jsonl: no such file; expected a data-set folder")
@@ -23,24 +21,9 @@ def folder_without_manifest_before_puppets_are_made(room):
     return ["train", room.config("control"), f"data.train=[{room.folder}]", f"data.puppets.root={room.out}/puppets"]
 
 
-def broken_manifest(room: Room, **changes) -> list[str]:
+def broken_manifest(room: Room, changes: dict) -> list[str]:
     data = room.train_set(lambda lines: lines[1].update(changes))
     return ["train", room.config("control"), f"data.train=[{data}]"]
-
-
-@CASES.add("manifest.jsonl, line 2: 'frame' points to 'clips/nobody', which does not exist")
-def manifest_that_points_nowhere(room):
-    return broken_manifest(room, layers={"frame": "clips/nobody"})
-
-
-@CASES.add("manifest.jsonl, line 2: the path of 'frame', '../other', leaves the data-set folder")
-def manifest_that_points_outside(room):
-    return broken_manifest(room, layers={"frame": "../other"})
-
-
-@CASES.add("'frame' has frames 4, the manifest says 9")
-def manifest_of_another_length(room):
-    return broken_manifest(room, num_frames=9)
 
 
 @CASES.add("seg of frame 1 is 32x32, the manifest says 64x64")
@@ -84,26 +67,6 @@ def manifest_text(room: Room, text: str) -> list[str]:
     return ["train", room.config("control"), f"data.train=[{data}]"]
 
 
-@CASES.add("manifest.jsonl: is empty; expected one JSON object per line")
-def manifest_of_no_lines(room):
-    return manifest_text(room, "\n\n")
-
-
-@CASES.add("manifest.jsonl, line 1: is not JSON")
-def manifest_that_is_no_json(room):
-    return manifest_text(room, "id: one")
-
-
-@CASES.add("manifest.jsonl, line 1: is a JSON list, expected an object")
-def manifest_of_lists(room):
-    return manifest_text(room, "[]")
-
-
-@CASES.add("manifest.jsonl, line 1: key 'id' is missing")
-def manifest_without_ids(room):
-    return manifest_text(room, "{}")
-
-
 @CASES.add("manifest.jsonl: cannot be read as UTF-8 text")
 def manifest_in_another_encoding(room):
     arguments = manifest_text(room, "")
@@ -111,68 +74,13 @@ def manifest_in_another_encoding(room):
     return arguments
 
 
-@CASES.add("line 2: unknown key 'idenity'")
-def manifest_with_an_unknown_key(room):
-    return broken_manifest(room, idenity="anna")
-
-
-@CASES.add("line 2: id '../p1' may hold only letters")
-def manifest_with_a_path_as_id(room):
-    return broken_manifest(room, id="../p1")
-
-
-@CASES.add("line 2: id 'p0' is used twice")
-def manifest_with_an_id_twice(room):
-    return broken_manifest(room, id="p0")
-
-
-@CASES.add("line 2: 'identity' is empty")
-def manifest_of_nobody(room):
-    return broken_manifest(room, identity=" ")
-
-
-@CASES.add("line 2: 'fps' is -1, expected a positive number")
-def manifest_with_a_negative_rate(room):
-    return broken_manifest(room, fps=-1)
-
-
-@CASES.add("line 2: 'width' is \"64\", of the wrong type")
-def manifest_with_a_word_for_a_number(room):
-    return broken_manifest(room, width="64")
-
-
-@CASES.add("'kind' is 'film', expected one of clip, photo")
-def manifest_of_an_unknown_kind(room):
-    return broken_manifest(room, kind="film")
-
-
-@CASES.add("a photo has 1 frame, not 4")
-def manifest_with_a_photo_of_four_frames(room):
-    return broken_manifest(room, kind="photo")
-
-
-@CASES.add("unknown layer 'picture'")
-def manifest_with_an_unknown_layer(room):
-    return broken_manifest(room, layers={"picture": "clips/p1/frame"})
-
-
-@CASES.add("leaves the data-set folder")
-def manifest_with_an_absolute_path(room):
-    return broken_manifest(room, layers={"frame": "/etc"})
-
-
 @CASES.add("is a link that leaves the data-set folder")
 def manifest_with_a_link_outwards(room):
-    arguments = broken_manifest(room)
+    arguments = broken_manifest(room, {})
     picture = room.folder / "train" / "clips" / "p1" / "frame" / "000001.png"
     picture.unlink()
     picture.symlink_to("/etc/hostname")
     return arguments
-
-
-@CASES.add("'frame' has size 64x64, the manifest says 32x64")
-def manifest_of_another_size(room):
-    return broken_manifest(room, width=32)
 
 
 @CASES.add("no frame can show the task 'depth' (it needs the layers depth, mask)")
@@ -192,9 +100,37 @@ def flips_of_drawn_conditions(room):
     return ["train", room.config("control"), f"data.train=[{data}]", "data.flip=0.5", "data.cache_latents=false"]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_one_line(name, room, capfd, monkeypatch):
-    check(*CASES[name], room, capfd, monkeypatch, keeps_what_it_has=name in MIDWAY)
+CASES.table(broken_manifest, {
+    "manifest_that_points_nowhere": (
+        {"layers": {"frame": "clips/nobody"}}, "manifest.jsonl, line 2: 'frame' points to 'clips/nobody', which does not exist",
+    ),
+    "manifest_that_points_outside": (
+        {"layers": {"frame": "../other"}}, "manifest.jsonl, line 2: the path of 'frame', '../other', leaves the data-set folder",
+    ),
+    "manifest_of_another_length": ({"num_frames": 9}, "'frame' has frames 4, the manifest says 9"),
+    "manifest_with_an_unknown_key": ({"idenity": "anna"}, "line 2: unknown key 'idenity'"),
+    "manifest_with_a_path_as_id": ({"id": "../p1"}, "line 2: id '../p1' may hold only letters"),
+    "manifest_with_an_id_twice": ({"id": "p0"}, "line 2: id 'p0' is used twice"),
+    "manifest_of_nobody": ({"identity": " "}, "line 2: 'identity' is empty"),
+    "manifest_with_a_negative_rate": ({"fps": -1}, "line 2: 'fps' is -1, expected a positive number"),
+    "manifest_with_a_word_for_a_number": ({"width": "64"}, "line 2: 'width' is \"64\", of the wrong type"),
+    "manifest_of_an_unknown_kind": ({"kind": "film"}, "'kind' is 'film', expected one of clip, photo"),
+    "manifest_with_a_photo_of_four_frames": ({"kind": "photo"}, "a photo has 1 frame, not 4"),
+    "manifest_with_an_unknown_layer": ({"layers": {"picture": "clips/p1/frame"}}, "unknown layer 'picture'"),
+    "manifest_with_an_absolute_path": ({"layers": {"frame": "/etc"}}, "leaves the data-set folder"),
+    "manifest_of_another_size": ({"width": 32}, "'frame' has size 64x64, the manifest says 32x64"),
+})  # fmt: skip
+
+
+CASES.table(manifest_text, {
+    "manifest_of_no_lines": ("\n\n", "manifest.jsonl: is empty; expected one JSON object per line"),
+    "manifest_that_is_no_json": ("id: one", "manifest.jsonl, line 1: is not JSON"),
+    "manifest_of_lists": ("[]", "manifest.jsonl, line 1: is a JSON list, expected an object"),
+    "manifest_without_ids": ("{}", "manifest.jsonl, line 1: key 'id' is missing"),
+})  # fmt: skip
+
+
+test_bad_input_is_one_line = CASES.test(midway=("picture_that_was_cut_off_in_a_worker",))
 
 
 def test_an_error_ends_the_process_and_its_workers(room):

@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from meta_animator.media.images import write_image
-from tests.bad_input.room import ROOT, Cases, Room, check
+from tests.bad_input.room import ROOT, Cases, Room
 
 CASES = Cases()
 
@@ -83,42 +82,12 @@ def photos(room: Room, name: str, content: bytes | None = None) -> list[str]:
     return preparing(room, "--annotators", "none", video=folder)
 
 
-@CASES.add("bad.jpg: cannot be read as a picture")
-def text_that_is_called_a_photo(room):
-    return photos(room, "bad.jpg", b"not a picture")
-
-
-@CASES.add("bad.png: ")
-def photo_of_no_bytes(room):
-    return photos(room, "bad.png", b"")
-
-
 def half_of(room: Room, mode: str, suffix: str, **options) -> list[str]:
     """A photo of another kind, cut off in the middle."""
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).convert(mode)
     picture.save(room.folder / f"whole{suffix}", **options)
     content = (room.folder / f"whole{suffix}").read_bytes()
     return photos(room, f"half{suffix}", content[: len(content) // 2])
-
-
-@CASES.add("half.png: cannot be read as a picture")
-def half_a_transparent_photo(room):
-    return half_of(room, "RGBA", ".png")
-
-
-@CASES.add("half.png: cannot be read as a picture")
-def half_a_grey_photo(room):
-    return half_of(room, "L", ".png")
-
-
-@CASES.add("half.png: cannot be read as a picture")
-def half_a_16_bit_photo(room):
-    return half_of(room, "I;16", ".png")
-
-
-@CASES.add("half.jpg: cannot be read as a picture")
-def half_a_cmyk_photo(room):
-    return half_of(room, "CMYK", ".jpg")
 
 
 @CASES.add("half.jpg: cannot be read as a picture")
@@ -240,9 +209,21 @@ def weights_into_a_file(room):
     return ["get_weights", "light", "--dry-run", "--into", str(room.folder / "file.txt" / "below")]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_one_line(name, room, capfd, monkeypatch):
-    check(*CASES[name], room, capfd, monkeypatch)
+CASES.table(photos, {
+    "text_that_is_called_a_photo": ("bad.jpg", b"not a picture", "bad.jpg: cannot be read as a picture"),
+    "photo_of_no_bytes": ("bad.png", b"", "bad.png: "),
+})  # fmt: skip
+
+
+CASES.table(half_of, {
+    "half_a_transparent_photo": ("RGBA", ".png", "half.png: cannot be read as a picture"),
+    "half_a_grey_photo": ("L", ".png", "half.png: cannot be read as a picture"),
+    "half_a_16_bit_photo": ("I;16", ".png", "half.png: cannot be read as a picture"),
+    "half_a_cmyk_photo": ("CMYK", ".jpg", "half.jpg: cannot be read as a picture"),
+})  # fmt: skip
+
+
+test_bad_input_is_one_line = CASES.test()
 
 
 def test_photos_without_a_person_are_named_skipped_and_counted(room, capsys, monkeypatch):

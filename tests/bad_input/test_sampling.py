@@ -1,9 +1,8 @@
 """What users get wrong in stage 3's inputs."""
 
 import numpy as np
-import pytest
 
-from tests.bad_input.room import Cases, check, sampling
+from tests.bad_input.room import Cases, sampling
 
 CASES = Cases()
 
@@ -31,11 +30,6 @@ def driving_that_cannot_show_the_task(room):
     return ["sample", room.config("sample"), f"sample.driving={video}", "sample.tasks={seg: 1.0}", *reference]
 
 
-@CASES.add("has no clip 'p9'; it has: p0, p1, p2, p3")
-def driving_clip_that_is_not_there(room):
-    return sampling(room, "sample.driving_clip=p9")
-
-
 @CASES.add("a folder without manifest.jsonl")
 def driving_folder_without_a_manifest(room):
     return sampling(room, f"sample.driving={room.folder}")
@@ -47,36 +41,19 @@ def driving_keypoints_without_their_size(room):
     return sampling(room, f"sample.driving={room.folder}/bare.npz")
 
 
-@CASES.add("expected a photo")
-def reference_that_is_not_there(room):
-    return sampling(room, "sample.reference=none.png")
+CASES.table(sampling, {
+    "driving_clip_that_is_not_there": ("sample.driving_clip=p9", "has no clip 'p9'; it has: p0, p1, p2, p3"),
+    "reference_that_is_not_there": ("sample.reference=none.png", "expected a photo"),
+    "inversion_of_nothing": ("sample.reference=", "sample.reference is empty"),
+    "fitting_to_nobody": ("sample.reference=", "sample.fit_pose=true", "sample.fit_pose needs sample.reference"),
+    "fitting_what_is_no_skeleton": (
+        "sample.fit_pose=true", "sample.tasks={blurred: 1}", "sample.fit_pose: moves skeletons, not 'blurred'",
+    ),
+    "more_steps_than_there_are": (
+        "sample.num_inference_steps=2000", "sample.num_inference_steps: num_inference_steps: expected 1 to 1000, got 2000",
+    ),
+    "sampling_without_a_task": ("sample.tasks={}", "sample.tasks is empty"),
+})  # fmt: skip
 
 
-@CASES.add("sample.reference is empty")
-def inversion_of_nothing(room):
-    return sampling(room, "sample.reference=")
-
-
-@CASES.add("sample.fit_pose needs sample.reference")
-def fitting_to_nobody(room):
-    return sampling(room, "sample.reference=", "sample.fit_pose=true")
-
-
-@CASES.add("sample.fit_pose: moves skeletons, not 'blurred'")
-def fitting_what_is_no_skeleton(room):
-    return sampling(room, "sample.fit_pose=true", "sample.tasks={blurred: 1}")
-
-
-@CASES.add("sample.num_inference_steps: num_inference_steps: expected 1 to 1000, got 2000")
-def more_steps_than_there_are(room):
-    return sampling(room, "sample.num_inference_steps=2000")
-
-
-@CASES.add("sample.tasks is empty")
-def sampling_without_a_task(room):
-    return sampling(room, "sample.tasks={}")
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_one_line(name, room, capfd, monkeypatch):
-    check(*CASES[name], room, capfd, monkeypatch)
+test_bad_input_is_one_line = CASES.test()

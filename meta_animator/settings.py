@@ -7,11 +7,12 @@ TASKS = (
     "dwpose", "pose_hamer", "depth", "normal", "seg", "fg_inpainting", "bg_outpainting", "canny", "blurred",
 )  # fmt: skip
 
-STAGES = ("control", "motion", "reference", "sample", "extract", "base_vae", "base_unet", "base_face")
-BASE = ("base_vae", "base_unet", "base_face")  # train the embedded base model
+STAGES = ("control", "motion", "reference", "sample", "extract", "base_vae", "base_unet", "base_face", "base_wan_vae")
+BASE = ("base_vae", "base_unet", "base_face", "base_wan_vae")  # train the embedded base models
 METHOD = ("control", "motion", "reference", "sample")  # stages 0 to 3, which take a base model as it is
 NETWORKS = ("control", "motion", "reference", "base_unet")  # train what denoises
 TRAINING = ("control", "motion", "reference", *BASE)
+WAN = ("base_wan_vae",)  # train the embedded Wan, on clips
 
 
 def setting(
@@ -60,7 +61,7 @@ class ModelConfig:
         "", "face embedder: folder of ours, .onnx (SFace, ArcFace) or iResNet .pth; needed where loss.face_weight > 0",
         path=True, stages=NETWORKS,
     )  # fmt: skip
-    tasks: list[str] = setting(list(TASKS), "Meta-Tasks of this run, one LoRA each", stages=NETWORKS)
+    tasks: list[str] = setting(list(TASKS), "Meta-Tasks of this run, one LoRA each", stages=(*NETWORKS, *WAN))
     lora_rank: int = setting(128, "rank of every LoRA", low=1)
     condition_range: str = setting("signed", "range of condition images for the VAE", choices=("signed", "unit"))
     condition_posterior: str = setting(
@@ -131,12 +132,12 @@ class DataConfig:
         1, "drawings of each frame that lack parts (in stage 1 the same parts in a whole clip), to choose from with pose_drop; "
         "0: a new one per draw, not with cached latents", low=0, stages=NETWORKS,
     )  # fmt: skip
-    num_frames: int = setting(16, "frames per clip in stage 1", low=1, stages=("motion",))
+    num_frames: int = setting(16, "frames per clip in stage 1; base_wan_*: 4 k + 1", low=1, stages=("motion", *WAN))
     fps: float = setting(
         0.0, "frames per second of stage-1 clips, as nearly as leaving out frames makes them; 0: the clip's own", low=0.0,
-        stages=("motion",),
+        stages=("motion", *WAN),
     )  # fmt: skip
-    stride: int = setting(1, "stored frames between two frames of a clip, where fps is 0", low=1, stages=("motion",))
+    stride: int = setting(1, "stored frames between two frames of a clip, where fps is 0", low=1, stages=("motion", *WAN))
     prompt: str = setting(
         "Person looks like {identifier}", "prompt; {identifier} and {description} are filled in",
         stages=NETWORKS,
@@ -150,7 +151,7 @@ class DataConfig:
     cache_dir: str = setting("", "where cached latents live; empty: <output_dir>/cache", path=True, stages=NETWORKS)
     task_weights: dict[str, int] = setting(
         {}, "how often a task comes in a cycle of all tasks; 1 for those not named",
-        stages=NETWORKS,
+        stages=(*NETWORKS, *WAN),
     )  # fmt: skip
     task_per_rank: bool = setting(False, "several processes: each draws a task of its own at every step", stages=NETWORKS)
     num_workers: int = setting(0, "data-loader processes", low=0)

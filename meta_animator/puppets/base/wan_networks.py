@@ -1,0 +1,118 @@
+"""The small embedded Wan while it is trained: its VAE with the scale of its latents, its transformer and its text encoder.
+
+Shapes: pixels `b f 3 H W` in [-1, 1]; latents `b f' c h w`, normalised per channel, f' = 1 + (f - 1) / 4.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from einops import rearrange
+from torch import Tensor, nn
+from transformers import AutoTokenizer, T5Tokenizer, UMT5EncoderModel
+
+from meta_animator.diffusion.process import Flow
+from meta_animator.fingerprints import fingerprint
+from meta_animator.models.backbones.parts import load_part
+from meta_animator.puppets.base.wan_text import text_encoder_for, text_states, wan_tokenizer
+from meta_animator.settings import ModelConfig
+
+
+class PaddingOnce(WanAttnProcessor):
+    """Attention to a text whose padding, hundreds of equal tokens, is handed over as one: its weight is theirs together, so that
+    the result is that of all of them.
+
+    bias   (b 1 1 n), the logarithm of how many tokens each stands for
+    """
+
+    bias: Tensor | None = None
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
+        bias = self.bias.to(hidden_states.dtype)
+        return super().__call__(attn, hidden_states, encoder_hidden_states, bias, rotary_emb)
+
+
+class GrowingWan(nn.Module):
+    """A Wan with a control branch. It has what filling a cache of latents asks of a backbone."""
+
+    frames_apart = False
+    process = Flow()
+
+    def __init__(
+        self, vae: AutoencoderKLWan, transformer: WanVACETransformer3DModel, text_encoder: UMT5EncoderModel,
+        tokenizer: T5Tokenizer,
+    ):  # fmt: skip
+        super().__init__()
+        self.vae = vae.eval().requires_grad_(False)
+        self.transformer, self.text_encoder, self.tokenizer = transformer, text_encoder, tokenizer
+        self.encoder = fingerprint(dict(vae.named_parameters()))
+        self.padding = PaddingOnce()
+        for block in [*transformer.blocks, *transformer.vace_blocks]:
+            block.attn2.set_processor(self.padding)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        mode = self.vae.encode(rearrange(pixels, "b f c h w -> b c f h w")).latent_dist.mode()
+        return rearrange((mode - self._statistic("mean")) / self._statistic("std"), "b c f h w -> b f c h w")
+
+    encode_condition = encode
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        latents = rearrange(latents, "b f c h w -> b c f h w") * self._statistic("std") + self._statistic("mean")
+        return rearrange(self.vae.decode(latents).sample, "b c f h w -> b f c h w")
+
+    def _statistic(self, name: str) -> Tensor:
+        values = torch.tensor(getattr(self.vae.config, f"latents_{name}"), device=self.vae.device)
+        return values.view(1, -1, 1, 1, 1)
+
+    def encoder_fingerprint(self) -> str:
+        return f"{self.encoder} {self.vae.config.latents_mean} {self.vae.config.latents_std}"
+
+    def text_states(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return text_states(self.tokenizer, self.text_encoder, prompts)
+
+    def context_of(self, condition: Tensor, grey: Tensor) -> Tensor:
+        """The branch's input (b f' 96 h w) for frames that are all to be made: latents of grey, those of the condition, ones."""
+        factor = 2 ** len(self.vae.config.temperal_downsample)
+        mask = condition.new_ones(1, 1, factor**2, 1, 1).expand(*condition.shape[:2], -1, *condition.shape[3:])
+        return torch.cat([grey.expand_as(condition), condition, mask], dim=2)
+
+    def predict(self, x_t: Tensor, t: Tensor, text: tuple[Tensor, Tensor], context: Tensor, strength: float = 1.0) -> Tensor:
+        """The velocity, shaped like x_t; text: of `text_states`; context: of `context_of`; strength 0: of the base alone."""
+        states, counts = text
+        self.padding.bias = counts.log()[:, None, None]
+        x_t, context = (rearrange(x, "b f c h w -> b c f h w") for x in (x_t, context))
+        scale = x_t.new_full((len(self.transformer.config.vace_layers),), strength)
+        velocity = self.transformer(
+            hidden_states=x_t, timestep=t, encoder_hidden_states=states, control_hidden_states=context,
+            control_hidden_states_scale=scale, return_dict=False,
+        )[0]  # fmt: skip
+        return rearrange(velocity, "b c f h w -> b f c h w")
+
+
+@dataclasses.dataclass
+class CacheSource:
+    """What filling a cache of latents asks of a run's networks."""
+
+    config: ModelConfig
+    backbone: GrowingWan
+
+
+def growing_wan(model: ModelConfig, descriptions: Sequence[str]) -> GrowingWan:
+    """The trained VAE of `model.base` with a transformer and a text encoder that are fresh, or those of `model.base_from`."""
+    folder, start = Path(model.architecture), Path(model.base_from)
+    if model.base_from:
+        transformer = load_part(WanVACETransformer3DModel, start / "transformer")
+        tokenizer, text = AutoTokenizer.from_pretrained(start / "tokenizer"), load_part(UMT5EncoderModel, start / "text_encoder")
+    else:
+        transformer = WanVACETransformer3DModel.from_config(WanVACETransformer3DModel.load_config(folder / "transformer"))
+        for block in transformer.vace_blocks:  # the branch adds nothing yet
+            nn.init.zeros_(block.proj_out.weight)
+            nn.init.zeros_(block.proj_out.bias)
+        tokenizer = wan_tokenizer(descriptions)
+        text = text_encoder_for(folder, tokenizer)
+    return GrowingWan(load_part(AutoencoderKLWan, Path(model.base) / "vae"), transformer, text, tokenizer)

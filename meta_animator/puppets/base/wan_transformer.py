@@ -1,0 +1,181 @@
+"""Training the transformer of the small embedded Wan with its text encoder, and beside them its control branch.
+
+A published control branch learned on a finished text-to-video model. Here there is none to start from, so both learn together,
+as the UNet of the embedded Stable Diffusion and its Meta ControlNet do (unet.py).
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from meta_animator.data.batch import Batch, collate
+from meta_animator.data.latents import FRAME, LatentCache
+from meta_animator.data.manifest import Clip
+from meta_animator.data.samples import SampleSet, read_clips, to_images
+from meta_animator.data.tasks import Draw, TaskPlan
+from meta_animator.diffusion.process import Noised
+from meta_animator.diffusion.randomness import noise_for, rng
+from meta_animator.losses.latent import face_region_weights, latent_loss
+from meta_animator.media.images import write_image
+from meta_animator.media.sheets import grid
+from meta_animator.models.face import face_sizes
+from meta_animator.puppets.base.wan_networks import CacheSource, GrowingWan, growing_wan
+from meta_animator.puppets.base.wan_vae import check_frames
+from meta_animator.settings import RunConfig
+from meta_animator.stages.cache import make_cache
+from meta_animator.stages.data import Training
+from meta_animator.training.stage import Mean, ParamGroup
+from meta_animator.weights import copy_strict
+
+TRAINED = ("transformer", "text_encoder")
+SHIFT = 3.0  # of the timesteps towards noise, where the layout is decided
+PHOTOS = 0.2  # share of the steps that show one frame
+
+
+def build(config: RunConfig, accelerator: Accelerator) -> Training:
+    """Clips -> a Wan that grows -> cached latents -> what learns."""
+    model, data, train = config.model, config.data, config.train
+    check_frames(config.stage, model.architecture, data.num_frames)
+    clips = read_clips(data.train, data.split)
+    networks = growing_wan(model, [clip.prompt for clip in clips])
+    samples = SampleSet(clips, data, seed=config.seed, identifiers={}, num_frames=data.num_frames)
+    plan = TaskPlan(
+        samples=shares(samples.by_task(model.tasks), data.task_weights), batch_size=train.batch_size, seed=config.seed,
+        micro_batches=train.gradient_accumulation_steps, world_size=accelerator.num_processes, weights=dict(data.task_weights),
+    )  # fmt: skip
+    samples = samples.reading(encoded(config, networks, samples, plan, accelerator), True)
+    tasks = [task for task in plan.samples for _ in range(2)][:4]
+    chosen = [Draw(10**9 + k, task, plan.samples[task][k]) for k, task in enumerate(tasks)]
+    examples = [collate([samples[draw]]) for draw in chosen]
+    return Training(stage=WanStage(config, networks, examples), samples=samples, plan=plan)
+
+
+def shares(table: dict[str, list[int]], weights: dict[str, int]) -> dict[str, list[int]]:
+    """The samples of each task: all for the task that is drawn most often, of those of the others as many of them as the share
+    of draws that they have beside it. What is seldom drawn need not be encoded for everybody."""
+    most = max(weights.get(task, 1) for task in table)
+    return {task: indices[:: max(1, most // weights.get(task, 1))] for task, indices in table.items()}
+
+
+def encoded(
+    config: RunConfig, networks: GrowingWan, samples: SampleSet, plan: TaskPlan, accelerator: Accelerator
+) -> "CachesByTask":
+    """The latents of all that the plan may draw."""
+    networks.vae.to(accelerator.device)
+    source, folder, caches = CacheSource(config.model, networks), Path(config.output_dir) / "cache", {}
+    for task, indices in plan.samples.items():
+        kept = samples.kept_units(indices, together=True)
+        caches[task] = make_cache(
+            config.data, source, kept, [task], accelerator, folder=folder, seed=config.seed, clips=True
+        )  # fmt: skip
+    return CachesByTask(caches)
+
+
+class CachesByTask:
+    """Caches of latents, each of one task and of the frames of the clips that have it."""
+
+    def __init__(self, caches: dict[str, LatentCache]):
+        self.caches = caches
+        self.owner = {(str(clip.folder), clip.id): task for task, cache in caches.items() for clip, _ in cache.kept}
+
+    def read(self, clip: Clip, name: str, frames: Sequence[int], crop: int = 0, drop: int = 0) -> Tensor:
+        """As `LatentCache.read`."""
+        task = self.owner[str(clip.folder), clip.id] if name == FRAME else name
+        return self.caches[task].read(clip, name, frames, crop, drop)
+
+
+class WanStage(nn.Module):
+    """Flow matching on the latents of clips and, one step in five, of their first frames, which are photos to this VAE. A share
+    `train.control_drop` of the steps goes without the branch: so the base stays a text-to-video model."""
+
+    def __init__(self, config: RunConfig, networks: GrowingWan, examples: Sequence[Batch]):
+        super().__init__()
+        self.config, self.networks, self.examples = config, networks, examples
+        size = examples[0].control_latents.shape[-2:]
+        grey = torch.zeros(1, config.data.num_frames, 3, *(8 * side for side in size))
+        self.register_buffer("grey", networks.encode(grey), persistent=False)
+
+    def begin_step(self, batches: Sequence[Batch], step: int, mean) -> None:
+        """Nothing to do: the error is a mean over a micro-batch."""
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float | Mean]]:
+        networks, seed = self.networks, self.config.seed
+        latents, control = batch.latents, batch.control_latents
+        if rng(seed, "photo", step).random() < PHOTOS:
+            latents, control = latents[:, :1], control[:, :1]
+        controlled = rng(seed, "control drop", step).random() >= self.config.train.control_drop
+        t = self.timesteps(batch.draws).to(latents.device)
+        noised = Noised.of(networks.process, latents, noise_for(seed, batch.draws, latents.shape[1:]).to(latents), t)
+        context = networks.context_of(control, self.grey[:, : control.shape[1]])
+        text = networks.text_states(batch.prompts)
+        velocity = networks.predict(noised.x_t, t, text, context, float(controlled))
+        weights = self.place_weights(batch, latents)
+        loss = latent_loss(velocity, noised.target, weights).mean()
+        kind = batch.task if controlled else "text"
+        return loss, {f"loss_{kind}": Mean(float(loss.detach()), 1)}
+
+    def timesteps(self, draws: Tensor) -> Tensor:
+        """One for each draw, float32 (b,): uniform before the shift."""
+        u = torch.tensor([rng(self.config.seed, "timestep", int(draw)).random() for draw in draws])
+        first, last = self.networks.process.timestep_bounds
+        return (last * SHIFT * u / (1 + (SHIFT - 1) * u)).clamp(min=first).float()
+
+    def place_weights(self, batch: Batch, latents: Tensor) -> Tensor | None:
+        """Where the error counts more, because a face is seen in one of a latent's frames; None: nowhere."""
+        weight = self.config.loss.face_region_weight
+        if weight == 1:
+            return None
+        points, size = batch.landmarks, [8 * side for side in latents.shape[-2:]]
+        sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
+        each = face_region_weights(points.mean(-2), sides, batch.face_visible, latents.shape[-2:], size, weight)
+        later = each[:, 1:].unflatten(1, (-1, 4)).amax(2)
+        return torch.cat([each[:, :1], later], dim=1)[:, : latents.shape[1]]
+
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(name="base", parameters=self.trainable_state(), lr=self.config.train.learning_rate)]
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        return {f"{part}.{n}": p for part in TRAINED for n, p in getattr(self.networks, part).named_parameters()}
+
+    def load_trainable_state(self, state: dict[str, Tensor], what: str) -> None:
+        copy_strict(self.trainable_state(), state, what)
+
+    def metadata(self) -> dict[str, Any]:
+        return {"stage": self.config.stage, "architecture": self.config.model.architecture}
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Per example: condition, from text and condition, from text alone, truth."""
+        rows, networks = [], self.networks
+        for batch in self.examples:
+            batch = batch.to(self.grey.device)
+            context = networks.context_of(batch.control_latents, self.grey)
+            made = [sample(networks, batch.prompts, context, strength) for strength in (1.0, 0.0)]
+            shown = (batch.control_latents, *made, batch.latents)
+            rows += [list(to_images(networks.decode(latents)[0, ::3])) for latents in shown]
+        titles = ["condition", "posed", "text", "truth"] * len(self.examples)
+        write_image(folder / f"step-{step:06d}.png", grid(rows, row_titles=titles))
+
+
+@torch.no_grad()
+def sample(
+    networks: GrowingWan, prompts: Sequence[str], context: Tensor, strength: float = 1.0, steps: int = 20, guidance: float = 1.0
+) -> Tensor:
+    """Latents (b f' c h w) from noise, by Euler's method on shifted timesteps; context: of `context_of`."""
+    shape = (*context.shape[:2], networks.vae.config.z_dim, *context.shape[3:])
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(context)
+    text, null = networks.text_states(prompts), networks.text_states([""] * len(prompts))
+    u = 1 - torch.arange(steps + 1) / steps
+    levels = SHIFT * u / (1 + (SHIFT - 1) * u)
+    for level, following in pairwise(levels):
+        t = torch.full((len(x),), float(level) * networks.process.num_train_timesteps, device=x.device)
+        velocity = networks.predict(x, t, text, context, strength)
+        if guidance != 1:
+            unguided = networks.predict(x, t, null, context, strength)
+            velocity = unguided + guidance * (velocity - unguided)
+        x = x + float(following - level) * velocity
+    return x

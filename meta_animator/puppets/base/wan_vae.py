@@ -1,0 +1,194 @@
+"""Training the VAE of the small embedded Wan, on clips, photos and condition images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKLWan
+from einops import rearrange
+from torch import Tensor, nn
+
+from meta_animator.data.batch import Batch, collate
+from meta_animator.data.samples import SampleSet, read_clips, to_images
+from meta_animator.data.tasks import Draw, TaskPlan
+from meta_animator.diffusion.randomness import noise_for, rng
+from meta_animator.errors import UserError
+from meta_animator.losses.latent import face_region_weights
+from meta_animator.media.images import write_image
+from meta_animator.media.sheets import grid
+from meta_animator.models.backbones.parts import load_part
+from meta_animator.models.face import face_sizes
+from meta_animator.puppets.base.vae_and_face import BaseStage, edge_loss
+from meta_animator.settings import RunConfig
+from meta_animator.stages.data import Training
+from meta_animator.training.stage import Mean
+
+PERSON = "normal"  # the Meta-Task whose images are black beside the person: it comes with the frames, and says where they are
+LATE = 0.6  # share of the steps after which half of them show whole clips
+
+
+def build(config: RunConfig, accelerator: Accelerator) -> Training:
+    """base_wan_vae with clips of many people and their condition images."""
+    model, data, train = config.model, config.data, config.train
+    check_frames(config.stage, model.architecture, data.num_frames)
+    samples = SampleSet(
+        read_clips(data.train, data.split), data, seed=config.seed, identifiers={}, num_frames=data.num_frames
+    )  # fmt: skip
+    plan = TaskPlan(
+        samples=samples.by_task([*dict.fromkeys([PERSON, *model.tasks])]), batch_size=train.batch_size, seed=config.seed,
+        micro_batches=train.gradient_accumulation_steps, world_size=accelerator.num_processes, weights=dict(data.task_weights),
+    )  # fmt: skip
+    shown = [PERSON, PERSON, *model.tasks[:3]]
+    chosen = [Draw(10**9 + k, task, k * len(samples) // len(shown)) for k, task in enumerate(shown)]
+    examples = [collate([samples[draw]]) for draw in chosen]
+    return Training(stage=WanVAEStage(config, examples), samples=samples, plan=plan)
+
+
+def check_frames(stage: str, architecture: str, num_frames: int) -> None:
+    """Raises UserError for settings with which no part of a Wan can be trained."""
+    if not architecture:
+        raise UserError(f"model.architecture is empty: stage '{stage}' needs the folder with the config files")
+    if num_frames % 4 != 1:
+        near = num_frames // 4 * 4 + 1
+        raise UserError(f"data.num_frames: {num_frames}; Wan's VAE takes 4 k + 1 frames, such as {near} or {near + 4}")
+
+
+class WanVAEStage(BaseStage):
+    """A causal video autoencoder, by the errors of `VAEStage` and one on what changes from frame to frame. Errors on the person
+    count more than those beside them, and those in the face most.
+
+    A step shows single frames, parts of five frames, three quarters of a side, or whole clips (`shape_of`): parts cost a
+    fifth of whole clips.
+    A batch of the task `PERSON` shows its frames; one of another task its condition images, one of them plain grey, which stands
+    for the frames that a control branch is told nothing of.
+    """
+
+    kl_weight, edge_weight, change_weight, first_log_variance = 1e-3, 0.25, 0.25, -6.0
+    person_weight, face_weight = 3.0, 6.0
+
+    def __init__(self, config: RunConfig, examples: Sequence[Batch]):
+        if config.model.base_from:
+            vae = load_part(AutoencoderKLWan, Path(config.model.base_from) / "vae")
+        else:
+            vae = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(Path(config.model.architecture) / "vae"))
+            start_as_average(vae)
+            nn.init.constant_(vae.quant_conv.bias[vae.config.z_dim :], self.first_log_variance)
+        super().__init__(config, {"vae": vae}, examples)
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float | Mean]]:
+        vae, (pixels, weights) = self.networks["vae"], self.shown(batch)
+        shape = shape_of(self.config.seed, step, step / self.config.train.max_steps)
+        both = cut_clips(torch.cat([pixels, weights], dim=2), batch.draws, shape, self.config.seed)
+        pixels, weights = both[:, :3], both[:, 3:]
+        mean, log_variance = encode(vae, pixels)
+        noise = noise_for(self.config.seed, torch.arange(len(mean)) + batch.draws[0] * 100, mean.shape[1:]).to(mean)
+        decoded = decode(vae, mean + (0.5 * log_variance).exp() * noise)
+        error = decoded - pixels
+        absolute, squared = (error.abs() * weights).mean(), (error.square() * weights).mean()
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        edges = edge_loss(*(rearrange(x, "b c f h w -> (b f) c h w") for x in (decoded, pixels)))
+        change = error.diff(dim=2).abs().mean() if pixels.shape[2] > 1 else error.new_zeros(())
+        loss = absolute + squared + self.edge_weight * edges + self.change_weight * change + self.kl_weight * kl
+        kind = shape if batch.task == PERSON else "condition"
+        psnr = float(10 * torch.log10(4 / error.detach().square().mean()))
+        return loss, {"l1": float(absolute.detach()), "kl": float(kl.detach()), f"psnr_{kind}": Mean(psnr, 1)}
+
+    def shown(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What a batch shows (b f 3 H W), and how much an error counts where (b f 1 H W), 1 in their mean."""
+        images = batch.control_pixels
+        if batch.task != PERSON:
+            images = torch.cat([images[:1] * 0, images[1:]])
+            return images, torch.ones_like(images[:, :, :1])
+        weights = 1 + self.person_weight * (images > -1).any(2, keepdim=True)
+        points, size = batch.landmarks, images.shape[-2:]
+        sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
+        face = face_region_weights(points.mean(-2), sides, batch.face_visible, size, size, 1 + self.face_weight)
+        weights = weights + (face - 1)
+        return batch.pixels, weights / weights.mean()
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Per example: frames and the same decoded, then a photo, then condition images."""
+        rows = []
+        for batch in self.examples:
+            batch = batch.to(self.networks["vae"].device)
+            pixels = batch.pixels if batch.task == PERSON else batch.control_pixels
+            vae = self.networks["vae"]
+            decoded = vae.decode(encode(vae, pixels.transpose(1, 2))[0]).sample.transpose(1, 2)
+            rows += [list(to_images(x[0])) for x in (pixels, decoded)]
+        write_image(folder / f"step-{step:06d}.png", grid(rows))
+
+
+def encode(vae: AutoencoderKLWan, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance (b z f' h w), float32, of clips (b 3 f H W)."""
+    posterior = vae.encode(pixels).latent_dist
+    return posterior.mean.float(), posterior.logvar.float()
+
+
+def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """Clips (b 3 f H W), float32, of latents (b z f' h w), as `vae.decode` gives them but not clipped to [-1, 1], so that a
+    pixel beyond it has a gradient."""
+    vae.clear_cache()
+    states, frames = vae.post_quant_conv(latents), []
+    for k in range(states.shape[2]):
+        part = states[:, :, k : k + 1]
+        frames.append(vae.decoder(part, feat_cache=vae._feat_map, feat_idx=[0], first_chunk=k == 0))
+    vae.clear_cache()
+    return torch.cat(frames, dim=2).float()
+
+
+def shape_of(seed: int, step: int, progress: float) -> str:
+    """photo, part or clip: what a step shows; `progress` in [0, 1] is how much of the training is over."""
+    clips = 0.1 if progress < LATE else 0.5
+    return str(rng(seed, "shape", step).choice(["photo", "part", "clip"], p=[0.2, 0.8 - clips, clips]))
+
+
+def cut_clips(clips: Tensor, draws: Tensor, shape: str, seed: int) -> Tensor:
+    """Of clips (b f c h w), as (b' c f' h' w'): of each three single frames; of each a part; or every second of them whole."""
+    if shape == "clip":
+        return clips[: (len(clips) + 1) // 2].transpose(1, 2)
+    parts = []
+    for clip, draw in zip(clips, draws, strict=True):
+        random = rng(seed, "cut", int(draw))
+        if shape == "photo":
+            chosen = random.choice(len(clip), min(3, len(clip)), replace=False)
+            parts += [clip[k : k + 1] for k in chosen]
+            continue
+        count, (height, width) = min(5, len(clip)), (side // 8 * 6 for side in clip.shape[-2:])
+        room = len(clip) - count, clip.shape[-2] - height, clip.shape[-1] - width
+        first, y, x = (int(random.integers(0, n + 1)) for n in room)
+        parts.append(clip[first : first + count, :, y : y + height, x : x + width])
+    return torch.stack(parts).transpose(1, 2)
+
+
+@torch.no_grad()
+def start_as_average(vae: AutoencoderKLWan, channels: int = 8) -> None:
+    """Let the first channels pass straight through: averaged on the way down, repeated on the way up, residual branches at
+    zero. The rest starts at random, with unit gain."""
+    for name, conv in vae.named_modules():
+        if not isinstance(conv, nn.Conv2d | nn.Conv3d):
+            continue
+        nn.init.zeros_(conv.bias)
+        if name.endswith(("conv2", "proj")):
+            nn.init.zeros_(conv.weight)
+        elif not name.endswith(("conv1", "to_qkv")):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+            passed = min(channels, *conv.weight.shape[:2])
+            for c in range(passed):
+                _pass(conv, c, c)
+                if conv.out_channels == 2 * conv.in_channels and name.endswith("time_conv"):  # two frames out of one
+                    _pass(conv, c + conv.in_channels, c)
+
+
+def _pass(conv: nn.Conv2d | nn.Conv3d, out: int, source: int) -> None:
+    """A channel that is another one: of the place and, with those before it, the frame that a causal convolution is at; with a
+    stride, the mean of four places, or the frame in the middle."""
+    kernel = conv.weight[out, source]
+    conv.weight[out] *= 0.3
+    if kernel.ndim == 2 and conv.stride[0] == 2:
+        kernel[:2, :2] += 0.25
+    elif kernel.ndim == 2:
+        kernel[1 if kernel.shape[0] == 3 else 0, 1 if kernel.shape[1] == 3 else 0] += 1
+    else:
+        time = kernel.shape[0] // 2 if conv.stride[0] == 2 else kernel.shape[0] - 1
+        kernel[time, kernel.shape[1] // 2, kernel.shape[2] // 2] += 1

@@ -7,12 +7,12 @@ TASKS = (
     "dwpose", "pose_hamer", "depth", "normal", "seg", "fg_inpainting", "bg_outpainting", "canny", "blurred",
 )  # fmt: skip
 
-STAGES = ("control", "motion", "reference", "sample", "extract", "base_vae", "base_unet", "base_face", "base_wan_vae")
-BASE = ("base_vae", "base_unet", "base_face", "base_wan_vae")  # train the embedded base models
+STAGES = ("control", "motion", "reference", "sample", "extract", "base_vae", "base_unet", "base_face", "base_wan_vae", "base_wan")
+BASE = ("base_vae", "base_unet", "base_face", "base_wan_vae", "base_wan")  # train the embedded base models
 METHOD = ("control", "motion", "reference", "sample")  # stages 0 to 3, which take a base model as it is
 NETWORKS = ("control", "motion", "reference", "base_unet")  # train what denoises
 TRAINING = ("control", "motion", "reference", *BASE)
-WAN = ("base_wan_vae",)  # train the embedded Wan, on clips
+WAN = ("base_wan_vae", "base_wan")  # train the embedded Wan, on clips
 
 
 def setting(

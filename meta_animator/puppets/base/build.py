@@ -9,7 +9,7 @@ from meta_animator.data.samples import FRAME, SampleSet, of_one_size, read_clips
 from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.json_files import read_json
 from meta_animator.models.face import FaceConfig, FaceEmbedder
-from meta_animator.puppets.base import unet, wan_vae
+from meta_animator.puppets.base import unet, wan_transformer, wan_vae
 from meta_animator.puppets.base.growing import check_base_config
 from meta_animator.puppets.base.vae_and_face import BaseStage, FaceStage, VAEStage, as_images
 from meta_animator.settings import RunConfig
@@ -43,4 +43,5 @@ def _make_stage(config: RunConfig, examples: Batch, samples: SampleSet) -> BaseS
 
 STAGES = {
     "base_vae": build_base_stage, "base_unet": unet.build, "base_face": build_base_stage, "base_wan_vae": wan_vae.build,
+    "base_wan": wan_transformer.build,
 }  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTokenizer
 
 from meta_animator.checkpoints.files import read_weights
@@ -20,8 +20,9 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.puppets.base.tokenizer import base_tokenizer
+from meta_animator.puppets.base.wan_export import export_wan, export_wan_vae, fill
 from meta_animator.settings import ModelConfig, RunConfig
-from meta_animator.weights import copy_strict, save_tensors
+from meta_animator.weights import save_tensors
 
 
 def export_base(run: Path, output: Path) -> list[Path]:
@@ -30,7 +31,10 @@ def export_base(run: Path, output: Path) -> list[Path]:
     metadata, weights = read_weights(run)
     if config.stage in ("control", "motion"):
         return [_export_checkpoint(metadata, weights, output / config.stage)]
-    export = {"base_vae": _export_vae, "base_unet": _export_unet, "base_face": _export_face}
+    export = {
+        "base_vae": _export_vae, "base_unet": _export_unet, "base_face": _export_face, "base_wan_vae": export_wan_vae,
+        "base_wan": export_wan,
+    }  # fmt: skip
     if config.stage not in export:
         raise UserError(f"{run}: is a '{config.stage}' run; expected control, motion or one of {', '.join(export)}")
     return export[config.stage](config, weights, output)
@@ -41,7 +45,7 @@ def _export_vae(config: RunConfig, weights: dict[str, Tensor], output: Path) -> 
     the start, where only the decoder learned."""
     folder = Path(config.model.base_from or config.model.architecture) / "vae"
     vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder))
-    _fill(vae, weights, "networks.vae.")
+    fill(vae, weights, "networks.vae.")
     if config.train.trainable != "decoder":
         frames = [clip.load(0, ("frame",)).frame for clip in read_clips(config.data.train, config.data.split)[:256]]
         with torch.no_grad():
@@ -56,12 +60,12 @@ def _export_unet(config: RunConfig, weights: dict[str, Tensor], output: Path) ->
 
     folder = Path(config.model.architecture)
     unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
-    _fill(unet, weights, "unet.")
+    fill(unet, weights, "unet.")
     unet.half().save_pretrained(output / "unet")
     tokenizer = make_base_tokenizer(config.model.base_from, read_clips(config.data.train, config.data.split))
     tokenizer.save_pretrained(output / "tokenizer")
     text_encoder = CLIPTextModel(text_config(folder, tokenizer))
-    _fill(text_encoder, weights, "text_encoder.")
+    fill(text_encoder, weights, "text_encoder.")
     text_encoder.half().save_pretrained(output / "text_encoder")
     shutil.copytree(folder / "scheduler", output / "scheduler", dirs_exist_ok=True)
     if not (output / "vae").is_dir():
@@ -80,7 +84,7 @@ def _export_shared(model: ModelConfig, weights: dict[str, Tensor], output: Path)
 
 def _export_face(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:
     face = FaceEmbedder(FaceConfig(**read_json(Path(config.model.architecture) / "face" / "config.json")))
-    _fill(face, weights, "networks.face.")
+    fill(face, weights, "networks.face.")
     face.save_pretrained(output / "face", dtype=torch.float16)
     return [output / "face"]
 
@@ -107,8 +111,3 @@ def text_config(architecture: Path, tokenizer):
     config = CLIPTextConfig.from_pretrained(architecture / "text_encoder")
     config.vocab_size, config.max_position_embeddings = len(tokenizer), tokenizer.model_max_length
     return config
-
-
-def _fill(network: nn.Module, weights: dict[str, Tensor], prefix: str) -> None:
-    state = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
-    copy_strict(dict(network.named_parameters()), state, f"base model, {prefix}")

@@ -105,14 +105,21 @@ class CacheSource:
 def growing_wan(model: ModelConfig, descriptions: Sequence[str]) -> GrowingWan:
     """The trained VAE of `model.base` with a transformer and a text encoder that are fresh, or those of `model.base_from`."""
     folder, start = Path(model.architecture), Path(model.base_from)
+    tokenizer = wan_tokenizer_of(model, descriptions)
     if model.base_from:
         transformer = load_part(WanVACETransformer3DModel, start / "transformer")
-        tokenizer, text = AutoTokenizer.from_pretrained(start / "tokenizer"), load_part(UMT5EncoderModel, start / "text_encoder")
+        text = load_part(UMT5EncoderModel, start / "text_encoder")
     else:
         transformer = WanVACETransformer3DModel.from_config(WanVACETransformer3DModel.load_config(folder / "transformer"))
         for block in transformer.vace_blocks:  # the branch adds nothing yet
             nn.init.zeros_(block.proj_out.weight)
             nn.init.zeros_(block.proj_out.bias)
-        tokenizer = wan_tokenizer(descriptions)
         text = text_encoder_for(folder, tokenizer)
     return GrowingWan(load_part(AutoencoderKLWan, Path(model.base) / "vae"), transformer, text, tokenizer)
+
+
+def wan_tokenizer_of(model: ModelConfig, descriptions: Sequence[str]) -> T5Tokenizer:
+    """The tokenizer of the base that training goes on from, or, where that is empty, one for the words of the train set."""
+    if model.base_from:
+        return AutoTokenizer.from_pretrained(Path(model.base_from) / "tokenizer")
+    return wan_tokenizer(descriptions)

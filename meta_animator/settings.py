@@ -13,6 +13,7 @@ METHOD = ("control", "motion", "reference", "sample")  # stages 0 to 3, which ta
 NETWORKS = ("control", "motion", "reference", "base_unet")  # train what denoises
 TRAINING = ("control", "motion", "reference", *BASE)
 WAN = ("base_wan_vae", "base_wan")  # train the embedded Wan, on clips
+DENOISING = (*NETWORKS, "base_wan")
 
 
 def setting(
@@ -42,7 +43,7 @@ class ModelConfig:
     backbone: str = setting("sd", "family of the base model", choices=("sd",), stages=METHOD)
     base: str = setting(
         "assets/base", "base model: diffusers folder, .safetensors or .ckpt file or name on the hub", path="name",
-        stages=(*NETWORKS, "sample", "extract"),
+        stages=(*DENOISING, "sample", "extract"),
     )  # fmt: skip
     architecture: str = setting(
         "", "folder with the base's config files, for --dry-run and single files; empty: the base itself", path=True,
@@ -126,11 +127,11 @@ class DataConfig:
     flip: float = setting(0.0, "probability of a mirror image, left and right swapped in all layers", low=0.0, high=1.0)
     pose_drop: float = setting(
         0.0, "probability that a pose drawn from keypoints lacks parts (face, hands, limbs), so that a model learns to fill in "
-        "what a pose does not show", low=0.0, high=1.0, stages=NETWORKS,
+        "what a pose does not show", low=0.0, high=1.0, stages=DENOISING,
     )  # fmt: skip
     pose_variants: int = setting(
         1, "drawings of each frame that lack parts (in stage 1 the same parts in a whole clip), to choose from with pose_drop; "
-        "0: a new one per draw, not with cached latents", low=0, stages=NETWORKS,
+        "0: a new one per draw, not with cached latents", low=0, stages=DENOISING,
     )  # fmt: skip
     num_frames: int = setting(16, "frames per clip in stage 1; base_wan_*: 4 k + 1", low=1, stages=("motion", *WAN))
     fps: float = setting(
@@ -140,15 +141,15 @@ class DataConfig:
     stride: int = setting(1, "stored frames between two frames of a clip, where fps is 0", low=1, stages=("motion", *WAN))
     prompt: str = setting(
         "Person looks like {identifier}", "prompt; {identifier} and {description} are filled in",
-        stages=NETWORKS,
+        stages=DENOISING,
     )  # fmt: skip
-    prompt_drop: float = setting(0.01, "probability of an empty prompt", low=0.0, high=1.0, stages=NETWORKS)
+    prompt_drop: float = setting(0.01, "probability of an empty prompt", low=0.0, high=1.0, stages=DENOISING)
     cache_latents: bool = setting(True, "encode every frame and condition once, before the first step", stages=NETWORKS)
     cache_precision: str = setting(
         "fp16", "how cached latents are stored; fp16 is off by at most 0.05 % of each value", choices=("fp16", "bf16", "fp32"),
-        stages=NETWORKS,
+        stages=DENOISING,
     )  # fmt: skip
-    cache_dir: str = setting("", "where cached latents live; empty: <output_dir>/cache", path=True, stages=NETWORKS)
+    cache_dir: str = setting("", "where cached latents live; empty: <output_dir>/cache", path=True, stages=DENOISING)
     task_weights: dict[str, int] = setting(
         {}, "how often a task comes in a cycle of all tasks; 1 for those not named",
         stages=(*NETWORKS, *WAN),
@@ -169,7 +170,7 @@ class LossConfig:
     pixel_weight: float = setting(1.0, "weight of the pixel error inside the image loss", low=0.0)
     face_weight: float = setting(0.0, "weight of the face term inside the image loss", low=0.0)
     face_region_weight: float = setting(
-        1.0, "how much more the latent noise error counts where a face is seen than elsewhere", low=0.0
+        1.0, "how much more the latent noise error counts where a face is seen than elsewhere", low=0.0, stages=DENOISING
     )
     max_noise_level: float = setting(
         0.3707, "image loss only where noise / sqrt(signal^2 + noise^2) <= this (t <= 124 in SD1.5)", low=0.0, high=1.0
@@ -183,8 +184,8 @@ class TrainConfig:
     batch_size: int = setting(8, "samples per device and micro-batch", low=1)
     gradient_accumulation_steps: int = setting(1, "micro-batches per optimizer step; all of one task", low=1)
     trainable: str = setting(
-        "all", "all of a stage's modules, its LoRAs only, or base_vae's decoder only (its latents stay as they are)",
-        choices=("all", "lora", "decoder"), stages=("control", "reference", "base_vae"),
+        "all", "all of a stage's modules, its LoRAs only, or a base's VAE's decoder only (its latents stay as they are)",
+        choices=("all", "lora", "decoder"), stages=("control", "reference", "base_vae", "base_wan_vae"),
     )  # fmt: skip
     optimizer: str = setting(
         "adamw", "adamw, or with momenta in 8 bits, a quarter of the memory: adamw8bit (pip install torchao)",
@@ -230,8 +231,8 @@ class TrainConfig:
         low=0.0, high=1.0, stages=("motion",),
     )
     control_drop: float = setting(
-        0.0, "base_unet: probability of a sample without control, from which text alone is learned", low=0.0, high=1.0,
-        stages=("base_unet",),
+        0.0, "base_unet, base_wan: probability of a sample (of a step) without control, from which text alone is learned",
+        low=0.0, high=1.0, stages=("base_unet", "base_wan"),
     )  # fmt: skip
     train_lora_in_motion: bool = setting(False, "stage 1 also trains the LoRA of its task", stages=("motion",))
     checkpoint_every: int = setting(500, "steps; the last step is always saved", low=1)

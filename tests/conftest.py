@@ -25,6 +25,13 @@ def tiny_base(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def wan_start(tmp_path_factory):
+    from tests.tiny import make_wan
+
+    return make_wan(tmp_path_factory.mktemp("wan"))
+
+
+@pytest.fixture(scope="session")
 def puppet_data(tmp_path_factory):
     from tests.tiny import make_data
 

@@ -9,8 +9,8 @@ HEADER = """# All config fields
 
 Made by `python scripts/dev/describe_config.py > configs/FIELDS.md` from `meta_animator/settings.py`. A YAML holds what differs
 from the defaults; `include: other.yaml` takes over another file first; `key=value` on the command line has the last word.
-The stages: control (0), motion (1), reference (2), sample (3), extract, and base_vae, base_unet and base_face, which train the
-embedded base model; "training" are all but sample and extract.
+The stages: control (0), motion (1), reference (2), sample (3), extract, and those that train the embedded base models: base_vae,
+base_unet and base_face, base_wan_vae and base_wan; "training" are all but sample and extract.
 
 | key | type | default | allowed | stages | meaning |
 |---|---|---|---|---|---|"""

@@ -11,7 +11,7 @@ from meta_animator.cli import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="run folder of base_vae, base_unet, base_face, control or motion")
+    parser.add_argument("run", type=Path, help="run folder of a base_* stage, control or motion")
     parser.add_argument("output", type=Path, help="base-model folder, such as assets/base")
     args = parser.parse_args()
 

@@ -10,7 +10,7 @@ import pytest
 import meta_animator
 from meta_animator.fields import all_fields, sections
 from meta_animator.puppets.base.build import STAGES as BASE_STAGES
-from meta_animator.settings import BASE, STAGES, TRAINING, RunConfig
+from meta_animator.settings import BASE, STAGES, TRAINING, WAN, RunConfig
 from meta_animator.stages.sample import sample
 from meta_animator.stages.train import train
 from tests import tiny
@@ -30,6 +30,10 @@ ONLY_CHECKED = {
         "data.prompt_drop",
     },
 }  # fmt: skip
+ONLY_CHECKED["base_wan_vae"] = {
+    "train.lora_tasks", "data.pose_drop", "data.pose_variants", "data.prompt", "data.prompt_drop",
+}  # fmt: skip
+ONLY_CHECKED["base_wan"] = {"train.trainable", "train.lora_tasks", "model.condition_range", "model.condition_posterior"}
 ONLY_CHECKED["base_face"] = {*ONLY_CHECKED["base_vae"], "train.trainable"}
 EVERYTHING_ON = {
     "train__max_steps": 1, "train__ema_decay": 0.5, "train__train_lora_in_motion": True, "loss__face_weight": 0.1,
@@ -38,7 +42,7 @@ EVERYTHING_ON = {
 
 
 @pytest.fixture(scope="module")
-def read(tmp_path_factory, tiny_base, puppet_data, prepared):
+def read(tmp_path_factory, tiny_base, wan_start, puppet_data, prepared):
     """{stage: the settings that a run of it reads}"""
     root, found = tmp_path_factory.mktemp("settings"), {}
 
@@ -52,7 +56,9 @@ def read(tmp_path_factory, tiny_base, puppet_data, prepared):
         found[list(found)[-1]].update(f"data.puppets.{field.name}" for field in dataclasses.fields(puppets))
 
     for stage in TRAINING:
-        own = {"model__architecture": tiny_base} if stage in BASE else {"model__control_from": prepared}
+        start = wan_start if stage in WAN else tiny_base
+        own = {"model__architecture": start} if stage in BASE else {"model__control_from": prepared}
+        own |= {"model__base": start, "data__num_frames": 1} if stage in WAN else {}
         run(stage, functools.partial(train, stages=BASE_STAGES, make_data=make_data), **EVERYTHING_ON, **own)
     run(
         "sample", sample, model__control_from=prepared, model__motion_from=root / "motion", sample__num_inference_steps=2,

@@ -25,12 +25,15 @@ INDEX = {
 
 
 def export_wan_vae(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:
-    """With the mean and the standard deviation of each latent channel over clips of the train set."""
+    """With the mean and the standard deviation of each latent channel over clips of the train set; those of the start, where only
+    the decoder learned."""
     folder = Path(config.model.base_from or config.model.architecture) / "vae"
     vae = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(folder))
     fill(vae, weights, "networks.vae.")
-    mean, std = latent_statistics(vae, read_clips(config.data.train, config.data.split)[:MEASURED], config.data.num_frames)
-    vae.register_to_config(latents_mean=mean, latents_std=std)
+    if config.train.trainable != "decoder":
+        clips = read_clips(config.data.train, config.data.split)[:MEASURED]
+        mean, std = latent_statistics(vae, clips, config.data.num_frames)
+        vae.register_to_config(latents_mean=mean, latents_std=std)
     vae.half().save_pretrained(output / "vae")
     return [output / "vae"]
 

@@ -24,6 +24,7 @@ from meta_animator.losses.latent import face_region_weights, latent_loss
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 from meta_animator.models.face import face_sizes
+from meta_animator.puppets.base.growing import check_base_config
 from meta_animator.puppets.base.wan_networks import CacheSource, GrowingWan, growing_wan
 from meta_animator.puppets.base.wan_vae import check_frames
 from meta_animator.settings import RunConfig
@@ -40,7 +41,8 @@ PHOTOS = 0.2  # share of the steps that show one frame
 def build(config: RunConfig, accelerator: Accelerator) -> Training:
     """Clips -> a Wan that grows -> cached latents -> what learns."""
     model, data, train = config.model, config.data, config.train
-    check_frames(config.stage, model.architecture, data.num_frames)
+    check_base_config(config.stage, model, train)
+    check_frames(data.num_frames)
     clips = read_clips(data.train, data.split)
     networks = growing_wan(model, [clip.prompt for clip in clips])
     samples = SampleSet(clips, data, seed=config.seed, identifiers={}, num_frames=data.num_frames)
@@ -50,7 +52,7 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     )  # fmt: skip
     samples = samples.reading(encoded(config, networks, samples, plan, accelerator), True)
     tasks = [task for task in plan.samples for _ in range(2)][:4]
-    chosen = [Draw(10**9 + k, task, plan.samples[task][k]) for k, task in enumerate(tasks)]
+    chosen = [Draw(10**9 + k, task, plan.samples[task][k % len(plan.samples[task])]) for k, task in enumerate(tasks)]
     examples = [collate([samples[draw]]) for draw in chosen]
     return Training(stage=WanStage(config, networks, examples), samples=samples, plan=plan)
 
@@ -133,8 +135,8 @@ class WanStage(nn.Module):
         points, size = batch.landmarks, [8 * side for side in latents.shape[-2:]]
         sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
         each = face_region_weights(points.mean(-2), sides, batch.face_visible, latents.shape[-2:], size, weight)
-        later = each[:, 1:].unflatten(1, (-1, 4)).amax(2)
-        return torch.cat([each[:, :1], later], dim=1)[:, : latents.shape[1]]
+        fours = each[:, 1:].split(4, dim=1) if latents.shape[1] > 1 else ()
+        return torch.cat([each[:, :1], *(four.amax(1, keepdim=True) for four in fours)], dim=1)
 
     def param_groups(self) -> list[ParamGroup]:
         return [ParamGroup(name="base", parameters=self.trainable_state(), lr=self.config.train.learning_rate)]

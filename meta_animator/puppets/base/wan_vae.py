@@ -19,19 +19,21 @@ from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.face import face_sizes
+from meta_animator.puppets.base.growing import check_base_config
 from meta_animator.puppets.base.vae_and_face import BaseStage, edge_loss
 from meta_animator.settings import RunConfig
 from meta_animator.stages.data import Training
-from meta_animator.training.stage import Mean
+from meta_animator.training.stage import Mean, ParamGroup
 
 PERSON = "normal"  # the Meta-Task whose images are black beside the person: it comes with the frames, and says where they are
-LATE = 0.6  # share of the steps after which half of them show whole clips
+EARLY, LATE = 0.5, 0.65  # shares of the steps before which parts of clips are smaller, after which half show whole clips
 
 
 def build(config: RunConfig, accelerator: Accelerator) -> Training:
     """base_wan_vae with clips of many people and their condition images."""
     model, data, train = config.model, config.data, config.train
-    check_frames(config.stage, model.architecture, data.num_frames)
+    check_base_config(config.stage, model, train)
+    check_frames(data.num_frames)
     samples = SampleSet(
         read_clips(data.train, data.split), data, seed=config.seed, identifiers={}, num_frames=data.num_frames
     )  # fmt: skip
@@ -45,10 +47,8 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     return Training(stage=WanVAEStage(config, examples), samples=samples, plan=plan)
 
 
-def check_frames(stage: str, architecture: str, num_frames: int) -> None:
-    """Raises UserError for settings with which no part of a Wan can be trained."""
-    if not architecture:
-        raise UserError(f"model.architecture is empty: stage '{stage}' needs the folder with the config files")
+def check_frames(num_frames: int) -> None:
+    """Raises UserError for clips that this VAE cannot encode."""
     if num_frames % 4 != 1:
         near = num_frames // 4 * 4 + 1
         raise UserError(f"data.num_frames: {num_frames}; Wan's VAE takes 4 k + 1 frames, such as {near} or {near + 4}")
@@ -58,8 +58,7 @@ class WanVAEStage(BaseStage):
     """A causal video autoencoder, by the errors of `VAEStage` and one on what changes from frame to frame. Errors on the person
     count more than those beside them, and those in the face most.
 
-    A step shows single frames, parts of five frames, three quarters of a side, or whole clips (`shape_of`): parts cost a
-    fifth of whole clips.
+    A step shows single frames, parts of five frames or whole clips (`shape_of`): a small part costs a tenth of a whole clip.
     A batch of the task `PERSON` shows its frames; one of another task its condition images, one of them plain grey, which stands
     for the frames that a control branch is told nothing of.
     """
@@ -74,7 +73,14 @@ class WanVAEStage(BaseStage):
             vae = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(Path(config.model.architecture) / "vae"))
             start_as_average(vae)
             nn.init.constant_(vae.quant_conv.bias[vae.config.z_dim :], self.first_log_variance)
+        if config.train.trainable == "decoder":
+            for part in (vae.encoder, vae.quant_conv):
+                part.requires_grad_(False)
         super().__init__(config, {"vae": vae}, examples)
+
+    def param_groups(self) -> list[ParamGroup]:
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        return [ParamGroup(name="base", parameters=trained, lr=self.config.train.learning_rate)]
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float | Mean]]:
         vae, (pixels, weights) = self.networks["vae"], self.shown(batch)
@@ -138,26 +144,29 @@ def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 
 def shape_of(seed: int, step: int, progress: float) -> str:
-    """photo, part or clip: what a step shows; `progress` in [0, 1] is how much of the training is over."""
+    """What a step shows: photo, small, part or clip; `progress` in [0, 1] is how much of the training is over."""
     clips = 0.1 if progress < LATE else 0.5
-    return str(rng(seed, "shape", step).choice(["photo", "part", "clip"], p=[0.2, 0.8 - clips, clips]))
+    shape = str(rng(seed, "shape", step).choice(["photo", "part", "clip"], p=[0.2, 0.8 - clips, clips]))
+    return "small" if shape == "part" and progress < EARLY else shape
 
 
 def cut_clips(clips: Tensor, draws: Tensor, shape: str, seed: int) -> Tensor:
-    """Of clips (b f c h w), as (b' c f' h' w'): of each three single frames; of each a part; or every second of them whole."""
+    """Of clips (b f c h w), as (b' c f' h' w'): every second one whole; of each three single frames (photo); or of each two
+    parts of five frames, with half of the sides (small) or three quarters (part)."""
     if shape == "clip":
         return clips[: (len(clips) + 1) // 2].transpose(1, 2)
     parts = []
     for clip, draw in zip(clips, draws, strict=True):
         random = rng(seed, "cut", int(draw))
         if shape == "photo":
-            chosen = random.choice(len(clip), min(3, len(clip)), replace=False)
-            parts += [clip[k : k + 1] for k in chosen]
+            parts += [clip[k : k + 1] for k in random.choice(len(clip), min(3, len(clip)), replace=False)]
             continue
-        count, (height, width) = min(5, len(clip)), (side // 8 * 6 for side in clip.shape[-2:])
+        count, eighths = min(5, len(clip)), 4 if shape == "small" else 6
+        height, width = (side // 8 * eighths for side in clip.shape[-2:])
         room = len(clip) - count, clip.shape[-2] - height, clip.shape[-1] - width
-        first, y, x = (int(random.integers(0, n + 1)) for n in room)
-        parts.append(clip[first : first + count, :, y : y + height, x : x + width])
+        for _ in range(2):
+            first, y, x = (int(random.integers(0, n + 1)) for n in room)
+            parts.append(clip[first : first + count, :, y : y + height, x : x + width])
     return torch.stack(parts).transpose(1, 2)
 
 

@@ -1,0 +1,176 @@
+"""The stages that train the embedded Wan, and their export as a WanVACEPipeline."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKLWan, WanVACEPipeline
+from transformers import AutoTokenizer
+
+from meta_animator.data.batch import collate
+from meta_animator.data.samples import to_pixels
+from meta_animator.data.tasks import Draw
+from meta_animator.errors import UserError
+from meta_animator.puppets.base import wan_vae
+from meta_animator.puppets.base.build import STAGES
+from meta_animator.puppets.base.export import export_base
+from meta_animator.puppets.base.wan_judge import decibels, note
+from meta_animator.puppets.base.wan_networks import growing_wan
+from meta_animator.puppets.base.wan_text import MAX_LENGTH, padded, wan_tokenizer
+from meta_animator.settings import ModelConfig
+from meta_animator.stages.train import train
+from tests import tiny
+
+TASKS = "[dwpose,seg]"
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    return tiny.make_data(tmp_path_factory.mktemp("clips"), people=3, frames=5)
+
+
+@pytest.fixture
+def wan_config(make_config, wan_start, clips):
+    def make(stage, name=None, **overrides):
+        facts = {
+            "model__architecture": wan_start, "model__base": wan_start, "model__tasks": TASKS, "data__num_frames": 5,
+            "data__train": f"[{clips / 'train'}]", "data__prompt": "'{description}'", "train__max_steps": 2,
+        }  # fmt: skip
+        return make_config(stage, name or stage, **(facts | overrides))
+
+    return make
+
+
+@pytest.fixture
+def wan_stage(wan_config):
+    """wan_stage(stage, **overrides) -> (the stage, a batch of two for each of its tasks)."""
+
+    def make(stage, **overrides):
+        config = wan_config(stage, **overrides)
+        torch.manual_seed(0)
+        training = STAGES[stage](config, Accelerator(cpu=True))
+        tasks = list(training.plan.samples)
+        return training.stage, {t: collate([training.samples[Draw(k, t, k)] for k in range(2)]) for t in tasks}
+
+    return make
+
+
+def test_parts_from_random_weights_make_a_pipeline(wan_config, clips, tmp_path):
+    """VAE, then transformer and text encoder; diffusers' pipeline of the folder does what the training's networks do, which hand
+    the padding of a prompt over as one token."""
+    out = tmp_path / "out"
+    for stage in ("base_wan_vae", "base_wan"):
+        config = wan_config(stage, model__base=out)
+        train(config, stages=STAGES)
+        export_base(Path(config.output_dir), out)
+    pipeline = WanVACEPipeline.from_pretrained(out, torch_dtype=torch.float32)
+    networks = growing_wan(ModelConfig(base=str(out), base_from=str(out), architecture=config.model.architecture), [])
+    tiny.randomise_zeros(networks.transformer.vace_blocks)
+    pipeline.transformer.load_state_dict(networks.transformer.state_dict())
+    tokens = pipeline.tokenizer(["a tall person"], padding="max_length", max_length=MAX_LENGTH, return_tensors="pt")
+    states = pipeline.text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state * tokens.attention_mask[..., None]
+    text = networks.text_states(["a tall person"])
+    assert torch.allclose(states, padded(text[0]), atol=1e-6)
+    noise = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    made = pipeline(
+        prompt_embeds=states, height=64, width=64, num_frames=5, num_inference_steps=1, latents=noise, guidance_scale=1.0,
+        output_type="latent",
+    ).frames  # fmt: skip
+    grey = networks.encode(torch.zeros(1, 5, 3, 64, 64))
+    velocity = networks.predict(noise.transpose(1, 2), torch.tensor([999.0]), text, networks.context_of(grey, grey))
+    assert torch.allclose(made.transpose(1, 2), noise.transpose(1, 2) - velocity, atol=1e-4), "one step, from pure noise to none"
+
+
+def test_latents_of_the_exported_vae_have_unit_scale(wan_config, clips, tmp_path):
+    config = wan_config("base_wan_vae", train__max_steps=1)
+    train(config, stages=STAGES)
+    export_base(Path(config.output_dir), tmp_path / "out")
+    vae = AutoencoderKLWan.from_pretrained(tmp_path / "out" / "vae", torch_dtype=torch.float32)
+    frames = [[clip.load(k, ("frame",)).frame for k in range(5)] for clip in wan_vae.read_clips([str(clips / "train")], "train")]
+    pixels = torch.stack([torch.stack([to_pixels(frame) for frame in clip]) for clip in frames]).transpose(1, 2)
+    latents = vae.encode(pixels).latent_dist.mode()
+    mean, std = (torch.tensor(getattr(vae.config, f"latents_{name}")) for name in ("mean", "std"))
+    assert torch.allclose(latents.mean((0, 2, 3, 4)), mean, atol=0.02)
+    assert torch.allclose(latents.transpose(0, 1).flatten(1).std(1), std, rtol=0.02, atol=0.01)
+
+
+def test_what_is_decoded_in_training_is_what_the_vae_decodes_but_for_the_clipping(wan_start):
+    vae = AutoencoderKLWan.from_pretrained(wan_start / "vae")
+    latents = 40 * torch.randn(2, 4, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    ours = wan_vae.decode(vae, latents)
+    assert ours.abs().max() > 1.01, "otherwise nothing is clipped"
+    assert torch.allclose(ours.clamp(-1, 1), vae.decode(latents).sample, atol=1e-5)
+
+
+def test_errors_on_the_person_and_in_the_face_count_more(wan_stage):
+    stage, batches = wan_stage("base_wan_vae")
+    batch = batches[wan_vae.PERSON]
+    pixels, weights = stage.shown(batch)
+    person = (batch.control_pixels > -1).any(2, keepdim=True)
+    assert torch.equal(pixels, batch.pixels) and abs(float(weights.mean()) - 1) < 1e-5
+    assert float(weights[person].min()) > 3 * float(weights[~person].min())
+    assert float(weights[person].max()) > 2 * float(weights[person].min()), "the face"
+    images, even = stage.shown(batches["seg"])
+    assert torch.equal(images[1:], batches["seg"].control_pixels[1:]) and not images[0].any() and bool((even == 1).all())
+
+
+def test_what_a_step_shows(wan_config):
+    clips = torch.arange(4.0)[:, None, None, None, None] + torch.zeros(4, 13, 2, 64, 64)
+    shapes = {shape: wan_vae.cut_clips(clips, torch.arange(4), shape, 0).shape for shape in ("photo", "small", "part", "clip")}
+    assert shapes == {
+        "photo": (12, 2, 1, 64, 64), "small": (8, 2, 5, 32, 32), "part": (8, 2, 5, 48, 48), "clip": (2, 2, 13, 64, 64)
+    }  # fmt: skip
+    early, late = ([wan_vae.shape_of(0, step, progress) for step in range(400)] for progress in (0.1, 0.9))
+    assert "part" not in early and "small" not in late
+    assert 0.05 < early.count("clip") / 400 < 0.15 and 0.42 < late.count("clip") / 400 < 0.58
+    with pytest.raises(UserError, match="takes 4 k \\+ 1 frames, such as 5 or 9"):
+        STAGES["base_wan_vae"](wan_config("base_wan_vae", data__num_frames=7), Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize("drop", (0.0, 1.0))
+def test_base_and_branch_learn_together(wan_stage, drop):
+    """Without control the branch learns nothing, and the condition does not matter."""
+    stage, batches = wan_stage("base_wan", train__control_drop=drop)
+    batch, networks = batches["dwpose"], stage.networks
+    tiny.randomise_zeros(networks.transformer.vace_blocks)
+    loss, _ = stage(batch, 0)
+    loss.backward()
+
+    def learn(parameters):
+        return [p.grad is not None and bool(p.grad.any()) for p in parameters]
+
+    assert sum(learn(networks.transformer.blocks.parameters())) > 20
+    assert any(learn(networks.text_encoder.parameters())) and not any(learn(networks.vae.parameters()))
+    assert any(learn(networks.transformer.vace_blocks.parameters())) == (not drop)
+    batch.control_latents = batch.control_latents + 1
+    assert torch.equal(stage(batch, 0)[0], loss) == bool(drop)
+
+
+def test_a_fresh_branch_adds_nothing(wan_stage):
+    stage, batches = wan_stage("base_wan", train__control_drop=0.0)
+    with torch.no_grad():
+        before = stage(batches["dwpose"], 0)[0]
+        batches["dwpose"].control_latents += 1
+        assert torch.equal(stage(batches["dwpose"], 0)[0], before)
+
+
+def test_every_word_and_identifier_is_one_token(tmp_path):
+    wan_tokenizer(["a tall person with long-sleeved top, blue shoes"], identifiers=3).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+
+    def pieces(text):
+        return tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)
+
+    assert pieces("Person looks like <id002>") == ["▁Person", "▁looks", "▁like", "<id002>", "</s>"]
+    assert pieces("a long-sleeved top, blue") == ["▁a", "▁long", "-", "sleeved", "▁top", ",", "▁blue", "</s>"]
+    assert pieces("") == ["</s>"] and tokenizer.unk_token not in pieces("zebra 42!")
+
+
+def test_errors_are_gathered_by_frame_and_by_person():
+    truth, shown, person = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+    shown[:, :, 0], person[:, :2] = 0.2, True
+    errors = {}
+    note(errors, "photo", shown, truth, person)
+    assert abs(decibels(torch.cat(errors["photo"])) - 26.02) < 0.01  # 4 / (0.04 / 4)
+    assert abs(decibels(torch.cat(errors["photo person"])) - 23.01) < 0.01  # half of the person's places

@@ -103,6 +103,49 @@ def test_what_is_decoded_in_training_is_what_the_vae_decodes_but_for_the_clippin
     assert torch.allclose(ours.clamp(-1, 1), vae.decode(latents).sample, atol=1e-5)
 
 
+def test_first_frames_are_computed_as_images(wan_start):
+    vae = AutoencoderKLWan.from_pretrained(wan_start / "vae")
+    pixels = torch.randn(1, 3, 5, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for conv in vae.encoder.modules():
+            if isinstance(conv, torch.nn.Conv3d) and conv.kernel_size[0] == 3:
+                conv.weight[:, :, 0] += 0.1  # of frames before the first there are none
+    before = wan_vae.encode(vae, pixels)[0]
+    calls, conv3d = [], torch.nn.Conv3d.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Conv3d, "forward", lambda conv, x: calls.append(x) or conv3d(conv, x))
+        wan_vae.encode(vae, pixels[:, :, :1])
+        all_of_them = len(calls)
+        after = wan_vae.encode(wan_vae.with_images_as_images(vae), pixels)[0]
+        calls.clear()
+        wan_vae.encode(vae, pixels[:, :, :1])
+    assert torch.allclose(after, before, atol=1e-5) and all_of_them > 10 and len(calls) == 0
+
+
+def test_a_fresh_vae_sees_each_frame_by_itself(wan_start):
+    """So that what it learns on photos holds for clips."""
+    vae = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(wan_start / "vae"))
+    wan_vae.start_as_average(vae)
+    photo, other = torch.randn(2, 3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    clip = torch.cat([photo, *[other] * 2, *[photo] * 2], dim=1)[None]
+    latents = wan_vae.encode(vae, clip)[0]
+    alone = [wan_vae.encode(vae, one[None])[0] for one in (photo, other)]
+    assert torch.allclose(latents, torch.cat(alone, dim=2), atol=1e-5)
+    decoded = wan_vae.decode(vae, latents)
+    assert torch.allclose(decoded[:, :, 1:], wan_vae.decode(vae, alone[1]).expand(-1, -1, 4, -1, -1), atol=1e-5)
+
+
+def test_the_decoder_alone_learns_on(wan_config, wan_start, tmp_path):
+    config = wan_config("base_wan_vae", model__base_from=wan_start, train__trainable="decoder", train__max_steps=1)
+    train(config, stages=STAGES)
+    export_base(Path(config.output_dir), tmp_path / "out")
+    old, new = (AutoencoderKLWan.from_pretrained(f / "vae", torch_dtype=torch.float32) for f in (wan_start, tmp_path / "out"))
+    same = {name: torch.equal(p.half(), old.get_parameter(name).half()) for name, p in new.named_parameters()}
+    kept = {name for name in same if name.startswith(("encoder.", "quant_conv."))}
+    assert {name for name in same if same[name]} >= kept and sum(same.values()) < len(kept) + 5
+    assert new.config.latents_std == old.config.latents_std
+
+
 def test_errors_on_the_person_and_in_the_face_count_more(wan_stage):
     stage, batches = wan_stage("base_wan_vae")
     batch = batches[wan_vae.PERSON]

@@ -1,11 +1,14 @@
 """Training the VAE of the small embedded Wan, on clips, photos and condition images."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -76,7 +79,7 @@ class WanVAEStage(BaseStage):
         if config.train.trainable == "decoder":
             for part in (vae.encoder, vae.quant_conv):
                 part.requires_grad_(False)
-        super().__init__(config, {"vae": vae}, examples)
+        super().__init__(config, {"vae": with_images_as_images(vae)}, examples)
 
     def param_groups(self) -> list[ParamGroup]:
         trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
@@ -173,31 +176,49 @@ def cut_clips(clips: Tensor, draws: Tensor, shape: str, seed: int) -> Tensor:
 @torch.no_grad()
 def start_as_average(vae: AutoencoderKLWan, channels: int = 8) -> None:
     """Let the first channels pass straight through: averaged on the way down, repeated on the way up, residual branches at
-    zero. The rest starts at random, with unit gain."""
+    zero. The rest starts at random, with unit gain.
+
+    Each frame starts by itself: of every four a latent is the first, and comes back four times. So what is learned on photos
+    holds for clips.
+    """
     for name, conv in vae.named_modules():
         if not isinstance(conv, nn.Conv2d | nn.Conv3d):
             continue
+        weight, halves = torch.zeros_like(conv.weight), max(conv.stride) == 2
+        frame = 1 if halves else -1  # a causal kernel ends at the frame that it is at; what halves frames has it in the middle
+        now = weight[:, :, frame] if weight.ndim == 5 else weight
+        if name.endswith("time_conv"):
+            now[..., 0, 0] = torch.eye(conv.in_channels).repeat(conv.out_channels // conv.in_channels, 1)
+        elif not name.endswith(("conv2", "proj")):
+            nn.init.kaiming_normal_(now, nonlinearity="linear")
+        if not name.endswith(("time_conv", "conv1", "conv2", "proj", "to_qkv")):
+            _pass(now, min(channels, *now.shape[:2]), halves)
+        conv.weight.copy_(weight)
         nn.init.zeros_(conv.bias)
-        if name.endswith(("conv2", "proj")):
-            nn.init.zeros_(conv.weight)
-        elif not name.endswith(("conv1", "to_qkv")):
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
-            passed = min(channels, *conv.weight.shape[:2])
-            for c in range(passed):
-                _pass(conv, c, c)
-                if conv.out_channels == 2 * conv.in_channels and name.endswith("time_conv"):  # two frames out of one
-                    _pass(conv, c + conv.in_channels, c)
 
 
-def _pass(conv: nn.Conv2d | nn.Conv3d, out: int, source: int) -> None:
-    """A channel that is another one: of the place and, with those before it, the frame that a causal convolution is at; with a
-    stride, the mean of four places, or the frame in the middle."""
-    kernel = conv.weight[out, source]
-    conv.weight[out] *= 0.3
-    if kernel.ndim == 2 and conv.stride[0] == 2:
-        kernel[:2, :2] += 0.25
-    elif kernel.ndim == 2:
-        kernel[1 if kernel.shape[0] == 3 else 0, 1 if kernel.shape[1] == 3 else 0] += 1
-    else:
-        time = kernel.shape[0] // 2 if conv.stride[0] == 2 else kernel.shape[0] - 1
-        kernel[time, kernel.shape[1] // 2, kernel.shape[2] // 2] += 1
+def _pass(kernel: Tensor, channels: int, halves: bool) -> None:
+    """Let the first channels of a kernel (out in h w) be those that come in, or the means of four places, and little else."""
+    for c in range(channels):
+        kernel[c] *= 0.3
+        height, width = kernel.shape[-2:]
+        if halves:
+            kernel[c, c, :2, :2] += 0.25
+        else:
+            kernel[c, c, height // 2, width // 2] += 1
+
+
+def with_images_as_images(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    """The same VAE; a causal convolution of a first frame, before which there is nothing, is computed in two dimensions, not in
+    three, which is a third of the work."""
+    for conv in vae.modules():
+        if isinstance(conv, WanCausalConv3d) and conv.stride[0] == 1:
+            conv.forward = functools.partial(_causal, conv)
+    return vae
+
+
+def _causal(conv: WanCausalConv3d, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
+    left, _, top, _, before, _ = conv._padding
+    if x.shape[2] > 1 or cache_x is not None or before != conv.kernel_size[0] - 1:
+        return WanCausalConv3d.forward(conv, x, cache_x)
+    return F.conv2d(x[:, :, 0], conv.weight[:, :, -1], conv.bias, padding=(top, left)).unsqueeze(2)

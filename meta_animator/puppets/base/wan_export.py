@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from meta_animator.data.manifest import Clip
 from meta_animator.data.samples import read_clips, to_pixels
+from meta_animator.json_files import write_json
 from meta_animator.puppets.base.wan_networks import wan_tokenizer_of
 from meta_animator.puppets.base.wan_text import text_encoder_for
 from meta_animator.settings import RunConfig
-from meta_animator.weights import copy_strict, write_json
+from meta_animator.weights import copy_strict
 
 MEASURED = 256  # clips from which the mean and the deviation of each latent channel are taken
 INDEX = {

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from meta_animator.errors import UserError
-from meta_animator.weights import read_json
+from meta_animator.json_files import read_json
 
 MAX_LENGTH = 512  # tokens of a prompt, as WanVACEPipeline pads it
 LETTER = -12.0  # log probability of a character, so that a known word is never spelled

@@ -12,10 +12,10 @@ from meta_animator.data.batch import collate
 from meta_animator.data.samples import to_pixels
 from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
-from meta_animator.puppets.base import wan_vae
+from meta_animator.puppets.base import wan_autoencoder, wan_vae
 from meta_animator.puppets.base.build import STAGES
 from meta_animator.puppets.base.export import export_base
-from meta_animator.puppets.base.wan_judge import decibels, note
+from meta_animator.puppets.base.wan_judge import decibels, judge_wan, note
 from meta_animator.puppets.base.wan_networks import growing_wan
 from meta_animator.puppets.base.wan_text import MAX_LENGTH, padded, wan_tokenizer
 from meta_animator.settings import ModelConfig
@@ -80,6 +80,9 @@ def test_parts_from_random_weights_make_a_pipeline(wan_config, clips, tmp_path):
     grey = networks.encode(torch.zeros(1, 5, 3, 64, 64))
     velocity = networks.predict(noise.transpose(1, 2), torch.tensor([999.0]), text, networks.context_of(grey, grey))
     assert torch.allclose(made.transpose(1, 2), noise.transpose(1, 2) - velocity, atol=1e-4), "one step, from pure noise to none"
+    numbers, rows = judge_wan(out, people=1, shown=1, steps=1)
+    assert numbers["posed person"] == numbers["shuffled person"], "of one person the next is the same one"
+    assert [row[0].shape for row in rows] == [(64, 64, 3)] * 4
 
 
 def test_latents_of_the_exported_vae_have_unit_scale(wan_config, clips, tmp_path):
@@ -98,7 +101,7 @@ def test_latents_of_the_exported_vae_have_unit_scale(wan_config, clips, tmp_path
 def test_what_is_decoded_in_training_is_what_the_vae_decodes_but_for_the_clipping(wan_start):
     vae = AutoencoderKLWan.from_pretrained(wan_start / "vae")
     latents = 40 * torch.randn(2, 4, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    ours = wan_vae.decode(vae, latents)
+    ours = wan_autoencoder.decode(vae, latents)
     assert ours.abs().max() > 1.01, "otherwise nothing is clipped"
     assert torch.allclose(ours.clamp(-1, 1), vae.decode(latents).sample, atol=1e-5)
 
@@ -110,29 +113,29 @@ def test_first_frames_are_computed_as_images(wan_start):
         for conv in vae.encoder.modules():
             if isinstance(conv, torch.nn.Conv3d) and conv.kernel_size[0] == 3:
                 conv.weight[:, :, 0] += 0.1  # of frames before the first there are none
-    before = wan_vae.encode(vae, pixels)[0]
+    before = wan_autoencoder.encode(vae, pixels)[0]
     calls, conv3d = [], torch.nn.Conv3d.forward
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Conv3d, "forward", lambda conv, x: calls.append(x) or conv3d(conv, x))
-        wan_vae.encode(vae, pixels[:, :, :1])
+        wan_autoencoder.encode(vae, pixels[:, :, :1])
         all_of_them = len(calls)
-        after = wan_vae.encode(wan_vae.with_images_as_images(vae), pixels)[0]
+        after = wan_autoencoder.encode(wan_autoencoder.with_images_as_images(vae), pixels)[0]
         calls.clear()
-        wan_vae.encode(vae, pixels[:, :, :1])
+        wan_autoencoder.encode(vae, pixels[:, :, :1])
     assert torch.allclose(after, before, atol=1e-5) and all_of_them > 10 and len(calls) == 0
 
 
 def test_a_fresh_vae_sees_each_frame_by_itself(wan_start):
     """So that what it learns on photos holds for clips."""
     vae = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(wan_start / "vae"))
-    wan_vae.start_as_average(vae)
+    wan_autoencoder.start_as_average(vae)
     photo, other = torch.randn(2, 3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     clip = torch.cat([photo, *[other] * 2, *[photo] * 2], dim=1)[None]
-    latents = wan_vae.encode(vae, clip)[0]
-    alone = [wan_vae.encode(vae, one[None])[0] for one in (photo, other)]
+    latents = wan_autoencoder.encode(vae, clip)[0]
+    alone = [wan_autoencoder.encode(vae, one[None])[0] for one in (photo, other)]
     assert torch.allclose(latents, torch.cat(alone, dim=2), atol=1e-5)
-    decoded = wan_vae.decode(vae, latents)
-    assert torch.allclose(decoded[:, :, 1:], wan_vae.decode(vae, alone[1]).expand(-1, -1, 4, -1, -1), atol=1e-5)
+    decoded = wan_autoencoder.decode(vae, latents)
+    assert torch.allclose(decoded[:, :, 1:], wan_autoencoder.decode(vae, alone[1]).expand(-1, -1, 4, -1, -1), atol=1e-5)
 
 
 def test_the_decoder_alone_learns_on(wan_config, wan_start, tmp_path):

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, T5Tokenizer, UMT5EncoderModel
 from meta_animator.diffusion.process import Flow
 from meta_animator.fingerprints import fingerprint
 from meta_animator.models.backbones.parts import load_part
+from meta_animator.puppets.base.wan_autoencoder import with_images_as_images
 from meta_animator.puppets.base.wan_text import text_encoder_for, text_states, wan_tokenizer
 from meta_animator.settings import ModelConfig
 
@@ -46,7 +47,7 @@ class GrowingWan(nn.Module):
         tokenizer: T5Tokenizer,
     ):  # fmt: skip
         super().__init__()
-        self.vae = vae.eval().requires_grad_(False)
+        self.vae = with_images_as_images(vae).eval().requires_grad_(False)
         self.transformer, self.text_encoder, self.tokenizer = transformer, text_encoder, tokenizer
         self.encoder = fingerprint(dict(vae.named_parameters()))
         self.padding = PaddingOnce()

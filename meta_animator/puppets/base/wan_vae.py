@@ -1,14 +1,11 @@
 """Training the VAE of the small embedded Wan, on clips, photos and condition images."""
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -24,6 +21,7 @@ from meta_animator.models.backbones.parts import load_part
 from meta_animator.models.face import face_sizes
 from meta_animator.puppets.base.growing import check_base_config
 from meta_animator.puppets.base.vae_and_face import BaseStage, edge_loss
+from meta_animator.puppets.base.wan_autoencoder import decode, encode, start_as_average, with_images_as_images
 from meta_animator.settings import RunConfig
 from meta_animator.stages.data import Training
 from meta_animator.training.stage import Mean, ParamGroup
@@ -128,24 +126,6 @@ class WanVAEStage(BaseStage):
         write_image(folder / f"step-{step:06d}.png", grid(rows))
 
 
-def encode(vae: AutoencoderKLWan, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log variance (b z f' h w), float32, of clips (b 3 f H W)."""
-    posterior = vae.encode(pixels).latent_dist
-    return posterior.mean.float(), posterior.logvar.float()
-
-
-def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Clips (b 3 f H W), float32, of latents (b z f' h w), as `vae.decode` gives them but not clipped to [-1, 1], so that a
-    pixel beyond it has a gradient."""
-    vae.clear_cache()
-    states, frames = vae.post_quant_conv(latents), []
-    for k in range(states.shape[2]):
-        part = states[:, :, k : k + 1]
-        frames.append(vae.decoder(part, feat_cache=vae._feat_map, feat_idx=[0], first_chunk=k == 0))
-    vae.clear_cache()
-    return torch.cat(frames, dim=2).float()
-
-
 def shape_of(seed: int, step: int, progress: float) -> str:
     """What a step shows: photo, small, part or clip; `progress` in [0, 1] is how much of the training is over."""
     clips = 0.1 if progress < LATE else 0.5
@@ -171,54 +151,3 @@ def cut_clips(clips: Tensor, draws: Tensor, shape: str, seed: int) -> Tensor:
             first, y, x = (int(random.integers(0, n + 1)) for n in room)
             parts.append(clip[first : first + count, :, y : y + height, x : x + width])
     return torch.stack(parts).transpose(1, 2)
-
-
-@torch.no_grad()
-def start_as_average(vae: AutoencoderKLWan, channels: int = 8) -> None:
-    """Let the first channels pass straight through: averaged on the way down, repeated on the way up, residual branches at
-    zero. The rest starts at random, with unit gain.
-
-    Each frame starts by itself: of every four a latent is the first, and comes back four times. So what is learned on photos
-    holds for clips.
-    """
-    for name, conv in vae.named_modules():
-        if not isinstance(conv, nn.Conv2d | nn.Conv3d):
-            continue
-        weight, halves = torch.zeros_like(conv.weight), max(conv.stride) == 2
-        frame = 1 if halves else -1  # a causal kernel ends at the frame that it is at; what halves frames has it in the middle
-        now = weight[:, :, frame] if weight.ndim == 5 else weight
-        if name.endswith("time_conv"):
-            now[..., 0, 0] = torch.eye(conv.in_channels).repeat(conv.out_channels // conv.in_channels, 1)
-        elif not name.endswith(("conv2", "proj")):
-            nn.init.kaiming_normal_(now, nonlinearity="linear")
-        if not name.endswith(("time_conv", "conv1", "conv2", "proj", "to_qkv")):
-            _pass(now, min(channels, *now.shape[:2]), halves)
-        conv.weight.copy_(weight)
-        nn.init.zeros_(conv.bias)
-
-
-def _pass(kernel: Tensor, channels: int, halves: bool) -> None:
-    """Let the first channels of a kernel (out in h w) be those that come in, or the means of four places, and little else."""
-    for c in range(channels):
-        kernel[c] *= 0.3
-        height, width = kernel.shape[-2:]
-        if halves:
-            kernel[c, c, :2, :2] += 0.25
-        else:
-            kernel[c, c, height // 2, width // 2] += 1
-
-
-def with_images_as_images(vae: AutoencoderKLWan) -> AutoencoderKLWan:
-    """The same VAE; a causal convolution of a first frame, before which there is nothing, is computed in two dimensions, not in
-    three, which is a third of the work."""
-    for conv in vae.modules():
-        if isinstance(conv, WanCausalConv3d) and conv.stride[0] == 1:
-            conv.forward = functools.partial(_causal, conv)
-    return vae
-
-
-def _causal(conv: WanCausalConv3d, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
-    left, _, top, _, before, _ = conv._padding
-    if x.shape[2] > 1 or cache_x is not None or before != conv.kernel_size[0] - 1:
-        return WanCausalConv3d.forward(conv, x, cache_x)
-    return F.conv2d(x[:, :, 0], conv.weight[:, :, -1], conv.bias, padding=(top, left)).unsqueeze(2)

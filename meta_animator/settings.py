@@ -40,7 +40,10 @@ def section(kind: type, meaning: str, stages: tuple[str, ...]) -> Any:
 
 @dataclasses.dataclass(kw_only=True)
 class ModelConfig:
-    backbone: str = setting("sd", "family of the base model", choices=("sd",), stages=METHOD)
+    backbone: str = setting(
+        "sd", "family of the base model: Stable Diffusion 1.x, or Wan 2.1", choices=("sd", "wan"),
+        stages=(*METHOD, "extract"),
+    )  # fmt: skip
     base: str = setting(
         "assets/base", "base model: diffusers folder, .safetensors or .ckpt file or name on the hub", path="name",
         stages=(*DENOISING, "sample", "extract"),
@@ -56,6 +59,17 @@ class ModelConfig:
     vae: str = setting("", "VAE instead of the base's own: diffusers folder or file", path=True, stages=METHOD)
     tokenizer: str = setting(
         "", "tokenizer folder or name on the hub; empty: the base's own, for a file SD1's from the hub", path="name",
+        stages=METHOD,
+    )  # fmt: skip
+    flow_shift: float = setting(
+        0.0, "wan: shift of the sampling steps to high noise (3 for 480p, 5 for 720p); 0: the base's own", low=0.0, stages=METHOD
+    )
+    text_cache: str = setting(
+        "", "wan: folder where embedded prompts are kept, so that the encoder is loaded once; empty: they are not", path=True,
+        stages=METHOD,
+    )  # fmt: skip
+    text_precision: str = setting(
+        "fp32", "wan: precision of the text encoder (the published one takes 11 GB in bf16)", choices=("fp32", "bf16"),
         stages=METHOD,
     )  # fmt: skip
     face: str = setting(
@@ -78,6 +92,10 @@ class ModelConfig:
         stages=("motion", "sample"),
     )  # fmt: skip
     motion_max_seq_length: int = setting(32, "positions of the motion module, in frames", low=1, stages=("motion", "sample"))
+    motion_lora_rank: int = setting(
+        0, "wan: rank of a LoRA on the base's self-attention, which stage 1 trains beside or without the tasks' LoRAs; 0: none",
+        low=0, stages=("motion", "sample"),
+    )  # fmt: skip
     beta_schedule: str = setting(
         "", "noise schedule instead of the base's own", choices=("", "linear", "scaled_linear"), stages=METHOD
     )
@@ -175,6 +193,9 @@ class LossConfig:
     max_noise_level: float = setting(
         0.3707, "image loss only where noise / sqrt(signal^2 + noise^2) <= this (t <= 124 in SD1.5)", low=0.0, high=1.0
     )
+    image_latent_frames: int = setting(
+        0, "wan: so many latent frames of a clip are decoded for the image loss, others at each step; 0: all", low=0
+    )  # fmt: skip
     start_step: int = setting(-1, "first step with the image loss; -1: after half an epoch", low=-1)
 
 
@@ -224,6 +245,10 @@ class TrainConfig:
     )  # fmt: skip
     timestep_bias_portion: float = setting(
         0.1, "share of the timesteps that are the noisiest", low=0.0, high=0.99,
+        stages=NETWORKS,
+    )  # fmt: skip
+    timestep_shift: float = setting(
+        1.0, "wan: how much training timesteps are shifted to high noise, where the control decides; 1: not", low=0.01,
         stages=NETWORKS,
     )  # fmt: skip
     shared_noise: float = setting(
@@ -290,6 +315,9 @@ class SampleConfig:
         0.0, "frames per second generated and shown, the driving resampled by time to them; 0: generated at the rate that the "
         "motion module was trained at, if it says so, and shown at the driving's. It lasts as long as the driving", low=0.0,
     )  # fmt: skip
+    references: int = setting(
+        0, "wan: so many photos of the reference data set, or the one photo, are shown to the base beside the pose", low=0
+    )
     shuffle_driving: bool = setting(False, "control experiment: the poses in a wrong order")
     output: str = setting("animation.mp4", "file name inside output_dir")
 

@@ -141,15 +141,21 @@ class Flow:
     """Rectified flow: x_t = (1 - s) x_0 + s noise with s = t / T; the network predicts the velocity noise - x_0.
 
     Lipman et al. 2023 (conditional optimal-transport path), Liu et al. 2023 (eq. 1); time runs from data to noise here.
-    t may be fractional; 0 is clean, T is pure noise. A shift of the schedule is a choice of timesteps, not made here.
+    t may be fractional; 0 is clean, T is pure noise.
+
+    shift        of the sampling timesteps: above 1, more steps go to high noise (see `shifted`)
+    first_sigma  s of the least noise that a very long row of sampling steps would begin a step at; diffusers' schedulers have
+                 1 / T here and end at 0 all the same
     """
 
     num_train_timesteps: int = 1000
+    shift: float = 1.0
+    first_sigma: float = 0.0
     final_scales: ClassVar[tuple[float, float]] = (1.0, 0.0)
 
     def sampling_timesteps(self, num_inference_steps: int) -> Tensor:
-        """Falling timesteps, float32 (n,), from pure noise."""
-        return flow_timesteps(num_inference_steps, self.num_train_timesteps)
+        """Falling timesteps, float64 (n,), from pure noise."""
+        return flow_timesteps(num_inference_steps, self.num_train_timesteps, self.shift, self.first_sigma)
 
     @property
     def timestep_bounds(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""From noise to data: DDIM and DPM-Solver++(2M), for diffusion and flow alike.
+"""From noise to data: DDIM (Euler's method with flow), DPM-Solver++(2M) and UniPC, for diffusion and flow alike.
 
 A sampler is a function with the arguments of `ddim`, and its name a line in SAMPLERS: `sample.sampler` takes it from there.
 It calls `denoise(x_t, t) -> prediction` with t `(b,)`; guidance, control and windows live inside that callable.
@@ -7,12 +7,12 @@ Nothing here tracks gradients.
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from meta_animator.diffusion.process import Process
+from meta_animator.diffusion.process import DDPM, Process
 from meta_animator.errors import UserError
 
 Denoise: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -34,7 +34,7 @@ def ddim(
 
     x_T        `b c h w` or `b f c h w`; the result has its shape, in float32 or float64
     timesteps  (n,), falling; each step ends at the next of them, the last at `process.final_scales`.
-               With flow and eta = 0 this is Euler's method.
+               With flow and eta = 0 this is Euler's method, and has that name too.
     eta        0 deterministic .. 1 as noisy as the DDPM posterior; its noise comes from `generator`
     callback   called after each step with (step index, state)
     """
@@ -85,10 +85,63 @@ def dpm_solver_2m(
     return x_t
 
 
+@torch.no_grad()
+def unipc(
+    denoise: Denoise,
+    x_T: Tensor,
+    process: Process,
+    timesteps: Tensor,
+    *,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """UniPC of order 2 (Zhao et al. 2023) by diffusers' UniPCMultistepScheduler, with its defaults.
+
+    Deterministic: `eta` and `generator` do nothing. Other arguments and the result as for `ddim`. With flow, the network is told
+    of whole timesteps, as diffusers does it: each cut off to an integer, the first below T.
+    """
+    scheduler, x_t = _unipc_scheduler(process, timesteps), x_T
+    for step, t in enumerate(scheduler.timesteps):
+        prediction = denoise(x_t, t.to(x_t.device).expand(len(x_t)))
+        x_t = scheduler.step(prediction, t, x_t, return_dict=False)[0]
+        if callback is not None:
+            callback(step, x_t)
+    return x_t
+
+
+def _unipc_scheduler(process: Process, timesteps: Tensor) -> Any:
+    """diffusers' scheduler with the process's noise at these timesteps, which ends where the process ends."""
+    from diffusers import UniPCMultistepScheduler
+
+    steps = sampling_steps(process, timesteps)
+    if isinstance(process, DDPM):
+        betas = 1 - process.alphas_cumprod[1:] / process.alphas_cumprod[:-1]
+        betas = torch.cat([1 - process.alphas_cumprod[:1], betas])
+        scheduler = UniPCMultistepScheduler(trained_betas=betas.tolist(), prediction_type=process.prediction_type)
+        sigmas = [noise / signal for _, (signal, noise), _ in steps]
+        last = process.final_scales[1] / process.final_scales[0]
+    else:
+        scheduler = UniPCMultistepScheduler(
+            num_train_timesteps=process.num_train_timesteps, prediction_type="flow_prediction", use_flow_sigmas=True
+        )
+        sigmas = [min(noise, 1 - BELOW_PURE_NOISE) for _, (_, noise), _ in steps]
+        timesteps = torch.tensor(sigmas, dtype=torch.float64) * process.num_train_timesteps
+        last = process.final_scales[1]
+    scheduler.set_timesteps(len(steps))
+    scheduler.sigmas = torch.tensor([*sigmas, last], dtype=torch.float32)
+    scheduler.timesteps = timesteps.long()
+    scheduler.set_begin_index(0)
+    return scheduler
+
+
 SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "ddim": ddim,
+    "euler": ddim,
     "dpm_solver_2m": dpm_solver_2m,
+    "unipc": unipc,
 }
+BELOW_PURE_NOISE = 1e-6  # UniPC takes logarithms of the signal, which there is none of in pure noise
 STOCHASTIC = ("ddim",)  # those that `eta` makes draw noise; for any other, an `eta` above 0 is refused
 
 

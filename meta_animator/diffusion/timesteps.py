@@ -10,12 +10,14 @@ Spacing = Literal["leading", "trailing", "linspace"]
 
 
 def training_timesteps(
-    generators: Sequence[torch.Generator], bounds: tuple[int, int], portion: float = 0.0, multiplier: float = 1.0
-) -> Tensor:
+    generators: Sequence[torch.Generator], bounds: tuple[int, int], portion: float = 0.0, multiplier: float = 1.0,
+    shift: float = 1.0,
+) -> Tensor:  # fmt: skip
     """One timestep per sample, int64 (b,), from the sample's own generator; on the generators' device. Uniform, but those of
     the noisiest `portion` in [0, 1) of them are `multiplier` times as likely (diffusers' timestep bias "later").
 
-    bounds: the first and the last timestep, both included (a process's `timestep_bounds`).
+    bounds  the first and the last timestep, both included (a process's `timestep_bounds`)
+    shift   of a flow, whose last timestep is pure noise: what was drawn is `shifted`, and float32 (b,) unless this is 1
     """
     first, last = bounds
     noisy = last + 1 - round(portion * (last + 1 - first))  # the first of the noisiest
@@ -28,7 +30,8 @@ def training_timesteps(
             low, high = (noisy, high) if late else (low, noisy)
         return torch.randint(low, high, (), generator=generator, device=generator.device)
 
-    return torch.stack([draw(generator) for generator in generators])
+    timesteps = torch.stack([draw(generator) for generator in generators])
+    return timesteps if shift == 1 else last * shifted(timesteps / last, shift)
 
 
 def sampling_timesteps(
@@ -58,13 +61,21 @@ def sampling_timesteps(
     raise ValueError(f"spacing: expected leading, trailing or linspace, got {spacing!r}")
 
 
-def flow_timesteps(num_inference_steps: int, num_train_timesteps: int = 1000, shift: float = 1.0) -> Tensor:
-    """Falling timesteps of a flow sampler, float32 (num_inference_steps,), from T (pure noise) to above 0.
+def flow_timesteps(
+    num_inference_steps: int, num_train_timesteps: int = 1000, shift: float = 1.0, first_sigma: float = 0.0
+) -> Tensor:
+    """Falling timesteps of a flow sampler, float64 (num_inference_steps,), from T (pure noise) to above 0.
 
-    Even in u, then s = shift u / (1 + (shift - 1) u); a shift above 1 spends more steps on high noise
-    (Esser et al. 2024, eq. 23).
+    Even in u from 1 to `first_sigma`, which itself is left out, then `shifted`. With first_sigma = 1 / T these are the steps of
+    diffusers' UniPCMultistepScheduler with flow_shift.
     """
     if num_inference_steps < 1 or shift <= 0:
         raise ValueError(f"expected num_inference_steps >= 1 and shift > 0, got {num_inference_steps} and {shift}")
-    u = 1 - torch.arange(num_inference_steps, dtype=torch.float64) / num_inference_steps
-    return (num_train_timesteps * shift * u / (1 + (shift - 1) * u)).float()
+    u = 1 - torch.arange(num_inference_steps, dtype=torch.float64) * (1 - first_sigma) / num_inference_steps
+    return num_train_timesteps * shifted(u, shift)
+
+
+def shifted(u: Tensor, shift: float) -> Tensor:
+    """s = shift u / (1 + (shift - 1) u) for shares of noise u in [0, 1]: a shift above 1 moves them to high noise
+    (Esser et al. 2024, eq. 23)."""
+    return shift * u / (1 + (shift - 1) * u)

@@ -47,7 +47,8 @@ class HybridLoss:
     takes.
 
     process          says what a prediction means, and how noisy a timestep is
-    decode           latents `1 f' c h w` of a clip -> its pixels `1 f 3 H W` in [-1, 1]
+    decode           latents `1 f' c h w` of a clip -> its pixels `1 f 3 H W` in [-1, 1]; or of the latent frames of it that a
+                     slice names alone
     embed_face       as for `identity_loss`; None: no face term
     image_weight     lambda
     max_noise_level  the gate, included, in the unit of the process's `noise_level`
@@ -55,7 +56,7 @@ class HybridLoss:
     """
 
     process: Process
-    decode: Callable[[Tensor], Tensor]
+    decode: Callable[..., Tensor]
     embed_face: EmbedFace | None = None
     image_weight: float = 1.0
     face_weight: float = 1.0
@@ -87,7 +88,7 @@ class HybridLoss:
 
     def __call__(
         self, prediction: Tensor, noised: Noised, truth: Truth, step: int, *, place_weights: Tensor | None = None,
-        counts: Tensor | None = None,
+        counts: Tensor | None = None, part: slice | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
         """The loss, a float32 scalar, and its parts.
 
@@ -96,6 +97,7 @@ class HybridLoss:
         counts          (2,): gated images and faces that the image terms are means over, this batch's own `counts` by default.
                         Where a gradient is averaged over micro-batches and processes, the mean over all of them needs the mean
                         of their counts.
+        part            the latent frames of each clip that the image terms see, and that `truth` shows; None: all of them
 
         The logs are detached float32 scalars. `pixel`, `face` and `clean_latent` (error of the implied clean latents)
         are means over this batch's `gated_images`, `faces` and `gated_images`, and 0 where those are 0: weigh by them
@@ -107,7 +109,11 @@ class HybridLoss:
         gated = self.gated(noised.t).nonzero().squeeze(1).to(prediction.device)
         clean = self.process.to_x0(prediction[gated], noised.x_t[gated], noised.t[gated.to(noised.t.device)])
         pixels = truth.pixels[gated]
-        clean, x_0 = _decodable(clean, pixels), _decodable(noised.latents[gated], pixels)
+        if part is None:
+            clean, x_0 = _decodable(clean, pixels), _decodable(noised.latents[gated], pixels)
+            shown = clean.detach()
+        else:
+            x_0, shown = noised.latents[gated][:, part], clean.detach()[:, part]
         x = pixels.reshape(len(clean), -1, *pixels.shape[2:]) if len(clean) else pixels
         points, visible = self._faces(truth, gated, x) if self.face_weight else (x, [[False]] * len(x))
         own = {"gated_images": latent.new_tensor(x.shape[0] * x.shape[1]), "faces": latent.new_tensor(sum(map(sum, visible)))}
@@ -116,7 +122,7 @@ class HybridLoss:
 
         def terms(k: int, one: Tensor) -> Tensor:
             """Pixel and face error of part k, decoded from its clean latents."""
-            decoded = self.decode(one)[0]
+            decoded = self.decode(one)[0] if part is None else self.decode(one, part)[0]
             pixel = pixel_loss(x[k], decoded).sum()
             if not any(visible[k]):
                 return torch.stack([pixel, torch.zeros_like(pixel)])
@@ -125,7 +131,7 @@ class HybridLoss:
 
         image, (pixel, face) = sum_one_by_one(terms, clean, weights / counts.clamp_min(1e-6))
         frames = x.shape[1]
-        sums = {"pixel": pixel, "clean_latent": latent_loss(clean.detach(), x_0).sum() * frames}
+        sums = {"pixel": pixel, "clean_latent": latent_loss(shown, x_0).sum() * frames}
         sums |= {"face": face} if self.face_weight else {}
         logs = {name: total / own[WEIGHTS[name]].clamp_min(1) for name, total in sums.items()}
         return self.latent_weight * latent + self.image_weight * image, {"latent": latent.detach(), **logs, **own}

@@ -73,7 +73,7 @@ class Assembly(nn.Module):
             self._exact = {name: weight.detach().cpu() for name, weight in frozen.items() if not weight.is_meta}
         elif dtype != torch.float16:  # whose rounding no name knows of
             self._names = {part: self.fingerprint(part) for part in {part_of(name) for name in frozen}}
-        halve(self.control, dtype)
+        halve(self.control, dtype, getattr(self.control, "precise", ()))
         if self.motion is not None:
             halve(self.motion, dtype)
         self.backbone.hold_frozen_in(dtype)
@@ -96,5 +96,5 @@ class Assembly(nn.Module):
         return visible & self.face.large_enough(landmarks.flatten(0, -3)).view(visible.shape)
 
     def enable_gradient_checkpointing(self) -> None:
-        self.control.net.enable_gradient_checkpointing()
+        self.control.enable_gradient_checkpointing()
         self.backbone.enable_gradient_checkpointing()

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
-from meta_animator.models.lora import LoRABank
+from meta_animator.models.lora import LoRABank, shared_state
 from meta_animator.models.precision import HALF, own_precision
 
 
@@ -49,6 +49,7 @@ class MetaControlNet(ModelMixin, ConfigMixin):
     """
 
     ignore_for_config = ("net",)
+    _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(self, controlnet: dict[str, Any], tasks: list[str], rank: int, net: ControlNetModel | None = None):
@@ -96,8 +97,4 @@ class MetaControlNet(ModelMixin, ConfigMixin):
 
     def base_state(self) -> dict[str, Tensor]:
         """The shared weights under the names of diffusers' ControlNetModel."""
-        return {n.replace(".base.", "."): p for n, p in self.net.named_parameters() if not _is_lora(n)}
-
-
-def _is_lora(parameter_name: str) -> bool:
-    return parameter_name.split(".")[-2] in ("down", "up")
+        return shared_state(self.net)

@@ -3,7 +3,7 @@
 Shapes: x (..., in_features); down (rank, in_features); up (out_features, rank).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -44,13 +44,16 @@ class LoRALinear(nn.Module):
 
 
 class LoRABank:
-    """The LoRAs of all tasks inside `network`, whose every nn.Linear is wrapped in place."""
+    """The LoRAs of all tasks inside `network`, whose every nn.Linear is wrapped in place, or those whose name `where` wants."""
 
-    def __init__(self, network: nn.Module, rank: int, tasks: Iterable[str]):
+    def __init__(
+        self, network: nn.Module, rank: int, tasks: Iterable[str], where: Callable[[str], bool] = lambda name: True
+    ):  # fmt: skip
         self.rank = rank
         self.tasks = list(tasks)
         self.layers: dict[str, LoRALinear] = {}
-        names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+        self.active: dict[str, float] = {}  # {LoRA: weight}, as `use` was told
+        names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear) and where(name)]
         for name in names:
             parent_name, _, child = name.rpartition(".")
             parent = network.get_submodule(parent_name)
@@ -67,6 +70,7 @@ class LoRABank:
         for name in weights:
             if name not in self.tasks:
                 raise UserError(f"LoRA '{name}' is not in the model; it has: {', '.join(self.tasks) or 'none'}")
+        self.active = weights
         for layer in self.layers.values():
             layer.active = tuple((layer.down[k], layer.up[k], float(w)) for k, w in weights.items())
 
@@ -93,3 +97,8 @@ class LoRABank:
                 layer.add(task, rank)
             self.tasks.append(task)
         copy_strict(self.state(task), state, what)
+
+
+def shared_state(network: nn.Module) -> dict[str, Tensor]:
+    """The weights of a network inside which a bank lives, under the names that they had before, without the LoRAs."""
+    return {n.replace(".base.", "."): p for n, p in network.named_parameters() if n.split(".")[-2] not in ("down", "up")}

@@ -1,6 +1,6 @@
 """The denoiser of everything that samples: base, Meta ControlNet with its conditions, guidance, temporal windows.
 
-Shapes: x_t and control latents (b f c h w) with f latent frames, an image being a clip of one; t (b,); text embeddings (b n d).
+Shapes: x_t (b f c h w) with f latent frames, an image being a clip of one; t (b,); text embeddings (b n d).
 """
 
 import dataclasses
@@ -30,12 +30,13 @@ class Denoiser:
     control         the Meta ControlNet
     tasks           {task: strength}: each task's condition goes through the control network under its LoRA, and the residuals
                     are added up
-    control_latents {task: (b f c h w)} of the condition images; empty: no control
+    control_latents {task: (b f ...)}: what `Backbone.control_input` makes of the condition images' latents; empty: no control
     context, null_context   embeddings of the prompt and of the unguided branch's text
     loras           {LoRA: weight} to be active for every task instead of the task's own
     guidance_scale  w in e_uncond + w (e_cond - e_uncond) (Ho & Salimans 2022, eq. 6, w = their w + 1); the
                     unconditional branch keeps the pose and drops the text
-    window, overlap latent frames that are denoised together, and how many neighbouring windows share; 0: all of a clip
+    references      so many latent frames at the front of x_t are photos beside the clip: every window sees them
+    window, overlap latent frames of the clip that are denoised together, and how many neighbouring windows share; 0: all of it
     """
 
     backbone: Base
@@ -47,16 +48,19 @@ class Denoiser:
     loras: Mapping[str, float] | None = None
     controlnet_conditioning_scale: float = 1.0
     guidance_scale: float = 1.0
+    references: int = 0
     window: int = 0
     overlap: int = 0
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        frames = x_t.shape[1]
+        frames = x_t.shape[1] - self.references
         windows = temporal_windows(frames, self.window or frames, self.overlap)
         weights = window_weights(frames, windows, self.overlap)
-        return predict_in_windows(lambda part, window: self._guided(part, t, window), x_t, windows, weights)
+        return predict_in_windows(
+            lambda part, places: self._guided(part, t, places), x_t, windows, weights, self.references
+        )  # fmt: skip
 
-    def _guided(self, x_t: Tensor, t: Tensor, window: slice) -> Tensor:
+    def _guided(self, x_t: Tensor, t: Tensor, window: slice | Tensor) -> Tensor:
         """Both branches of single frames go through the networks as one batch, those of clips in turn: a clip is a batch
         already, and two would take twice the memory."""
         shown = {task: latents[:, window] for task, latents in self.control_latents.items()}

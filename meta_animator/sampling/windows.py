@@ -35,16 +35,21 @@ def window_weights(num_frames: int, windows: list[tuple[int, int]], overlap: int
 
 
 def predict_in_windows(
-    predict: Callable[[Tensor, slice], Tensor], x_t: Tensor, windows: list[tuple[int, int]], weights: Tensor
-) -> Tensor:
-    """Blend `predict(x_t[:, frames], frames)` over the windows; x_t and the result are (b f c h w).
+    predict: Callable[[Tensor, slice | Tensor], Tensor], x_t: Tensor, windows: list[tuple[int, int]], weights: Tensor,
+    references: int = 0,
+) -> Tensor:  # fmt: skip
+    """Blend `predict(x_t[:, places], places)` over the windows; x_t and the result are (b r+f c h w).
 
     With one window the result is that window's prediction, exactly.
+
+    references   r, so many frames before the clip's f, to which `windows` and `weights` do not count: every window sees them, and
+                 what is predicted of them is the mean over windows
     """
     if len(windows) == 1:
-        return predict(x_t, slice(*windows[0]))
+        return predict(x_t, slice(0, x_t.shape[1]))
     total = torch.zeros_like(x_t)
     for (start, stop), row in zip(windows, weights.to(x_t), strict=True):
-        frames = slice(start, stop)
-        total[:, frames] += rearrange(row[frames], "f -> 1 f 1 1 1") * predict(x_t[:, frames], frames)
+        places = torch.tensor([*range(references), *range(references + start, references + stop)], device=x_t.device)
+        part = torch.cat([row.new_full((references,), 1 / len(windows)), row[start:stop]])
+        total[:, places] += rearrange(part, "f -> 1 f 1 1 1") * predict(x_t[:, places], places)
     return total

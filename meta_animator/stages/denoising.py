@@ -82,10 +82,9 @@ class DenoisingStage(nn.Module):
         context = self.parts.context(batch.prompts, latents.device)
         residuals = self.parts.residuals(batch.task, batch.draws, control_latents, noised.t, context)
         prediction = self.models.backbone.predict(noised.x_t, noised.t, context, residuals)
-        visible = self.models.usable_faces(batch.landmarks, batch.face_visible)
-        truth = Truth(pixels=batch.pixels, landmarks=batch.landmarks, face_visible=visible)
-        weights = self._place_weights(batch, latents)
-        loss, logs = self.loss(prediction, noised, truth, step, place_weights=weights, counts=self.counts)
+        weights, part = self._place_weights(batch, latents), self._part(latents.shape[1], step)
+        truth = self._truth(batch, part)
+        loss, logs = self.loss(prediction, noised, truth, step, place_weights=weights, counts=self.counts, part=part)
         numbers = {name: float(value) for name, value in logs.items()}
         means = {name: Mean(numbers[name], numbers[of]) for name, of in WEIGHTS.items() if name in numbers}
         return loss, {"task": batch.task, **numbers, **means}
@@ -96,24 +95,43 @@ class DenoisingStage(nn.Module):
         if self.loss.image_active(step):
             counts = []
             for batch in batches:
-                usable = self.models.usable_faces(batch.landmarks, batch.face_visible)
-                counts.append(self.loss.counts(self.timesteps(batch.draws), usable, batch.pixels.shape[1]))
+                frames = self.models.backbone.latent_frames(batch.pixels.shape[1])
+                truth = self._truth(batch, self._part(frames, step))
+                counts.append(self.loss.counts(self.timesteps(batch.draws), truth.face_visible, truth.pixels.shape[1]))
             self.counts = mean(torch.stack(counts).mean(0))
 
+    def _part(self, latent_frames: int, step: int) -> slice | None:
+        """The latent frames that the image terms see in this step where they do not see all of a clip: other ones each time."""
+        count = self.config.loss.image_latent_frames
+        if self.models.backbone.frames_apart or not count or count >= latent_frames:
+            return None
+        start = step % (latent_frames - count + 1)
+        return slice(start, start + count)
+
+    def _truth(self, batch: Batch, part: slice | None) -> Truth:
+        frames = slice(None) if part is None else self.models.backbone.pixel_frames(part)
+        pixels, landmarks, visible = (
+            None if values is None else values[:, frames] for values in (batch.pixels, batch.landmarks, batch.face_visible)
+        )
+        return Truth(pixels=pixels, landmarks=landmarks, face_visible=self.models.usable_faces(landmarks, visible))
+
     def _latents(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Of the frames and of their condition images: cached, or encoded now."""
+        """Of the frames, and what the control network reads of their condition images: cached, or encoded now."""
         backbone = self.models.backbone
         latents = batch.latents if batch.latents is not None else backbone.encode(batch.pixels)
         if batch.control_latents is not None:
-            return latents, batch.control_latents
-        posterior_noise = noise_for(self.config.seed, batch.draws, tuple(latents.shape[1:]), stream="condition posterior")
-        return latents, backbone.encode_condition(batch.control_pixels, posterior_noise)
+            return latents, backbone.control_input(batch.control_latents)
+        posterior_noise = None
+        if self.config.model.condition_posterior == "sample":
+            posterior_noise = noise_for(self.config.seed, batch.draws, tuple(latents.shape[1:]), stream="condition posterior")
+        return latents, backbone.control_input(backbone.encode_condition(batch.control_pixels, posterior_noise))
 
     def timesteps(self, draws: Tensor) -> Tensor:
         """(b,), on the CPU; functions of (seed, draw) alone."""
         generators = [torch_generator(self.config.seed, "timestep", int(draw)) for draw in draws]
         bounds, train = self.loss.process.timestep_bounds, self.config.train
-        return training_timesteps(generators, bounds, train.timestep_bias_portion, train.timestep_bias_multiplier)
+        portion, multiplier = train.timestep_bias_portion, train.timestep_bias_multiplier
+        return training_timesteps(generators, bounds, portion, multiplier, train.timestep_shift)
 
     def _place_weights(self, batch: Batch, latents: Tensor) -> Tensor | None:
         """Where the latent error counts more than elsewhere; None: nowhere."""
@@ -124,7 +142,10 @@ class DenoisingStage(nn.Module):
         sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
         visible, factor = batch.face_visible.to(latents.device), self.models.backbone.vae_scale_factor
         size = tuple(factor * side for side in latents.shape[-2:])
-        return face_region_weights(points.mean(-2), sides, visible, latents.shape[-2:], size, weight)
+        weights = face_region_weights(points.mean(-2), sides, visible, latents.shape[-2:], size, weight)
+        shown = [self.models.backbone.pixel_frames(slice(k, k + 1)) for k in range(latents.shape[1])]
+        of_frames = torch.amax if weight > 1 else torch.amin
+        return torch.stack([of_frames(weights[:, frames], 1) for frames in shown], 1)
 
     # what is trained and stored, and what is shown
 

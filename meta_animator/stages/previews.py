@@ -62,11 +62,12 @@ class Previews:
     def generate(self, task: str, batch: Batch) -> Tensor:
         """Pixels (b f 3 H W) sampled under the batch's conditions and prompts."""
         backbone, context = self.models.backbone, self.texts(batch.prompts, self._device)
-        control_latents = {task: self._condition(task, batch).to(context)}
+        latents = self._condition(task, batch).to(context)
         denoiser = Denoiser(
-            backbone=backbone, control=self.models.control, tasks={task: 1.0}, control_latents=control_latents, context=context
-        )
-        shape = tuple(control_latents[task].shape[1:])
+            backbone=backbone, control=self.models.control, tasks={task: 1.0}, context=context,
+            control_latents={task: backbone.control_input(latents)},
+        )  # fmt: skip
+        shape = tuple(latents.shape[1:])
         x_T = noise_for(self.seed, torch.arange(len(batch.prompts)), shape, stream="preview").to(context)
         latents = ddim(denoiser, x_T, backbone.process, backbone.process.sampling_timesteps(STEPS))
         with torch.no_grad():

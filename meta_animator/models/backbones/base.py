@@ -4,7 +4,7 @@ Shapes: pixels `b f 3 H W` in [-1, 1], latents `b f' c h w`, already scaled, wit
 one frame; t (b,); context (b n d). Only a backbone permutes axes, and only it knows what a control output is made of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 class Backbone(Protocol):
     process: Any  # diffusion.process.DDPM or Flow
     vae_scale_factor: int  # pixels per latent, along height and width
+    latent_channels: int  # c
+    text_shape: tuple[int, int]  # (n, d) of a prompt's embedding
     size_multiple: int  # height and width in pixels must be divisible by it
     frames_apart: bool  # whether each frame is encoded and decoded by itself; otherwise those of a clip together
     has_time: bool  # whether `predict` sees a clip's frames together; otherwise each is an image by itself
@@ -21,6 +23,9 @@ class Backbone(Protocol):
     def latent_frames(self, num_frames: int) -> int:
         """f', how many latent frames a clip of `num_frames` has. Raises UserError, with the nearest number that will do, for one
         that the base cannot encode."""
+
+    def pixel_frames(self, part: slice) -> slice:
+        """The frames of a clip that its latent frames `part` show."""
 
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         """Scaled latents of clips; no gradient. The posterior's mode, or with unit normal `noise`, shaped
@@ -30,8 +35,18 @@ class Backbone(Protocol):
         """The same of condition images, in the range that the run's config asks for; `noise` counts only where
         `condition_posterior` is "sample"."""
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pixels of scaled latents, differentiable, not clipped."""
+    def control_input(self, condition_latents: Tensor, references: Tensor | None = None) -> Tensor:
+        """What the control network reads (b r+f' ...), of whole clips' condition latents (b f' c h w), before anything is cut
+        out of it. references: latents (b r c h w) of photos, which go before the clip's latent frames in x_t too. Raises
+        UserError where the base has no place for them."""
+
+    def decode(self, latents: Tensor, part: slice | None = None) -> Tensor:
+        """Pixels of scaled latents, differentiable, not clipped; of the latent frames `part` alone, to which alone a gradient
+        goes back, where what came before them counts."""
+
+    def decode_in_turn(self, latents: Tensor, frames_at_once: int) -> Iterator[Tensor]:
+        """The same of all latent frames, without a gradient, as consecutive parts (b v 3 H W) of the clip: of `frames_at_once`
+        frames, or as many as belong together."""
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(b n d); no gradient."""
@@ -44,10 +59,11 @@ class Backbone(Protocol):
         """The network's prediction for clips, shaped like x_t."""
 
     def make_control(self, tasks: list[str], rank: int) -> nn.Module:
-        """A fresh control network that leaves the base's output unchanged."""
+        """A control network with a fresh LoRA for each task: the base's own where it comes with one, otherwise a fresh one that
+        leaves the base's output unchanged."""
 
-    def with_motion(self, max_seq_length: int) -> nn.Module:
-        """Join a fresh motion module that leaves every frame unchanged, and return it."""
+    def with_motion(self, max_seq_length: int) -> nn.Module | None:
+        """Join a fresh motion module that leaves the base's output unchanged, and return it; None where none is asked for."""
 
     def fits(self, prompt: str) -> bool:
         """Whether `embed_text` reads all of a prompt."""

@@ -1,4 +1,4 @@
-"""One part of a model in diffusers' or transformers' format, whole or not at all."""
+"""A model's folder in diffusers' format, here or on the hub, and one part of it, whole or not at all."""
 
 import contextlib
 import logging
@@ -13,13 +13,35 @@ from torch import nn
 
 from meta_animator.errors import UserError
 from meta_animator.file_kinds import described, kind_of
+from meta_animator.torch_files import TORCH_SUFFIXES
 
 # model.safetensors, diffusion_pytorch_model.fp16.bin, model-00001-of-00002.safetensors, model.fp16-00001-of-00002.safetensors
 WEIGHTS = r"(?:diffusion_pytorch_model|pytorch_model|model)(?:\.([A-Za-z0-9_]+))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)"
 
 
-def load_part(kind: Any, folder: Path, what: str = "base model") -> nn.Module:
-    """The network of class `kind` in `folder`, in float32.
+def download(name: str) -> Path:
+    """The folder of a model on the hub. Raises UserError where there is neither a folder nor such a model."""
+    from diffusers import DiffusionPipeline
+
+    if not may_be_on_hub(name):
+        raise UserError(f"base model '{name}': no such file or folder here; expected one, or a name on the hub (owner/name)")
+    try:
+        return Path(DiffusionPipeline.download(name))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"base model '{name}': no such file or folder here, and not to be had from the hub ({reason})") from error
+
+
+def may_be_on_hub(name: str) -> bool:
+    """Whether a name reads as the hub's owner/name, and not as a path. Names of two parts are ambiguous; a folder here
+    comes first, and one with an ending is a file."""
+    below_a_folder = "/" in name and Path(name).parent.is_dir()
+    file = name.endswith((*TORCH_SUFFIXES, ".safetensors"))
+    return bool(re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)) and not below_a_folder and not file
+
+
+def load_part(kind: Any, folder: Path, what: str = "base model", dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The network of class `kind` in `folder`, in `dtype`.
 
     Raises UserError where the folder or its config is missing, a file cannot be read, or a weight is missing, unknown or of
     another shape: `from_pretrained` alone would fill such weights at random and go on.
@@ -30,7 +52,7 @@ def load_part(kind: Any, folder: Path, what: str = "base model") -> nn.Module:
     try:
         with _quiet():
             network, facts = kind.from_pretrained(
-                folder, torch_dtype=torch.float32, output_loading_info=True, variant=variant
+                folder, torch_dtype=dtype, output_loading_info=True, variant=variant
             )  # fmt: skip
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         raise UserError(f"{what} {folder}: {(str(error) or type(error).__name__).splitlines()[0]}") from error

@@ -1,8 +1,7 @@
 """The SD1.5 family: KL-VAE, CLIP text encoder, UNet2DConditionModel."""
 
 import functools
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint
 from meta_animator.json_files import read_json
 from meta_animator.models.backbones.decoder import decode_checkpointed
-from meta_animator.models.backbones.parts import load_part
+from meta_animator.models.backbones.parts import download, load_part, may_be_on_hub
 from meta_animator.models.backbones.single_file import load_single_file, load_vae
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.identifiers import built_in_identifiers, rare_words
 from meta_animator.models.motion import TemporalLayers, join_motion, new_motion_adapter
 from meta_animator.models.precision import HALF, autocast, halve, own_precision
 from meta_animator.settings import ModelConfig
-from meta_animator.torch_files import TORCH_SUFFIXES
 
 PIXELS_AT_ONCE = 2**19  # in the VAE
 SD1_TOKENIZER = "openai/clip-vit-large-patch14"  # Stable Diffusion 1.x's, on the hub
@@ -46,6 +44,8 @@ class StableDiffusion(nn.Module):
         self.temporal: TemporalLayers | None = None
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.size_multiple = self.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
+        self.latent_channels = vae.config.latent_channels
+        self.text_shape = (text_encoder.config.max_position_embeddings, unet.config.cross_attention_dim)
         self.requires_grad_(False)
         self.eval()
         self._fingerprint = self._encoder_fingerprint = ""  # once they were needed, or the weights are gone
@@ -122,8 +122,13 @@ class StableDiffusion(nn.Module):
         latents = posterior.mode() if noise is None else posterior.mean + posterior.std * _fold(noise)[0].to(flat.device)
         return _unfold(latents * self.vae.config.scaling_factor, frames)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        flat, frames = _fold(latents)
+    def control_input(self, condition_latents: Tensor, references: Tensor | None = None) -> Tensor:
+        if references is not None:
+            raise UserError("sample.references: this base has no place for reference photos beside the pose; set it to 0")
+        return condition_latents
+
+    def decode(self, latents: Tensor, part: slice | None = None) -> Tensor:
+        flat, frames = _fold(latents if part is None else latents[:, part])
         dtype = self.vae.decoder.conv_in.weight.dtype
         flat = flat.to(dtype) / self.vae.config.scaling_factor
         with own_precision(dtype, flat.device):
@@ -134,6 +139,11 @@ class StableDiffusion(nn.Module):
                 parts = flat.split(images_at_once(*(self.vae_scale_factor * side for side in flat.shape[-2:])))
                 pixels = torch.cat([self.vae.decode(part).sample for part in parts])
         return _unfold(pixels.float() if dtype in HALF else pixels, frames)
+
+    def decode_in_turn(self, latents: Tensor, frames_at_once: int) -> Iterator[Tensor]:
+        for part in latents.split(frames_at_once, dim=1):
+            with torch.no_grad():
+                yield self.decode(part)
 
     # text
 
@@ -165,6 +175,9 @@ class StableDiffusion(nn.Module):
 
     def latent_frames(self, num_frames: int) -> int:
         return num_frames
+
+    def pixel_frames(self, part: slice) -> slice:
+        return part
 
     def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: ControlOutput | None = None) -> Tensor:
         return predict_clip(self.unet, self.temporal, x_t, t, context, control_output)
@@ -250,27 +263,6 @@ def _call(network: Callable, x_t: Tensor, t: Tensor, context: Tensor, control_ou
     return network(
         x_t, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False
     )[0]
-
-
-def download(name: str) -> Path:
-    """The folder of a model on the hub. Raises UserError where there is neither a folder nor such a model."""
-    from diffusers import DiffusionPipeline
-
-    if not may_be_on_hub(name):
-        raise UserError(f"base model '{name}': no such file or folder here; expected one, or a name on the hub (owner/name)")
-    try:
-        return Path(DiffusionPipeline.download(name))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"base model '{name}': no such file or folder here, and not to be had from the hub ({reason})") from error
-
-
-def may_be_on_hub(name: str) -> bool:
-    """Whether a name reads as the hub's owner/name, and not as a path. Names of two parts are ambiguous; a folder here
-    comes first, and one with an ending is a file."""
-    below_a_folder = "/" in name and Path(name).parent.is_dir()
-    file = name.endswith((*TORCH_SUFFIXES, ".safetensors"))
-    return bool(re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)) and not below_a_folder and not file
 
 
 def check_parts(config: ModelConfig, unet: UNet2DConditionModel, vae, text_encoder, tokenizer) -> None:

@@ -1,0 +1,308 @@
+"""The Wan 2.1 family: a causal video VAE, a UMT5 text encoder, a transformer over all of a clip, and VACE's control branch."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from einops import rearrange
+from torch import Tensor, nn
+
+from meta_animator.diffusion.process import Flow
+from meta_animator.errors import UserError
+from meta_animator.fingerprints import fingerprint
+from meta_animator.models.backbones import wan_vae
+from meta_animator.models.backbones.parts import download, load_part
+from meta_animator.models.backbones.wan_text import MOST_TOKENS, WanText
+from meta_animator.models.identifiers import built_in_identifiers, rare_words
+from meta_animator.models.lora_tree import LoRATree
+from meta_animator.models.precision import HALF, autocast, halve, own_precision
+from meta_animator.models.vace import PRECISE, Branch, VaceControl, VaceOutput, fresh_branch, run_block, vace_layers
+from meta_animator.settings import ModelConfig
+from meta_animator.weights import read_json
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by the names of model.text_precision
+
+
+class Wan(nn.Module):
+    """A frozen base model with its control branch: the published VACE's, or a fresh one where the base has none.
+
+    Raises UserError where a part is missing or the base is of another kind than this method takes.
+    """
+
+    checkpointing = False
+    frames_apart = False
+    has_time = True
+
+    def __init__(self, config: ModelConfig, transformer: nn.Module, vae: AutoencoderKLWan, text: WanText | None, process: Flow):
+        super().__init__()
+        check_parts(config, transformer, vae)
+        self.config, self.vae, self.text, self.process = config, vae, text, process
+        self.layers = list(getattr(transformer.config, "vace_layers", None) or vace_layers(transformer.config.num_layers))
+        self.branch = [_take_branch(transformer)]  # in a list: no module of this one until a control network is made of it
+        self.transformer = transformer
+        self.frames_per_latent = 2 ** sum(vae.config.temperal_downsample)
+        self.vae_scale_factor = 2 ** len(vae.config.temperal_downsample)
+        self.size_multiple = self.vae_scale_factor * transformer.config.patch_size[1]
+        self.latent_channels = vae.config.z_dim
+        self.text_shape = (text.length if text else MOST_TOKENS, transformer.config.text_dim)
+        self.requires_grad_(False)
+        self.eval()
+        self._grey: dict[tuple[int, ...], Tensor] = {}
+        self._fingerprint = ""  # once it was needed, or the weights were rounded
+
+    @classmethod
+    def load(cls, config: ModelConfig) -> "Wan":
+        """The model that `config.base` names: a diffusers folder, or a name on the hub."""
+        folder = Path(config.base) if Path(config.base).exists() else download(config.base)
+        check_folder(folder)
+        vae_folder = Path(config.vae) if config.vae else folder / "vae"
+        text = WanText(folder, Path(config.text_cache) if config.text_cache else None, PRECISIONS[config.text_precision])
+        transformer = load_part(_transformer_class(folder), folder / "transformer")
+        return cls(config, transformer, load_part(AutoencoderKLWan, vae_folder), text, read_process(folder, config.flow_shift))
+
+    @classmethod
+    def without_weights(cls, config: ModelConfig) -> "Wan":
+        """The networks of `config.architecture`, or of the base itself, on the meta device: shapes, and no text encoder.
+
+        Raises UserError where a config file is missing."""
+        folder = Path(config.architecture or config.base)
+        check_folder(folder)
+        kind = _transformer_class(folder)
+        read_json(folder / "vae" / "config.json")
+        with torch.device("meta"):
+            transformer = kind.from_config(kind.load_config(folder / "transformer"))
+            vae = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(folder / "vae"))
+        return cls(config, transformer, vae, None, read_process(folder, config.flow_shift))
+
+    # pixels and latents
+
+    def latent_frames(self, num_frames: int) -> int:
+        each = self.frames_per_latent
+        if (num_frames - 1) % each:
+            below = (num_frames - 1) // each * each + 1
+            raise UserError(
+                f"{num_frames} frames: this base takes clips of {each}k + 1 frames; the nearest are {below} and {below + each}"
+            )
+        return 1 + (num_frames - 1) // each
+
+    def pixel_frames(self, part: slice) -> slice:
+        each = self.frames_per_latent
+        return slice(max(0, each * (part.start - 1) + 1), each * (part.stop - 1) + 1)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        self.latent_frames(pixels.shape[1])
+        weight = self.vae.encoder.conv_in.weight
+        with autocast(weight.device, enabled=False):  # latents are data: not rounded to half precision
+            clips = rearrange(pixels.to(weight), "b f c h w -> b c f h w")
+            posteriors = [DiagonalGaussianDistribution(self.vae._encode(clip)) for clip in clips.split(1)]
+        drawn = torch.cat([posterior.mode() for posterior in posteriors])
+        if noise is not None:
+            std = torch.cat([posterior.std for posterior in posteriors])
+            drawn = drawn + std * rearrange(noise, "b f c h w -> b c f h w").to(drawn)
+        mean, std = self._scales(drawn)
+        return rearrange((drawn - mean) / std, "b c f h w -> b f c h w").to(pixels.device)
+
+    def encode_condition(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        if self.config.condition_range == "unit":
+            pixels = pixels / 2 + 0.5
+        return self.encode(pixels, noise if self.config.condition_posterior == "sample" else None)
+
+    def control_input(self, condition_latents: Tensor, references: Tensor | None = None) -> Tensor:
+        """(b r+f' 2c+m h w): latents of what is to stay of a frame, here nothing (grey); of what the condition shows; the mask
+        of what is to be made (1: all of it, m = places of a latent); of a photo: itself, nothing, and 0. The last photo comes
+        first, as in diffusers' pipeline."""
+        batch, frames, channels, height, width = condition_latents.shape
+        mask = condition_latents.new_ones(batch, frames, self.vae_scale_factor**2, height, width)
+        grey = self._grey_latents(frames, height, width, condition_latents.device).to(mask.dtype).expand(batch, -1, -1, -1, -1)
+        clip = torch.cat([grey, condition_latents, mask], dim=2)
+        if references is None:
+            return clip
+        photos = references.flip(1).to(condition_latents)
+        empty = photos.new_zeros(batch, photos.shape[1], channels + mask.shape[2], height, width)
+        return torch.cat([torch.cat([photos, empty], dim=2), clip], dim=1)
+
+    def _grey_latents(self, frames: int, height: int, width: int, device: torch.device) -> Tensor:
+        """(1 f' c h w) of a clip of mid-grey"""
+        if (frames, height, width) not in self._grey:
+            sides = (self.vae_scale_factor * height, self.vae_scale_factor * width)
+            like = self.vae.encoder.conv_in.weight
+            grey = torch.zeros(1, (frames - 1) * self.frames_per_latent + 1, 3, *sides, device=like.device)
+            self._grey[frames, height, width] = self.encode(grey).to(device)
+        return self._grey[frames, height, width]
+
+    def decode(self, latents: Tensor, part: slice | None = None) -> Tensor:
+        scaled = self._unscaled(latents)
+        with own_precision(scaled.dtype, latents.device):
+            pixels = wan_vae.decode(self.vae, scaled, part, self.checkpointing and scaled.requires_grad)
+        return _pixels(pixels)
+
+    def decode_in_turn(self, latents: Tensor, frames_at_once: int) -> Iterator[Tensor]:
+        parts = wan_vae.decode_in_turn(self.vae, self._unscaled(latents))
+        while True:
+            with torch.no_grad(), own_precision(self.vae.decoder.conv_in.weight.dtype, latents.device):
+                part = next(parts, None)
+            if part is None:
+                return
+            yield _pixels(part)
+
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        """As the VAE's decoder takes them: (b c f' h w)"""
+        mean, std = self._scales(latents)
+        return (rearrange(latents, "b f c h w -> b c f h w") * std + mean).to(self.vae.decoder.conv_in.weight.dtype)
+
+    def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (1 c 1 1 1) of every channel of the VAE's own latents."""
+        config = self.vae.config
+        return tuple(
+            torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1, 1)
+            for values in (config.latents_mean, config.latents_std)
+        )  # fmt: skip
+
+    # text
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        return self.text(prompts, next(self.transformer.parameters()).device)
+
+    def fits(self, prompt: str) -> bool:
+        return self.text.fits(prompt)
+
+    def rare_words(self) -> list[str]:
+        return built_in_identifiers(self.text.tokenizer) or rare_words(self.text.tokenizer)
+
+    # networks
+
+    def predict(self, x_t: Tensor, t: Tensor, context: Tensor, control_output: VaceOutput | None = None) -> Tensor:
+        """The velocity of clips (b r+f' c h w). As diffusers' WanVACETransformer3DModel computes it, with the sum of several
+        conditions' residuals."""
+        net = self.transformer
+        dtype = net.patch_embedding.weight.dtype
+        x = rearrange(x_t, "b f c h w -> b c f h w").to(dtype)
+        rotary = net.rope(x)
+        with own_precision(dtype, x.device):
+            tokens = net.patch_embedding(x).flatten(2).transpose(1, 2)
+            time, modulation, text, _ = net.condition_embedder(t, context.to(dtype), None)
+            modulation = modulation.unflatten(1, (6, -1))
+        hints = control_output.hints(tokens, text, modulation, rotary) if control_output else []
+        added = dict(zip(self.layers, hints, strict=True)) if hints else {}
+        with own_precision(dtype, x.device):
+            for layer, block in enumerate(net.blocks):
+                tokens = run_block(block, tokens, text, modulation, rotary, checkpointed=self.checkpointing)
+                tokens = tokens + added[layer] if layer in added else tokens
+            shift, scale = (net.scale_shift_table + time.unsqueeze(1)).chunk(2, dim=1)
+            tokens = net.proj_out((net.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens))
+        p_t, p_h, p_w = net.config.patch_size
+        frames, height, width = (side // patch for side, patch in zip(x.shape[2:], (p_t, p_h, p_w), strict=True))
+        prediction = rearrange(
+            tokens, "b (f h w) (pf ph pw c) -> b (f pf) c (h ph) (w pw)", f=frames, h=height, w=width, pf=p_t, ph=p_h, pw=p_w
+        )  # fmt: skip
+        return prediction.float() if dtype in HALF else prediction
+
+    def make_control(self, tasks: list[str], rank: int) -> VaceControl:
+        own = self.branch.pop() if self.branch else None
+        channels = 2 * self.latent_channels + self.vae_scale_factor**2
+        return VaceControl(own or fresh_branch(self.transformer, self.layers, channels), tasks, rank)
+
+    def with_motion(self, max_seq_length: int) -> LoRATree | None:
+        """A LoRA on the self-attention of every block: the base has time in it, and needs no more to learn a motion."""
+        if not self.config.motion_lora_rank:
+            return None
+        return LoRATree(self.transformer, self.config.motion_lora_rank, lambda name: ".attn1." in name)
+
+    def hold_frozen_in(self, dtype: torch.dtype) -> None:
+        if dtype != torch.float16:  # whose rounding no name knows of
+            self.fingerprint()
+        halve(self.transformer, dtype, PRECISE)
+        if dtype == torch.bfloat16:
+            halve(self.vae.decoder, dtype)
+            halve(self.vae.post_quant_conv, dtype)
+
+    def enable_gradient_checkpointing(self) -> None:
+        self.checkpointing = True
+
+    def release(self, text: bool, encoder: bool) -> None:
+        """The VAE's encoder moves to the CPU: grey clips of another length may still have to be encoded."""
+        if text and self.text:
+            self.text.release()
+        if encoder and not self.vae.encoder.conv_in.weight.is_meta:
+            self.vae.encoder.cpu()
+            self.vae.quant_conv.cpu()
+
+    def fingerprint(self) -> str:
+        if not self._fingerprint:
+            self._fingerprint = fingerprint(self.named_weights())
+        return self._fingerprint
+
+    def named_weights(self) -> dict[str, Tensor]:
+        parts = {"transformer": self.transformer, "vae.encoder": self.vae.encoder}
+        return {f"{name}.{n}": w for name, part in parts.items() for n, w in _without_loras(part).items()}
+
+    def encoder_fingerprint(self) -> str:
+        used = {n: w for n, w in self.vae.state_dict().items() if n.startswith(("encoder.", "quant_conv."))}
+        return f"{fingerprint(used)}*{self.vae.config.latents_mean}{self.vae.config.latents_std}"
+
+
+def _pixels(pixels: Tensor) -> Tensor:
+    pixels = rearrange(pixels, "b c f h w -> b f c h w")
+    return pixels.float() if pixels.dtype in HALF else pixels
+
+
+def check_folder(folder: Path) -> None:
+    """Raises UserError for a folder that is no Wan model, or one that this method does not take."""
+    what = f"base model {folder}"
+    if not folder.is_dir():
+        raise UserError(f"{what}: is a file; expected a Wan model in diffusers format (a folder, or a name on the hub)")
+    index = read_json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
+    second = index.get("transformer_2", [None])
+    if (second and second[0]) or (folder / "transformer_2").is_dir() or index.get("boundary_ratio") is not None:
+        raise UserError(f"{what}: has two experts (transformer, transformer_2; Wan 2.2); expected one: Wan 2.1, with VACE or T2V")
+    read_json(folder / "transformer" / "config.json")
+
+
+def check_parts(config: ModelConfig, transformer: nn.Module, vae: AutoencoderKLWan) -> None:
+    """Raises UserError for parts that do not fit each other or this method."""
+    what, shape = f"base model {config.base}", transformer.config
+    if shape.get("image_dim") or shape.get("added_kv_proj_dim") or shape.in_channels > vae.config.z_dim:
+        raise UserError(
+            f"{what}: its transformer reads {shape.in_channels} channels or a picture (image-to-video?), its VAE has "
+            f"{vae.config.z_dim}; expected a text-to-video or a VACE model"
+        )
+    if shape.in_channels < vae.config.z_dim:
+        raise UserError(f"{what}: its transformer reads {shape.in_channels} channels, its VAE has {vae.config.z_dim}")
+    wanted = 2 * vae.config.z_dim + 4 ** len(vae.config.temperal_downsample)
+    if shape.get("vace_in_channels", wanted) != wanted:
+        raise UserError(f"{what}: its control branch reads {shape.vace_in_channels} channels; expected {wanted}")
+
+
+def read_process(folder: Path, shift: float = 0.0) -> Flow:
+    """The flow of a diffusers folder, or with another shift of the sampling steps than its own."""
+    file = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(file)
+    steps = config.get("num_train_timesteps", 1000)
+    own = config.get("flow_shift", config.get("shift", 1.0))
+    flow = config.get("use_flow_sigmas") or config.get("_class_name") == "FlowMatchEulerDiscreteScheduler"
+    if not flow or not isinstance(steps, int) or not isinstance(own, int | float) or own <= 0:
+        raise UserError(f"{file}: is no flow with num_train_timesteps and a shift above 0; expected Wan's scheduler")
+    return Flow(num_train_timesteps=steps, shift=shift or float(own), first_sigma=1 / steps)
+
+
+def _transformer_class(folder: Path) -> Any:
+    config = read_json(folder / "transformer" / "config.json")
+    return WanVACETransformer3DModel if "vace_layers" in config else WanTransformer3DModel
+
+
+def _take_branch(transformer: nn.Module) -> Branch | None:
+    """The control branch of a VACE transformer, which is then without."""
+    if not hasattr(transformer, "vace_blocks"):
+        return None
+    branch = Branch(transformer.vace_patch_embedding, transformer.vace_blocks)
+    del transformer.vace_patch_embedding, transformer.vace_blocks
+    return branch
+
+
+def _without_loras(network: nn.Module) -> dict[str, Tensor]:
+    state = network.state_dict()
+    return {n.replace(".base.", "."): w for n, w in state.items() if n.rsplit(".", 2)[-2] not in ("down", "up")}

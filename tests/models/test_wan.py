@@ -1,0 +1,184 @@
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
+
+from meta_animator.errors import UserError
+from meta_animator.models.backbones import load_backbone
+from tests.tiny import randomise_zeros
+from tests.tiny_wan import LATENT_CHANNELS, TEXT_WIDTH, make_wan, wan_config
+
+FRAMES, SIDE = 2, 4  # latent
+
+
+@pytest.fixture(scope="module")
+def vace(tmp_path_factory):
+    return make_wan(tmp_path_factory.mktemp("wan") / "vace")
+
+
+@pytest.fixture(scope="module")
+def t2v(tmp_path_factory):
+    return make_wan(tmp_path_factory.mktemp("wan") / "t2v", vace=False)
+
+
+def randomise_loras(control):
+    for layer in control.bank.layers.values():
+        randomise_zeros(layer.up)
+
+
+def inputs(batch=2, dtype=torch.float64, seed=0):
+    """(x_t, t, context, condition latents)"""
+    g = torch.Generator().manual_seed(seed)
+    x_t, shown = torch.randn(2, batch, FRAMES, LATENT_CHANNELS, SIDE, SIDE, generator=g, dtype=dtype)
+    return x_t, torch.arange(batch) * 400.0 + 100, torch.randn(batch, 5, TEXT_WIDTH, generator=g, dtype=dtype), shown
+
+
+def theirs(transformer, x_t, t, context, control_input, scale=1.0):
+    """diffusers' prediction (b f c h w)."""
+    swap = lambda x: x.transpose(1, 2)  # noqa: E731
+    scales = x_t.new_full((len(transformer.config.vace_layers),), scale)
+    return swap(transformer(
+        swap(x_t), t, context, control_hidden_states=swap(control_input), control_hidden_states_scale=scales, return_dict=False
+    )[0])  # fmt: skip
+
+
+def double(folder, **changes):
+    """(backbone, control network) in float64"""
+    torch.manual_seed(0)
+    backbone = load_backbone(wan_config(folder, **changes)).double()
+    return backbone, backbone.make_control(["dwpose", "depth"], 2).double()
+
+
+@torch.no_grad()
+def test_prediction_is_that_of_diffusers_with_and_without_a_lora(vace):
+    backbone, control = double(vace)
+    network = WanVACETransformer3DModel.from_pretrained(vace / "transformer").double()
+    x_t, t, context, shown = inputs()
+    condition = backbone.control_input(shown)
+    ours = backbone.predict(x_t, t, context, control(condition, t, context) * 0.7)
+    torch.testing.assert_close(ours, theirs(network, x_t, t, context, condition, 0.7), rtol=0, atol=1e-8)
+
+    randomise_loras(control)
+    control.bank.use("depth")
+    adapted = backbone.predict(x_t, t, context, control(condition, t, context))
+    assert (adapted - ours).abs().max() > 1e-3
+    for name, layer in control.bank.layers.items():
+        network.get_submodule(name).weight += layer.up["depth"] @ layer.down["depth"]
+    torch.testing.assert_close(adapted, theirs(network, x_t, t, context, condition), rtol=0, atol=1e-8)
+
+
+@torch.no_grad()
+def test_conditions_add_up_each_under_its_own_lora(vace):
+    """The last one run does not decide for the others, as it would if the bank were asked when the branch runs."""
+    backbone, control = double(vace)
+    randomise_loras(control)
+    x_t, t, context, shown = inputs()
+    parts = {}
+    for task, latents in (("dwpose", shown), ("depth", -shown)):
+        control.bank.use(task)
+        parts[task] = control(backbone.control_input(latents), t, context)
+    control.bank.use(None)
+    hints = lambda output: torch.stack(output.hints(*tokens))  # noqa: E731
+    tokens = _tokens(backbone, x_t, t, context)
+    together = hints(parts["dwpose"] * 0.5 + parts["depth"])
+    torch.testing.assert_close(together, 0.5 * hints(parts["dwpose"]) + hints(parts["depth"]))
+
+
+def _tokens(backbone, x_t, t, context):
+    """What the branch's blocks are called with beside their input."""
+    net, x = backbone.transformer, x_t.transpose(1, 2)
+    _, modulation, text, _ = net.condition_embedder(t, context, None)
+    return net.patch_embedding(x).flatten(2).transpose(1, 2), text, modulation.unflatten(1, (6, -1)), net.rope(x)
+
+
+@torch.no_grad()
+def test_a_fresh_branch_leaves_the_output_of_a_t2v_base_unchanged_and_learns(t2v):
+    backbone, control = double(t2v)
+    network = WanTransformer3DModel.from_pretrained(t2v / "transformer").double()
+    x_t, t, context, shown = inputs()
+    plain = network(x_t.transpose(1, 2), t, context, return_dict=False)[0].transpose(1, 2)
+    for task in (None, "dwpose"):
+        control.bank.use(task)
+        controlled = backbone.predict(x_t, t, context, control(backbone.control_input(shown), t, context))
+        assert torch.equal(controlled, backbone.predict(x_t, t, context))
+    torch.testing.assert_close(controlled, plain, rtol=0, atol=1e-8)
+    assert backbone.layers == [0, 2]
+    condition = control.net.vace_patch_embedding.weight[:, LATENT_CHANNELS : 2 * LATENT_CHANNELS]
+    assert torch.equal(condition, backbone.transformer.patch_embedding.weight)
+    assert not control.net.vace_patch_embedding.weight[:, :LATENT_CHANNELS].any()
+    with torch.enable_grad():
+        backbone.predict(x_t, t, context, control(backbone.control_input(shown), t, context)).square().sum().backward()
+    assert control.net.vace_blocks[1].proj_out.base.weight.grad.abs().max() > 0
+
+
+def test_every_lora_matrix_gets_a_gradient_with_and_without_checkpointing(vace):
+    grads = []
+    for checkpointing in (False, True):
+        backbone, control = double(vace)
+        randomise_loras(control)
+        if checkpointing:
+            backbone.enable_gradient_checkpointing()
+            control.enable_gradient_checkpointing()
+        x_t, t, context, shown = inputs()
+        control.bank.use("depth")
+        backbone.predict(x_t, t, context, control(backbone.control_input(shown), t, context)).square().sum().backward()
+        grads.append([p.grad for p in control.bank.parameters("depth")])
+        assert all(p.grad is None for p in control.bank.parameters("dwpose"))
+    assert len(grads[0]) == 2 * 23 and all(grad.abs().max() > 0 for grad in grads[0])
+    for plain, again in zip(*grads, strict=True):
+        assert torch.equal(plain, again)
+
+
+@torch.no_grad()
+def test_latents_and_pixels_are_those_of_diffusers(vace):
+    """Encoded and normalised as in WanVACEPipeline; a photo is a clip of one frame."""
+    backbone, _ = double(vace)
+    vae = AutoencoderKLWan.from_pretrained(vace / "vae").double()
+    clips = torch.rand(2, 5, 3, 32, 32, dtype=torch.float64) * 2 - 1
+    mean, std = (torch.tensor(v).double().view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    raw = vae.encode(clips.transpose(1, 2)).latent_dist.mode()
+    latents = backbone.encode(clips)
+    torch.testing.assert_close(latents, ((raw - mean) / std).transpose(1, 2), rtol=0, atol=1e-7)
+    assert latents.shape == (2, 2, LATENT_CHANNELS, 4, 4)
+    decoded = backbone.decode(latents)
+    torch.testing.assert_close(decoded.clamp(-1, 1), vae.decode(raw).sample.transpose(1, 2), rtol=0, atol=1e-6)
+    photo = backbone.encode(clips[:, :1])
+    torch.testing.assert_close(photo, latents[:, :1], rtol=0, atol=1e-12)  # causal: the first latent is the first frame's
+
+
+def test_latent_frames_of_a_clip_alone_are_decoded_as_within_it(vace):
+    backbone, _ = double(vace)
+    latents = torch.randn(1, 4, LATENT_CHANNELS, 4, 4, dtype=torch.float64, requires_grad=True)
+    whole = backbone.decode(latents).detach()
+    for part, frames in ((slice(0, 2), slice(0, 5)), (slice(2, 3), slice(5, 9)), (slice(1, 4), slice(1, 13))):
+        assert backbone.pixel_frames(part) == frames
+        shown = backbone.decode(latents, part)
+        torch.testing.assert_close(shown.detach(), whole[:, frames], rtol=0, atol=1e-12)
+        (grad,) = torch.autograd.grad(shown.square().sum(), latents)
+        reached = [k for k in range(4) if grad[:, k].abs().max() > 0]
+        assert reached == list(range(4)[part])  # what came before is context, and gets no gradient
+    grads = []
+    for checkpointing in (False, True):
+        backbone.checkpointing = checkpointing
+        grads.append(torch.autograd.grad(backbone.decode(latents).square().sum(), latents)[0])
+    assert torch.equal(*grads)
+
+
+def test_frame_counts_that_do_not_fit_are_refused_with_the_nearest(vace):
+    backbone, _ = double(vace)
+    assert [backbone.latent_frames(n) for n in (1, 5, 17, 81)] == [1, 2, 5, 21]
+    with pytest.raises(UserError, match=r"16 frames: .* 4k \+ 1 frames; the nearest are 13 and 17"):
+        backbone.latent_frames(16)
+
+
+@torch.no_grad()
+def test_photos_go_before_the_clip(vace):
+    backbone, _ = double(vace)
+    *_, shown = inputs(batch=1)
+    photos = torch.randn(1, 2, LATENT_CHANNELS, SIDE, SIDE, dtype=torch.float64)
+    made = backbone.control_input(shown, photos)
+    c = LATENT_CHANNELS
+    assert made.shape == (1, 2 + FRAMES, 2 * c + 64, SIDE, SIDE)
+    assert torch.equal(made[:, 0, :c], photos[:, 1]) and torch.equal(made[:, 1, :c], photos[:, 0])
+    assert not made[:, :2, c:].any() and (made[:, 2:, 2 * c :] == 1).all()
+    grey = backbone.encode(torch.zeros(1, 5, 3, 32, 32, dtype=torch.float64))
+    torch.testing.assert_close(made[:, 2:, :c], grey)

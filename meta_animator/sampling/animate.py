@@ -1,10 +1,11 @@
 """Stage 3: reference photo + driving motion -> frames of that person in that motion.
 
-Shapes: clips `1 f c h w` with all f frames of the output; a window sees a few of them.
+Shapes: latents `1 f' c h w` of all frames of the output, behind r latents of photos where there are any; a window sees a few.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from meta_animator.diffusion.randomness import noise_for
 from meta_animator.diffusion.samplers import Callback, sampler_for
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
+from meta_animator.models.backbones import Backbone
 from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.sampling.driving import Driving
 from meta_animator.sampling.finite import require_finite
@@ -51,14 +53,17 @@ class Animator:
         self.device = next(models.parameters()).device
 
     @torch.no_grad()
-    def animate(self, driving: Driving, reference: Layers | None, progress=None, last: bool = False) -> Animation:
-        """Sample all frames; `open_inputs` gives both. `progress(step, x_t)` is called after each denoising step.
+    def animate(
+        self, driving: Driving, reference: Layers | None, references: Sequence[Layers] = (), progress=None, last: bool = False
+    ) -> Animation:  # fmt: skip
+        """Sample all frames; `open_inputs` gives the first two, `open_references` the third. `progress(step, x_t)` is called
+        after each denoising step.
 
         last   nothing is sampled after it: what only encodes is freed before the first step
         """
-        latents = self._sample(driving, reference, progress=progress, last=last)
+        latents = self._sample(driving, reference, references, progress=progress, last=last)
         return Animation(
-            frames=self.decode(latents), driving=driving, reference=reference, prompt=self.prompt,
+            frames=itertools.islice(self.decode(latents), len(driving)), driving=driving, reference=reference, prompt=self.prompt,
             fps=driving.fps,
         )  # fmt: skip
 
@@ -69,13 +74,16 @@ class Animator:
         return self._sample(driving, reference, latents=latents, share=share)
 
     def _sample(
-        self, driving: Driving, reference: Layers | None, progress=None, latents: Tensor | None = None, share: float = 1.0,
-        last: bool = False,
+        self, driving: Driving, reference: Layers | None, references: Sequence[Layers] = (), progress=None,
+        latents: Tensor | None = None, share: float = 1.0, last: bool = False,
     ) -> Tensor:  # fmt: skip
-        """Latents (1 f c h w): conditions -> denoiser -> first latents -> sampler; from `latents` with noise where given."""
+        """Latents (1 f' c h w): conditions -> denoiser -> first latents -> sampler; from `latents` with noise where given."""
         sample, backbone = self.sample, self.models.backbone
-        denoiser = self._denoiser({task: self._encode_conditions(driving, task) for task in sample.tasks})
-        x_T, timesteps = self._first_latents(reference, denoiser, len(driving)), self._timesteps()
+        shown = {task: self._encode_conditions(driving, task) for task in sample.tasks}
+        shape = tuple(next(iter(shown.values())).shape[1:])
+        denoiser = self._denoiser(shown, self._encode_photos(references))
+        x_T = self._first_latents(reference, denoiser, (shape[0] + len(references), *shape[1:]))
+        timesteps = self._timesteps()
         if latents is not None:
             timesteps = timesteps[len(timesteps) - max(1, round(share * len(timesteps))) :]
             x_T = backbone.process.add_noise(latents, x_T, timesteps[:1])
@@ -84,43 +92,51 @@ class Animator:
         watch = self._watch("sampling", len(timesteps), progress)
         generator = torch.Generator().manual_seed(self.seed)
         sampler = sampler_for(sample.sampler, sample.eta)
-        return sampler(
-            denoiser, x_T, backbone.process, timesteps, eta=sample.eta, generator=generator, callback=watch
-        )
+        sampled = sampler(denoiser, x_T, backbone.process, timesteps, eta=sample.eta, generator=generator, callback=watch)
+        return sampled[:, len(references) :]
 
     # parts
 
-    def _denoiser(self, control_latents: dict[str, Tensor]) -> Denoiser:
-        """With a motion module in overlapping windows; without one, frames in batches."""
+    def _denoiser(self, shown: dict[str, Tensor], photos: Tensor | None) -> Denoiser:
+        """Where the base sees frames together, in overlapping windows; where not, frames in batches."""
         sample, backbone = self.sample, self.models.backbone
+        window, overlap = latent_window(sample.window, sample.overlap, backbone) if backbone.has_time else (0, 0)
         context, null_context = (backbone.embed_text([text]) for text in (self.prompt, sample.negative_prompt))
         return Denoiser(
             backbone=backbone, control=self.models.control, tasks=dict(sample.tasks), loras=dict(sample.loras) or None,
-            control_latents=control_latents, context=context, null_context=null_context,
+            control_latents={task: backbone.control_input(latents, photos) for task, latents in shown.items()},
+            context=context, null_context=null_context, references=0 if photos is None else photos.shape[1],
             controlnet_conditioning_scale=sample.controlnet_conditioning_scale, guidance_scale=sample.guidance_scale,
-            window=sample.window if backbone.has_time else sample.frame_batch_size,
-            overlap=sample.overlap if backbone.has_time else 0,
+            window=window or sample.frame_batch_size, overlap=overlap,
         )  # fmt: skip
 
     def _encode_conditions(self, driving: Driving, task: str) -> Tensor:
-        """Latents (1 f c h w) of every frame's condition, each encoded once, `frame_batch_size` at a time."""
+        """Latents (1 f' c h w) of every frame's condition, each encoded once, `frame_batch_size` at a time or, where the base
+        wants it so, all of the clip's together, the last one held until there are as many as it takes."""
+        backbone, count = self.models.backbone, len(driving)
+        at_once = self.sample.frame_batch_size if backbone.frames_apart else backbone.next_clip(count)
         chunks = []
-        for start in range(0, len(driving), self.sample.frame_batch_size):
-            places = range(start, min(start + self.sample.frame_batch_size, len(driving)))
-            pixels = torch.stack([to_pixels(driving.condition(task, k)) for k in places]).to(self.device)
-            chunks.append(self.models.backbone.encode_condition(pixels[None]))
+        for start in range(0, count, at_once):
+            places = range(start, min(start + at_once, count) if backbone.frames_apart else start + at_once)
+            pixels = torch.stack([to_pixels(driving.condition(task, min(k, count - 1))) for k in places]).to(self.device)
+            chunks.append(backbone.encode_condition(pixels[None]))
         return torch.cat(chunks, dim=1)
 
-    def _first_latents(self, reference: Layers | None, denoiser: Denoiser, frames: int) -> Tensor:
-        """x_T (1 f c h w): `clip_noise` of what all frames share, the inverted photo or noise, and of each frame's own noise,
-        all of it times `init_noise_scale`."""
-        shape = tuple(next(iter(denoiser.control_latents.values())).shape[2:])
+    def _encode_photos(self, references: Sequence[Layers]) -> Tensor | None:
+        """Latents (1 r c h w) of photos that the base is shown, each an image by itself."""
+        photos = [self.models.backbone.encode(to_pixels(one.frame)[None, None].to(self.device)) for one in references]
+        return torch.cat(photos, dim=1) if photos else None
+
+    def _first_latents(self, reference: Layers | None, denoiser: Denoiser, shape: tuple[int, ...]) -> Tensor:
+        """x_T (1 f c h w), of `shape` (f c h w): `clip_noise` of what all frames share, the inverted photo or noise, and of each
+        frame's own noise, all of it times `init_noise_scale`."""
+        frames, *one = shape
         if self.sample.init_noise == "inversion" and self.shared_noise > 0:
             shared = self._invert(reference, denoiser)
         else:
             zero = torch.zeros(1, dtype=torch.int64)
-            shared = noise_for(self.seed, zero, shape, stream="first noise").to(denoiser.context)
-        own = noise_for(self.seed, torch.arange(frames), shape, stream="frame noise").to(denoiser.context)
+            shared = noise_for(self.seed, zero, tuple(one), stream="first noise").to(denoiser.context)
+        own = noise_for(self.seed, torch.arange(frames), tuple(one), stream="frame noise").to(denoiser.context)
         return self.sample.init_noise_scale * clip_noise(shared, own[None], self.shared_noise)
 
     def _invert(self, reference: Layers, denoiser: Denoiser) -> Tensor:
@@ -130,7 +146,7 @@ class Animator:
         latents = backbone.encode(to_pixels(reference.frame)[None, None].to(self.device))
         posed = {task: draw_condition(task, reference) for task in tasks if _can_draw(task, reference)}
         control = {t: backbone.encode_condition(to_pixels(i)[None, None].to(self.device)) for t, i in posed.items()}
-        control = control if len(control) == len(tasks) else {}
+        control = {t: backbone.control_input(latents) for t, latents in control.items()} if len(control) == len(tasks) else {}
         return ddim_inversion(
             dataclasses.replace(denoiser, control_latents=control, guidance_scale=1.0, overlap=0), latents, backbone.process,
             self._timesteps(), callback=self._watch("inverting the reference photo", self.sample.num_inference_steps),
@@ -150,15 +166,26 @@ class Animator:
 
     def decode(self, latents: Tensor) -> Iterator[np.ndarray]:
         """Latents (1 f c h w) to uint8 frames (h w 3), `frame_batch_size` at a time."""
-        for chunk in latents[0].split(self.sample.frame_batch_size):
-            with torch.no_grad():
-                yield from to_images(self.models.backbone.decode(chunk[None])[0])
+        for part in self.models.backbone.decode_in_turn(latents, self.sample.frame_batch_size):
+            yield from to_images(part[0])
 
     def _timesteps(self) -> Tensor:
         try:
             return self.models.backbone.process.sampling_timesteps(self.sample.num_inference_steps)
         except ValueError as error:
             raise UserError(f"sample.num_inference_steps: {error}") from error
+
+
+def latent_window(window: int, overlap: int, backbone: Backbone) -> tuple[int, int]:
+    """`sample.window` and `sample.overlap`, which count frames, in latent frames. Raises UserError where they are not whole."""
+    names = {"sample.window": window, "sample.window - sample.overlap": window - overlap}
+    latents = []
+    for name, frames in names.items():
+        try:
+            latents.append(backbone.latent_frames(max(1, frames)))
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+    return latents[0], latents[0] - latents[1] if overlap else 0
 
 
 def shared_noise_of(sample: SampleConfig, trained: float | None) -> float:

@@ -18,7 +18,7 @@ from meta_animator.data.formats.keypoint_json import holds_json
 from meta_animator.data.keypoint_clips import json_clip, keypoint_clip
 from meta_animator.data.keypoints import sees_person
 from meta_animator.data.layers import Layers
-from meta_animator.data.manifest import MANIFEST, find_clip, is_data_set
+from meta_animator.data.manifest import MANIFEST, find_clip, is_data_set, read_manifest
 from meta_animator.data.read_drawn import read_clip
 from meta_animator.data.transforms import crop_and_resize
 from meta_animator.diffusion.randomness import rng
@@ -189,6 +189,19 @@ def read_reference(path: str, clip_id: str = "") -> tuple[Layers, Figure | None]
         raise UserError(f"reference '{path}': expected a photo ({', '.join(IMAGE_SUFFIXES)}) or a data-set folder")
     layers = Layers(frame=read_image(place), mask=read_alpha(place))
     return dataclasses.replace(layers, mask=None), figure_of_frame(layers)
+
+
+def open_references(path: str, count: int, size: tuple[int, int], margin: float = 0.0) -> list[Layers]:
+    """`count` photos of the reference person at the output's size, for a base that is shown them beside the pose: of a data set
+    the first clips, each its first frame with a person. Raises UserError where there are fewer."""
+    if not count:
+        return []
+    if not path:
+        raise UserError(f"sample.reference is empty: sample.references={count} takes photos of the person from it")
+    names = [clip.id for clip in read_manifest(path)] if is_data_set(path) else [""]
+    if len(names) < count:
+        raise UserError(f"sample.references: {count} photos are asked for, {path} has {len(names)}")
+    return [crop_reference(*read_reference(path, name), size, margin) for name in names[:count]]
 
 
 def _first_seen(clip: Clip, path: str) -> int:

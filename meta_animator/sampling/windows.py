@@ -49,7 +49,9 @@ def predict_in_windows(
         return predict(x_t, slice(0, x_t.shape[1]))
     total = torch.zeros_like(x_t)
     for (start, stop), row in zip(windows, weights.to(x_t), strict=True):
-        places = torch.tensor([*range(references), *range(references + start, references + stop)], device=x_t.device)
-        part = torch.cat([row.new_full((references,), 1 / len(windows)), row[start:stop]])
+        places, part = slice(start, stop), row[start:stop]
+        if references:
+            places = torch.tensor([*range(references), *range(references + start, references + stop)], device=x_t.device)
+            part = torch.cat([row.new_full((references,), 1 / len(windows)), part])
         total[:, places] += rearrange(part, "f -> 1 f 1 1 1") * predict(x_t[:, places], places)
     return total

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from meta_animator.models.precision import HALF, PRECISIONS
 from meta_animator.sampling.animate import Animator, shared_noise_of
 from meta_animator.sampling.driving import Driving
 from meta_animator.sampling.fitting import fit_sheet
-from meta_animator.sampling.opening import open_inputs
+from meta_animator.sampling.opening import open_inputs, open_references
 from meta_animator.settings import RunConfig, SampleConfig
 from meta_animator.stages.check_checkpoints import check_control_folder
 from meta_animator.stages.check_settings import check_size
@@ -51,12 +51,15 @@ def sample(config: RunConfig) -> Path:
     animator = load_animator(config)
     if other := other_person(config, animator.person, animator.template):
         print(f"note: sample.reference shows '{other}', the prompt calls '{animator.person}', whom the checkpoint was tuned on")
-    return _sample(config, animator, *inputs)
+    references = open_references(config.sample.reference, config.sample.references, inputs[0].size, config.data.person_margin)
+    return _sample(config, animator, *inputs, references)
 
 
-def _sample(config: RunConfig, animator: Animator, driving: Driving, reference: Layers | None) -> Path:
+def _sample(
+    config: RunConfig, animator: Animator, driving: Driving, reference: Layers | None, references: Sequence[Layers]
+) -> Path:  # fmt: skip
     with tqdm(total=config.sample.num_inference_steps, desc="sampling", unit="step", dynamic_ncols=True) as bar:
-        animation = animator.animate(driving, reference, progress=lambda step, x_t: bar.update(), last=True)
+        animation = animator.animate(driving, reference, references, lambda step, x_t: bar.update(), last=True)
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     task = next(iter(config.sample.tasks))

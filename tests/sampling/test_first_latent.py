@@ -39,7 +39,8 @@ def first_latent(make_config, prepared, puppet_data):
         animator = load_animator(config)
         control = {"dwpose": animator._encode_conditions(driving, "dwpose")}
         with torch.no_grad():
-            return animator, animator._first_latents(reference, animator._denoiser(control), len(driving))
+            shape = tuple(control["dwpose"].shape[1:])
+            return animator, animator._first_latents(reference, animator._denoiser(control, None), shape)
 
     return make
 

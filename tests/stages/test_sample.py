@@ -172,7 +172,7 @@ def test_the_first_latents_can_be_scaled(make_config, prepared, puppet_data, sta
         animator = load_animator(config)
         control = {"dwpose": animator._encode_conditions(driving, "dwpose")}
         with torch.no_grad():
-            return animator._first_latents(reference, animator._denoiser(control), len(driving))
+            return animator._first_latents(reference, animator._denoiser(control, None), tuple(control["dwpose"].shape[1:]))
 
     whole = first(1.0)
     assert whole.shape[:2] == (1, 4) and whole.std() > 0.3

@@ -24,6 +24,9 @@ class Backbone(Protocol):
         """f', how many latent frames a clip of `num_frames` has. Raises UserError, with the nearest number that will do, for one
         that the base cannot encode."""
 
+    def next_clip(self, num_frames: int) -> int:
+        """The smallest number of frames, `num_frames` or more, that the base can encode."""
+
     def pixel_frames(self, part: slice) -> slice:
         """The frames of a clip that its latent frames `part` show."""
 

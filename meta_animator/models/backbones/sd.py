@@ -176,6 +176,9 @@ class StableDiffusion(nn.Module):
     def latent_frames(self, num_frames: int) -> int:
         return num_frames
 
+    def next_clip(self, num_frames: int) -> int:
+        return num_frames
+
     def pixel_frames(self, part: slice) -> slice:
         return part
 

@@ -88,6 +88,9 @@ class Wan(nn.Module):
             )
         return 1 + (num_frames - 1) // each
 
+    def next_clip(self, num_frames: int) -> int:
+        return -(-(num_frames - 1) // self.frames_per_latent) * self.frames_per_latent + 1
+
     def pixel_frames(self, part: slice) -> slice:
         each = self.frames_per_latent
         return slice(max(0, each * (part.start - 1) + 1), each * (part.stop - 1) + 1)

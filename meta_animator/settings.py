@@ -151,7 +151,11 @@ class DataConfig:
         1, "drawings of each frame that lack parts (in stage 1 the same parts in a whole clip), to choose from with pose_drop; "
         "0: a new one per draw, not with cached latents", low=0, stages=DENOISING,
     )  # fmt: skip
-    num_frames: int = setting(16, "frames per clip in stage 1; base_wan_*: 4 k + 1", low=1, stages=("motion", *WAN))
+    num_frames: int = setting(16, "frames per clip in stage 1; wan, base_wan_*: 4k + 1", low=1, stages=("motion", *WAN))
+    clip_frames: int = setting(
+        1, "wan: frames of each sample of a film in stages 0 and 2, 4k + 1 of them; 1: single frames. Photos are one frame each",
+        low=1, stages=("control", "reference"),
+    )  # fmt: skip
     fps: float = setting(
         0.0, "frames per second of stage-1 clips, as nearly as leaving out frames makes them; 0: the clip's own", low=0.0,
         stages=("motion", *WAN),

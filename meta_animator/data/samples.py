@@ -33,11 +33,12 @@ from meta_animator.settings import DataConfig
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Frames `first`, `first + step`, ... of clip number `clip`."""
+    """Frames `first`, `first + step`, ... of clip number `clip`, `count` of them."""
 
     clip: int
     first: int
     step: int = 1
+    count: int = 1
 
 
 def read_clips(folders: Sequence[str], split: str) -> list[Clip]:
@@ -52,6 +53,7 @@ class SampleSet(Dataset):
     """Clips of `num_frames`, or single frames of all clips and photos (`num_frames` None), which are clips of one; `[Draw]` gives
     what `batch.collate` stacks.
 
+    photos        with `num_frames`: photos are samples too, of one frame each
     identifiers   {identity: identifier}
     cache         where latents come from; conditions are then not drawn
     latents_only  with a cache: pixels are not loaded either, for runs whose loss has no image terms
@@ -61,15 +63,15 @@ class SampleSet(Dataset):
 
     def __init__(
         self, clips: list[Clip], config: DataConfig, *, seed: int, identifiers: Mapping[str, str],
-        num_frames: int | None = None, cache: LatentCache | None = None,
+        num_frames: int | None = None, photos: bool = False, cache: LatentCache | None = None,
     ):  # fmt: skip
         self.clips, self.config, self.seed, self.cache = clips, config, seed, cache
-        self.identifiers, self.num_frames = dict(identifiers), num_frames
+        self.identifiers, self.num_frames, self.photos = dict(identifiers), num_frames, photos and num_frames is not None
         for clip in clips:
             clip.video_reader = config.video_reader
         if config.flip:
             _check_mirrored(clips)
-        self.samples = [s for k, clip in enumerate(clips) for s in clip_samples(k, clip, config, num_frames)]
+        self.samples = [s for k, clip in enumerate(clips) for s in clip_samples(k, clip, config, num_frames, photos)]
         if not self.samples:
             raise UserError(
                 f"data: no clip is long enough for {num_frames} frames at this fps or stride; "
@@ -99,12 +101,12 @@ class SampleSet(Dataset):
         names = [(clip.identity, f"{clip.folder}/{clip.id}") for clip in self.clips]
         return {index: names[sample.clip] for index, sample in enumerate(self.samples)}
 
-    def buckets(self) -> dict[int, tuple[int, int]] | None:
-        """{sample: (height, width)} where they are of several sizes; None where all are of one."""
-        if not self.config.aspect_buckets:
+    def buckets(self) -> dict[int, tuple[int, int, int]] | None:
+        """{sample: (frames, height, width)} where they are of several sizes; None where all are of one."""
+        if not self.config.aspect_buckets and not self.photos:
             return None
         sizes = [size_of(clip, self.config) for clip in self.clips]
-        return {index: sizes[sample.clip] for index, sample in enumerate(self.samples)}
+        return {index: (sample.count, *sizes[sample.clip]) for index, sample in enumerate(self.samples)}
 
     def kept_units(self, indices: Iterable[int], together: bool) -> list[tuple[Clip, list[Unit]]]:
         """What these samples show, by clip: each frame by itself, or `together` those of a sample."""
@@ -115,7 +117,7 @@ class SampleSet(Dataset):
         return [(self.clips[k], sorted(units[k])) for k in sorted(units)]
 
     def _frames(self, sample: Sample) -> list[int]:
-        return [sample.first + k * sample.step for k in range(self.num_frames or 1)]
+        return [sample.first + k * sample.step for k in range(sample.count)]
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         sample = self.samples[draw.sample]
@@ -269,15 +271,23 @@ def _check_mirrored(clips: Sequence[Clip]) -> None:
             )
 
 
-def clip_samples(number: int, clip: Clip, config: DataConfig, num_frames: int | None) -> list[Sample]:
-    """Every frame of a clip, or every whole window of `num_frames` at the wanted fps or stride."""
-    if num_frames is None:
+def clip_samples(
+    number: int, clip: Clip, config: DataConfig, num_frames: int | None, photos: bool = False
+) -> list[Sample]:  # fmt: skip
+    """Every frame of a clip, or every whole window of `num_frames` at the wanted fps or stride; of a photo its one frame, where
+    `photos` are wanted beside clips."""
+    if num_frames is None or (photos and clip.kind == "photo"):
         return [Sample(number, k) for k in range(clip.num_frames)]
     if clip.kind == "photo":
         return []
     step = clip_step(clip, config)
     last = clip.num_frames - (num_frames - 1) * step
-    return [Sample(number, k, step) for k in range(max(0, last))]
+    return [Sample(number, k, step, num_frames) for k in range(max(0, last))]
+
+
+def several(num_frames: int) -> int | None:
+    """The frames of a sample as `SampleSet` takes them: None where it is a single frame."""
+    return num_frames if num_frames > 1 else None
 
 
 def clip_step(clip: Clip, config: DataConfig) -> int:

@@ -49,7 +49,7 @@ class TaskPlan:
     weights: dict[str, int] = dataclasses.field(default_factory=dict)
     auxiliary: dict[str, list[int]] | None = None
     auxiliary_fraction: float = 0.0
-    buckets: Mapping[int, tuple[int, int]] | None = None
+    buckets: Mapping[int, tuple[int, ...]] | None = None
     owners: Mapping[int, Owner] | None = None
     _memory: dict[str, "list[Pool]"] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 

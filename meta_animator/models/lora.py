@@ -101,4 +101,4 @@ class LoRABank:
 
 def shared_state(network: nn.Module) -> dict[str, Tensor]:
     """The weights of a network inside which a bank lives, under the names that they had before, without the LoRAs."""
-    return {n.replace(".base.", "."): p for n, p in network.named_parameters() if n.split(".")[-2] not in ("down", "up")}
+    return {n.replace(".base.", "."): p for n, p in network.named_parameters() if f".{n}".split(".")[-2] not in ("down", "up")}

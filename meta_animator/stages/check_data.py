@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from meta_animator.data.manifest import Clip, is_data_set, read_manifest
-from meta_animator.data.samples import SampleSet
+from meta_animator.data.samples import SampleSet, several
 from meta_animator.errors import UserError
 from meta_animator.sampling.opening import open_inputs
 from meta_animator.settings import NETWORKS, DataConfig, ModelConfig, SampleConfig, TrainConfig
@@ -28,8 +28,10 @@ def check_data(stage: str, data: DataConfig, model: ModelConfig, train: TrainCon
             check_others([clip for clip in shown if clip.identity != person], {person}, data)
     if stage in NETWORKS:
         num_frames = data.num_frames if stage == "motion" else None
+        if stage in ("control", "reference"):
+            num_frames = several(data.clip_frames)
         tasks = trained_tasks(stage, model, train)
-        SampleSet(learned, data, seed=0, identifiers={}, num_frames=num_frames).by_task(tasks)
+        SampleSet(learned, data, seed=0, identifiers={}, num_frames=num_frames, photos=stage != "motion").by_task(tasks)
 
 
 def _clips(folder: str, data: DataConfig) -> list[Clip] | None:

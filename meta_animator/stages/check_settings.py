@@ -10,7 +10,7 @@ from meta_animator.diffusion.samplers import sampler_for
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
 from meta_animator.models.arcface import ADVICE
-from meta_animator.models.backbones.sd import read_process
+from meta_animator.models.backbones import family
 from meta_animator.settings import NETWORKS, DataConfig, LossConfig, ModelConfig, RunConfig, SampleConfig, TrainConfig
 from meta_animator.stages.cache import check_cacheable
 
@@ -98,25 +98,17 @@ def check_size(data: DataConfig, divisor: int) -> None:
 
 def check_sides(model: ModelConfig, data: DataConfig) -> None:
     """Raises UserError for a size that the base whose config files are here cannot have."""
-    folder = _config_files(model)
-    files = [folder / part / "config.json" for part in ("vae", "unet")]
-    if all(file.is_file() for file in files):
-        levels = [len(read_json(file).get("block_out_channels", [None])) - 1 for file in files]
-        check_size(data, 2 ** sum(levels))
+    if divisor := family(model.backbone).size_multiple_of(Path(model.architecture or model.base)):
+        check_size(data, divisor)
 
 
 def check_steps(model: ModelConfig, sample: SampleConfig) -> None:
     """Raises UserError for a number of sampling steps that the base whose config files are here cannot take."""
-    folder = _config_files(model)
-    if (folder / "scheduler" / "scheduler_config.json").is_file():
+    if process := family(model.backbone).process_of(model):
         try:
-            read_process(folder).sampling_timesteps(sample.num_inference_steps)
+            process.sampling_timesteps(sample.num_inference_steps)
         except ValueError as error:
             raise UserError(f"sample.num_inference_steps: {error}") from error
-
-
-def _config_files(model: ModelConfig) -> Path:
-    return Path(model.architecture or model.base)
 
 
 # the face embedder

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from meta_animator.settings import NETWORKS, TRAINING, RunConfig
 from meta_animator.stages.check_checkpoints import Absent, check_control, check_extraction, check_motion, check_words
 from meta_animator.stages.check_data import check_data, check_inputs, try_inputs
+from meta_animator.stages.check_family import check_family
 from meta_animator.stages.check_settings import check_face, check_sampling, check_sides, check_steps, check_training
 
 SAMPLE = ("sample",)
@@ -27,6 +28,7 @@ class Check(NamedTuple):
 
 
 CHECKS = (  # in this order
+    Check(check_family, (*NETWORKS, *SAMPLE), "stage model data train sample"),
     Check(check_training, TRAINING, "stage data model train"),
     Check(check_data, TRAINING, "stage data model train"),
     Check(check_sampling, SAMPLE, "sample model"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from meta_animator.checkpoints.metadata import metadata_of
 from meta_animator.data.batch import Batch
-from meta_animator.data.samples import read_clips
+from meta_animator.data.samples import read_clips, several
 from meta_animator.diffusion.randomness import noise_for
 from meta_animator.models.assembly import Assembly, part_of
 from meta_animator.settings import RunConfig, TrainConfig
@@ -31,9 +31,14 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     clips = read_clips(config.data.train, config.data.split)
     config = without_missing_face(config)
     networks = load_networks(config.model, config.loss)
-    run = denoising_run(config, clips, networks, accelerator)
+    run = denoising_run(
+        config, clips, networks, accelerator, num_frames=several(config.data.clip_frames), photos=True
+    )  # fmt: skip
     parts = ControlParts(config, networks, run.examples())
     return run.training(parts, frees=(parts.texts, parts.previews))
+
+
+PREVIEW_FPS = 8  # of clips
 
 
 class ControlParts:
@@ -78,8 +83,11 @@ class ControlParts:
         return task_residuals(self.networks.control, task, control_latents, t, context)
 
     def preview(self, folder: Path, step: int) -> None:
-        """A row for each of up to four tasks: condition | generated | truth, of some samples."""
-        self.previews.write_images(folder / f"step-{step:06d}.png")
+        """A row for each of up to four tasks: condition | generated | truth, of some samples; of clips a short video each."""
+        if self.previews.move:
+            self.previews.write_videos(folder, f"step-{step:06d}", fps=PREVIEW_FPS)
+        else:
+            self.previews.write_images(folder / f"step-{step:06d}.png")
 
 
 def lora_group(state: Mapping[str, nn.Parameter], tasks: Sequence[str], train: TrainConfig) -> ParamGroup:

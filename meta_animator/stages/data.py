@@ -44,13 +44,16 @@ class Training:
 
 def make_samples(
     clips: Sequence[Clip], data: DataConfig, seed: int, networks: Assembly, say: Callable[[str], None],
-    num_frames: int | None = None,
+    num_frames: int | None = None, photos: bool = False,
 ) -> SampleSet:  # fmt: skip
-    """Frames, or clips of `num_frames`, with what there is to say of how they are cropped and described."""
+    """Frames, or clips of `num_frames` and, with `photos`, photos too; says what there is to say of how they are cropped and
+    described."""
     check_size(data, networks.backbone.size_multiple)
     for note in fit_descriptions(clips, data.prompt, networks.identifiers, networks.backbone.fits):
         say(f"note: {note}")
-    samples = SampleSet(list(clips), data, seed=seed, identifiers=networks.identifiers, num_frames=num_frames)
+    samples = SampleSet(
+        list(clips), data, seed=seed, identifiers=networks.identifiers, num_frames=num_frames, photos=photos
+    )  # fmt: skip
     shown = some_framings(samples.clips, data)
     for note in [*bucket_notes(samples.clips, data), *crop_notes(shown, data.person_margin)]:
         say(f"note: {note}")

@@ -52,11 +52,12 @@ class DenoisingRun:
 
 def denoising_run(
     config: RunConfig, clips: Sequence[Clip], networks: Assembly, accelerator: Accelerator, *, num_frames: int | None = None,
-    person: str = "", own_clips: int | None = None, auxiliary: Auxiliary | None = None,
+    photos: bool = False, person: str = "", own_clips: int | None = None, auxiliary: Auxiliary | None = None,
 ) -> DenoisingRun:  # fmt: skip
     """Clips -> samples of named people -> plan -> loss -> cached latents.
 
     num_frames   samples are clips of so many frames; None: single frames
+    photos       with `num_frames`: photos are samples too
     person       whom a stage 2 learns
     own_clips    so many of the first clips are what is learned; None: all
     auxiliary    which of the samples of the other clips are drawn beside them
@@ -64,7 +65,7 @@ def denoising_run(
     """
     train, say = config.train, accelerator.print
     name_people(networks, config.output_dir, [clip.identity for clip in clips], person)
-    samples = make_samples(clips, config.data, config.seed, networks, say, num_frames)
+    samples = make_samples(clips, config.data, config.seed, networks, say, num_frames, photos)
     tasks = trained_tasks(config.stage, config.model, train)
     plan = make_plan(samples, tasks, train, accelerator.num_processes, own_clips, auxiliary)
     loss = make_loss(config.loss, networks, plan.steps_per_epoch, train.max_steps, say)

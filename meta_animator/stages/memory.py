@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from meta_animator.errors import UserError
 from meta_animator.losses.hybrid import HybridLoss
 from meta_animator.models.assembly import Assembly
-from meta_animator.models.backbones import backbone_without_weights
+from meta_animator.models.backbones import Backbone, backbone_without_weights
 from meta_animator.models.counting import LikeCuda, PeakMemory, bytes_of
 from meta_animator.models.precision import HALF, PRECISIONS, autocast
 from meta_animator.sampling.denoiser import Denoiser
@@ -34,7 +34,6 @@ from meta_animator.training.optim import make_optimizer
 
 GIB = 2**30
 CUDA_ITSELF = round(0.7 * GIB)  # an allowance for context, libraries and workspaces, and not counted
-TOKENS = 77  # of a prompt
 STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.1}  # of the optimizer's states, per trained weight
 
 
@@ -81,12 +80,13 @@ def advice(config: RunConfig, free: int) -> list[str]:
 def knobs(config: RunConfig) -> dict[str, dict[str, Any]]:
     """{settings as one writes them: {key: value}} that cost time or a little quality and save memory, where not yet so."""
     train, sample, data = config.train, config.sample, config.data
-    step = backbone_without_weights(config.model).size_multiple
+    backbone = backbone_without_weights(config.model)
+    step, half = backbone.size_multiple, lambda frames: _at_most(frames // 2, backbone)
     smaller = {f"data.{name}": max(step, getattr(data, name) // 2 // step * step) for name in ("height", "width")}
     if config.stage == "sample":
         found = [{"train.mixed_precision": "bf16"}, smaller]
-        shorter = {"sample.window": max(1, sample.window // 2), "sample.overlap": sample.overlap // 2}
-        found.insert(1, shorter if config.model.motion_from else {"sample.frame_batch_size": 1})
+        shorter = {"sample.window": half(sample.window), "sample.overlap": _at_most(sample.overlap // 2 + 1, backbone) - 1}
+        found.insert(1, shorter if config.model.motion_from or not backbone.frames_apart else {"sample.frame_batch_size": 1})
     else:
         samples = train.batch_size * train.gradient_accumulation_steps
         found = [
@@ -94,11 +94,16 @@ def knobs(config: RunConfig) -> dict[str, dict[str, Any]]:
             {"data.cache_latents": True} if cacheable(config.data, config.model) else {},
             {"train.batch_size": 1, "train.gradient_accumulation_steps": samples}, {"train.optimizer": "adamw8bit"},
             {"train.ema_device": "cpu"} if train.ema_decay else {},
-            {"data.num_frames": max(1, data.num_frames // 2)} if config.stage == "motion" else {"train.trainable": "lora"},
+            {"data.num_frames": half(data.num_frames)} if config.stage == "motion" else {"train.trainable": "lora"},
             smaller,
         ]  # fmt: skip
     texts = (" ".join(f"{key}={str(value).lower()}" for key, value in changes.items()) for changes in found)
     return {text: changes for text, changes in zip(texts, found, strict=True) if changes and _with(config, changes) != config}
+
+
+def _at_most(frames: int, backbone: Backbone) -> int:
+    """The largest number of frames up to `frames`, and at least 1, that a base can encode."""
+    return next(count for count in range(max(1, frames), 0, -1) if backbone.next_clip(count) == count)
 
 
 def _with(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
@@ -193,19 +198,21 @@ def _count_sampling(config: RunConfig) -> Memory:
 def _sampling_steps(config: RunConfig, models: Assembly) -> dict[str, Callable[[], Any]]:
     """What stage 3 does, by name."""
     sample, backbone = config.sample, models.backbone
-    frames = backbone.latent_frames(sample.window if backbone.has_time else sample.frame_batch_size)
+    frames = backbone.latent_frames(sample.window if backbone.has_time else sample.frame_batch_size) + sample.references
     latents = _empty(models, (1, frames), config)
-    context = torch.empty(1, TOKENS, backbone.unet.config.cross_attention_dim, device="meta")
+    shown = _empty(models, (1, frames), config, backbone.control_channels)
+    context = torch.empty(1, *backbone.text_shape, device="meta")
     t = torch.zeros(1, dtype=torch.int64, device="meta")
-    images = torch.empty(1, sample.frame_batch_size, 3, config.data.height, config.data.width, device="meta")
+    at_once = sample.frame_batch_size if backbone.frames_apart else sample.window
+    images = torch.empty(1, at_once, 3, config.data.height, config.data.width, device="meta")
     denoiser = Denoiser(
         backbone=backbone, control=models.control, tasks=dict(sample.tasks), guidance_scale=sample.guidance_scale,
-        control_latents=dict.fromkeys(sample.tasks, latents), context=context, null_context=context,
+        control_latents=dict.fromkeys(sample.tasks, shown), context=context, null_context=context,
     )  # fmt: skip
     return {
         "encoding": lambda: backbone.encode(images),
         "denoising": lambda: denoiser(latents, t),
-        "decoding": lambda: backbone.decode(_empty(models, (1, sample.frame_batch_size), config)),
+        "decoding": lambda: backbone.decode(_empty(models, (1, backbone.latent_frames(at_once)), config)),
     }
 
 
@@ -220,7 +227,7 @@ def stage_without_weights(config: RunConfig) -> DenoisingStage:
 def _encoders(models: Assembly, config: RunConfig) -> list[nn.Module]:
     """What has nothing to do any more once latents and texts (those of up to MAX_PROMPTS) are cached, and is gone by the time of
     the first step."""
-    return [models.backbone.text_encoder, models.backbone.vae.encoder] if config.data.cache_latents else []
+    return models.backbone.encoders if config.data.cache_latents else []
 
 
 def _frozen_bytes(models: Assembly, config: RunConfig) -> int:
@@ -228,12 +235,12 @@ def _frozen_bytes(models: Assembly, config: RunConfig) -> int:
     return bytes_of([p for p in [*models.parameters(), *models.buffers()] if not p.requires_grad and id(p) not in gone])
 
 
-def _empty(models: Assembly, count: Sequence[int], config: RunConfig) -> Tensor:
-    """Latents of images or clips of the run's size, on the networks' device."""
+def _empty(models: Assembly, count: Sequence[int], config: RunConfig, channels: int = 0) -> Tensor:
+    """Latents of images or clips of the run's size, or what else has their places, on the networks' device."""
     backbone = models.backbone
     sides = (config.data.height // backbone.vae_scale_factor, config.data.width // backbone.vae_scale_factor)
     device = next(models.parameters()).device
-    return torch.zeros(*count, backbone.vae.config.latent_channels, *sides, device=device)
+    return torch.zeros(*count, channels or backbone.latent_channels, *sides, device=device)
 
 
 class TrainingStep:
@@ -246,23 +253,27 @@ class TrainingStep:
     def run(self, backward: Callable[[Tensor], None], region: AbstractContextManager | None = None) -> None:
         """region: what is entered along with autocast."""
         config, models = self.config, self.stage.models
-        frames = models.backbone.latent_frames(config.data.num_frames if config.stage == "motion" else 1)
+        frames = models.backbone.latent_frames(config.data.num_frames if config.stage == "motion" else config.data.clip_frames)
+        shown = _empty(models, (config.train.batch_size, frames), config, models.backbone.control_channels)
         latents = _empty(models, (config.train.batch_size, frames), config)
-        width = models.backbone.unet.config.cross_attention_dim
-        context = torch.zeros(config.train.batch_size, TOKENS, width, device=latents.device)
+        context = torch.zeros(config.train.batch_size, *models.backbone.text_shape, device=latents.device)
         t = torch.zeros(config.train.batch_size, dtype=torch.int64, device=latents.device)
         precision = PRECISIONS[config.train.mixed_precision]
         half = precision in HALF
         task = trained_tasks(config.stage, config.model, config.train)[0]
         with region or nullcontext(), autocast(latents.device, precision if half else None, enabled=half):
-            residuals = self.stage.parts.residuals(task, torch.zeros(0), latents.clone(), t, context)
+            residuals = self.stage.parts.residuals(task, torch.zeros(0), shown, t, context)
             prediction = models.backbone.predict(latents, t, context, residuals)
             del residuals
             loss = (prediction.float() - latents).square().mean()
             if config.loss.image_weight > 0:
-                self._decode(prediction.float()[:1, :1], backward)
+                self._decode(prediction.float()[:1], backward)
         backward(loss)
 
     def _decode(self, latents: Tensor, backward: Callable[[Tensor], None]) -> None:
-        one = latents.detach().requires_grad_(True)
-        backward(self.stage.models.backbone.decode(one).float().square().mean())
+        """One image, or the part of a clip that the image loss sees."""
+        backbone, frames = self.stage.models.backbone, latents.shape[1]
+        seen = 1 if backbone.frames_apart else min(frames, self.config.loss.image_latent_frames or frames)
+        one = (latents[:, :1] if backbone.frames_apart else latents).detach().requires_grad_(True)
+        decoded = backbone.decode(one) if backbone.frames_apart else backbone.decode(one, slice(frames - seen, frames))
+        backward(decoded.float().square().mean())

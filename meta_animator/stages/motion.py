@@ -29,7 +29,7 @@ from meta_animator.training.stage import ParamGroup
 
 
 def build(config: RunConfig, accelerator: Accelerator) -> Training:
-    """Clips -> networks with a motion module -> what they are trained on -> what learns."""
+    """Clips -> networks, with a motion module where the base needs one -> what they are trained on -> what learns."""
     clips = read_clips(config.data.train, config.data.split)
     config = without_missing_face(config)
     networks = load_networks(config.model, config.loss, with_motion=True)
@@ -42,7 +42,7 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
 
 
 class MotionParts:
-    """What lies between the frames learns, and with `train.train_lora_in_motion` the task's LoRA.
+    """The motion module learns, where there is one, and with `train.train_lora_in_motion` the tasks' LoRAs.
 
     fps   of the clips, which stage 3 has to show; 0: not known
     """
@@ -55,7 +55,7 @@ class MotionParts:
     def param_groups(self) -> list[ParamGroup]:
         train, state = self.config.train, self.networks.state()
         motion = {n: p for n, p in state.items() if n.startswith("motion.")}
-        groups = [ParamGroup(name="motion", parameters=motion, lr=train.learning_rate)]
+        groups = [ParamGroup(name="motion", parameters=motion, lr=train.learning_rate)] if motion else []
         return [*groups, lora_group(state, self.config.model.tasks, train)] if train.train_lora_in_motion else groups
 
     def stored(self) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ def load_networks(
         metadata, weights = read_weights(model.control_from)
         load_control(networks, metadata, weights, model.control_from, fresh_loras=not with_motion)
         note_posterior(networks, metadata, model.control_from)
-    if with_motion and model.motion_from:
+    if networks.motion is not None and model.motion_from:
         load_motion(networks, model.motion_from)
     return networks
 

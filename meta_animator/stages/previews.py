@@ -28,7 +28,8 @@ def preview_examples(samples: SampleSet, plan: TaskPlan, count: int = 4) -> dict
     """A few fixed samples per task (at most four tasks), with condition pixels."""
     settings = dataclasses.replace(samples.config, prompt_drop=0.0, pose_drop=0.0)
     bare = SampleSet(
-        samples.clips, settings, seed=samples.seed, identifiers=samples.identifiers, num_frames=samples.num_frames
+        samples.clips, settings, seed=samples.seed, identifiers=samples.identifiers, num_frames=samples.num_frames,
+        photos=samples.photos,
     )
     count = 1 if samples.num_frames else count
     examples = {}
@@ -44,6 +45,11 @@ class Previews:
     def __init__(self, models: Assembly, texts: Texts, examples: Mapping[str, Batch], seed: int):
         self.models, self.texts, self.examples, self.seed = models, texts, examples, seed
         self.conditions: dict[str, Tensor] = {}  # their latents, once the encoder is gone
+
+    @property
+    def move(self) -> bool:
+        """Whether they are clips, and not images."""
+        return any(batch.pixels.shape[1] > 1 for batch in self.examples.values())
 
     def keep_conditions(self) -> None:
         """Encode the condition images for good."""

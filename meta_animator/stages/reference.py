@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from meta_animator.data.manifest import Clip
 from meta_animator.data.orders import walk
-from meta_animator.data.samples import SampleSet, read_clips
+from meta_animator.data.samples import SampleSet, read_clips, several
 from meta_animator.diffusion.randomness import rng
 from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages.check_data import check_others, only_person
@@ -25,7 +25,10 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     config = without_missing_face(config)
     person, clips = only_person(photos), [*photos, *auxiliary_clips(photos, config.data, config.seed)]
     networks = load_networks(config.model, config.loss)
-    run = denoising_run(config, clips, networks, accelerator, person=person, own_clips=len(photos), auxiliary=auxiliary_samples)
+    run = denoising_run(
+        config, clips, networks, accelerator, num_frames=several(config.data.clip_frames), photos=True, person=person,
+        own_clips=len(photos), auxiliary=auxiliary_samples,
+    )  # fmt: skip
     # sampling need not be told whose photos these were, and what was said of them
     about = {"person": person, "description": Counter(clip.prompt for clip in photos).most_common(1)[0][0]}
     parts = ControlParts(config, networks, run.examples(), about)

@@ -15,6 +15,7 @@ class Backbone(Protocol):
     process: Any  # diffusion.process.DDPM or Flow
     vae_scale_factor: int  # pixels per latent, along height and width
     latent_channels: int  # c
+    control_channels: int  # k of a control input
     text_shape: tuple[int, int]  # (n, d) of a prompt's embedding
     size_multiple: int  # height and width in pixels must be divisible by it
     frames_apart: bool  # whether each frame is encoded and decoded by itself; otherwise those of a clip together
@@ -39,7 +40,7 @@ class Backbone(Protocol):
         `condition_posterior` is "sample"."""
 
     def control_input(self, condition_latents: Tensor, references: Tensor | None = None) -> Tensor:
-        """What the control network reads (b r+f' ...), of whole clips' condition latents (b f' c h w), before anything is cut
+        """What the control network reads (b r+f' k h w), of whole clips' condition latents (b f' c h w), before anything is cut
         out of it. references: latents (b r c h w) of photos, which go before the clip's latent frames in x_t too. Raises
         UserError where the base has no place for them."""
 
@@ -53,6 +54,10 @@ class Backbone(Protocol):
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(b n d); no gradient."""
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """The networks that `release` frees."""
 
     def release(self, text: bool, encoder: bool) -> None:
         """Free the text encoder and the encoder of images, each if named: what needs it must not be called any more.

@@ -44,7 +44,7 @@ class StableDiffusion(nn.Module):
         self.temporal: TemporalLayers | None = None
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.size_multiple = self.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
-        self.latent_channels = vae.config.latent_channels
+        self.latent_channels = self.control_channels = vae.config.latent_channels
         self.text_shape = (text_encoder.config.max_position_embeddings, unet.config.cross_attention_dim)
         self.requires_grad_(False)
         self.eval()
@@ -60,6 +60,20 @@ class StableDiffusion(nn.Module):
         if path.is_file():
             return cls._from_file(config, path)
         return cls._from_folder(config, path if path.is_dir() else download(config.base))
+
+    @staticmethod
+    def size_multiple_of(folder: Path) -> int | None:
+        """`size_multiple` of the base whose config files are in a folder; None where they are not."""
+        files = [folder / part / "config.json" for part in ("vae", "unet")]
+        if not all(file.is_file() for file in files):
+            return None
+        return 2 ** sum(len(read_json(file).get("block_out_channels", [None])) - 1 for file in files)
+
+    @staticmethod
+    def process_of(config: ModelConfig) -> DDPM | None:
+        """The noise process of the base whose config files are here; None where they are not."""
+        folder = Path(config.architecture or config.base)
+        return read_process(folder) if (folder / "scheduler" / "scheduler_config.json").is_file() else None
 
     @classmethod
     def without_weights(cls, config: ModelConfig) -> "StableDiffusion":
@@ -205,6 +219,10 @@ class StableDiffusion(nn.Module):
     def enable_gradient_checkpointing(self) -> None:
         self.checkpointing = True
         (self.temporal or self.unet).enable_gradient_checkpointing()
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        return [self.text_encoder, self.vae.encoder]
 
     def release(self, text: bool, encoder: bool) -> None:
         self.fingerprint()

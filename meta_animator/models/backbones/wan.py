@@ -14,15 +14,18 @@ from meta_animator.diffusion.process import Flow
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint
 from meta_animator.models.backbones import wan_vae
+from meta_animator.models.backbones.frames import latent_frames
 from meta_animator.models.backbones.parts import download, load_part
 from meta_animator.models.backbones.wan_text import MOST_TOKENS, WanText
 from meta_animator.models.identifiers import built_in_identifiers, rare_words
+from meta_animator.models.lora import shared_state
 from meta_animator.models.lora_tree import LoRATree
 from meta_animator.models.precision import HALF, autocast, halve, own_precision
 from meta_animator.models.vace import PRECISE, Branch, VaceControl, VaceOutput, fresh_branch, run_block, vace_layers
 from meta_animator.settings import ModelConfig
 from meta_animator.weights import read_json
 
+TEMPORAL = (False, True, True)  # which of the VAE's levels halve time too, in the published models
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by the names of model.text_precision
 
 
@@ -47,6 +50,7 @@ class Wan(nn.Module):
         self.vae_scale_factor = 2 ** len(vae.config.temperal_downsample)
         self.size_multiple = self.vae_scale_factor * transformer.config.patch_size[1]
         self.latent_channels = vae.config.z_dim
+        self.control_channels = control_channels(vae)
         self.text_shape = (text.length if text else MOST_TOKENS, transformer.config.text_dim)
         self.requires_grad_(False)
         self.eval()
@@ -62,6 +66,22 @@ class Wan(nn.Module):
         text = WanText(folder, Path(config.text_cache) if config.text_cache else None, PRECISIONS[config.text_precision])
         transformer = load_part(_transformer_class(folder), folder / "transformer")
         return cls(config, transformer, load_part(AutoencoderKLWan, vae_folder), text, read_process(folder, config.flow_shift))
+
+    @staticmethod
+    def size_multiple_of(folder: Path) -> int | None:
+        """`size_multiple` of the base whose config files are in a folder; None where they are not."""
+        files = [folder / part / "config.json" for part in ("vae", "transformer")]
+        if not all(file.is_file() for file in files):
+            return None
+        vae, transformer = map(read_json, files)
+        return 2 ** len(vae.get("temperal_downsample", TEMPORAL)) * transformer.get("patch_size", (1, 2, 2))[1]
+
+    @staticmethod
+    def process_of(config: ModelConfig) -> Flow | None:
+        """The noise process of the base whose config files are here; None where they are not."""
+        folder = Path(config.architecture or config.base)
+        here = (folder / "scheduler" / "scheduler_config.json").is_file()
+        return read_process(folder, config.flow_shift) if here else None
 
     @classmethod
     def without_weights(cls, config: ModelConfig) -> "Wan":
@@ -80,13 +100,7 @@ class Wan(nn.Module):
     # pixels and latents
 
     def latent_frames(self, num_frames: int) -> int:
-        each = self.frames_per_latent
-        if (num_frames - 1) % each:
-            below = (num_frames - 1) // each * each + 1
-            raise UserError(
-                f"{num_frames} frames: this base takes clips of {each}k + 1 frames; the nearest are {below} and {below + each}"
-            )
-        return 1 + (num_frames - 1) // each
+        return latent_frames(num_frames, self.frames_per_latent)
 
     def next_clip(self, num_frames: int) -> int:
         return -(-(num_frames - 1) // self.frames_per_latent) * self.frames_per_latent + 1
@@ -206,8 +220,7 @@ class Wan(nn.Module):
 
     def make_control(self, tasks: list[str], rank: int) -> VaceControl:
         own = self.branch.pop() if self.branch else None
-        channels = 2 * self.latent_channels + self.vae_scale_factor**2
-        return VaceControl(own or fresh_branch(self.transformer, self.layers, channels), tasks, rank)
+        return VaceControl(own or fresh_branch(self.transformer, self.layers, self.control_channels), tasks, rank)
 
     def with_motion(self, max_seq_length: int) -> LoRATree | None:
         """A LoRA on the self-attention of every block: the base has time in it, and needs no more to learn a motion."""
@@ -226,6 +239,10 @@ class Wan(nn.Module):
     def enable_gradient_checkpointing(self) -> None:
         self.checkpointing = True
 
+    @property
+    def encoders(self) -> list[nn.Module]:
+        return [self.vae.encoder, self.vae.quant_conv]
+
     def release(self, text: bool, encoder: bool) -> None:
         """The VAE's encoder moves to the CPU: grey clips of another length may still have to be encoded."""
         if text and self.text:
@@ -241,7 +258,7 @@ class Wan(nn.Module):
 
     def named_weights(self) -> dict[str, Tensor]:
         parts = {"transformer": self.transformer, "vae.encoder": self.vae.encoder}
-        return {f"{name}.{n}": w for name, part in parts.items() for n, w in _without_loras(part).items()}
+        return {f"{name}.{n}": w for name, part in parts.items() for n, w in shared_state(part).items()}
 
     def encoder_fingerprint(self) -> str:
         used = {n: w for n, w in self.vae.state_dict().items() if n.startswith(("encoder.", "quant_conv."))}
@@ -275,9 +292,14 @@ def check_parts(config: ModelConfig, transformer: nn.Module, vae: AutoencoderKLW
         )
     if shape.in_channels < vae.config.z_dim:
         raise UserError(f"{what}: its transformer reads {shape.in_channels} channels, its VAE has {vae.config.z_dim}")
-    wanted = 2 * vae.config.z_dim + 4 ** len(vae.config.temperal_downsample)
+    wanted = control_channels(vae)
     if shape.get("vace_in_channels", wanted) != wanted:
         raise UserError(f"{what}: its control branch reads {shape.vace_in_channels} channels; expected {wanted}")
+
+
+def control_channels(vae: AutoencoderKLWan) -> int:
+    """Of a control input: two latents, and a mask's pixels under a latent."""
+    return 2 * vae.config.z_dim + 4 ** len(vae.config.temperal_downsample)
 
 
 def read_process(folder: Path, shift: float = 0.0) -> Flow:
@@ -304,8 +326,3 @@ def _take_branch(transformer: nn.Module) -> Branch | None:
     branch = Branch(transformer.vace_patch_embedding, transformer.vace_blocks)
     del transformer.vace_patch_embedding, transformer.vace_blocks
     return branch
-
-
-def _without_loras(network: nn.Module) -> dict[str, Tensor]:
-    state = network.state_dict()
-    return {n.replace(".base.", "."): w for n, w in state.items() if n.rsplit(".", 2)[-2] not in ("down", "up")}

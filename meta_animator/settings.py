@@ -42,7 +42,7 @@ def section(kind: type, meaning: str, stages: tuple[str, ...]) -> Any:
 class ModelConfig:
     backbone: str = setting(
         "sd", "family of the base model: Stable Diffusion 1.x, or Wan 2.1", choices=("sd", "wan"),
-        stages=(*METHOD, "extract"),
+        stages=(*NETWORKS, "sample", "extract"),
     )  # fmt: skip
     base: str = setting(
         "assets/base", "base model: diffusers folder, .safetensors or .ckpt file or name on the hub", path="name",
@@ -157,10 +157,10 @@ class DataConfig:
         low=1, stages=("control", "reference"),
     )  # fmt: skip
     fps: float = setting(
-        0.0, "frames per second of stage-1 clips, as nearly as leaving out frames makes them; 0: the clip's own", low=0.0,
-        stages=("motion", *WAN),
+        0.0, "frames per second of the clips that samples are, as nearly as leaving out frames makes them; 0: the clip's own",
+        low=0.0, stages=(*METHOD[:3], *WAN),
     )  # fmt: skip
-    stride: int = setting(1, "stored frames between two frames of a clip, where fps is 0", low=1, stages=("motion", *WAN))
+    stride: int = setting(1, "stored frames between two frames of a clip, where fps is 0", low=1, stages=(*METHOD[:3], *WAN))
     prompt: str = setting(
         "Person looks like {identifier}", "prompt; {identifier} and {description} are filled in",
         stages=DENOISING,

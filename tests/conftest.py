@@ -32,6 +32,21 @@ def wan_start(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def tiny_wan(tmp_path_factory):
+    from tests.tiny_wan import make_wan
+
+    return make_wan(tmp_path_factory.mktemp("wan") / "vace")
+
+
+@pytest.fixture(scope="session")
+def moving_data(tmp_path_factory):
+    """As puppet_data, with clips of six frames."""
+    from tests.tiny import make_data
+
+    return make_data(tmp_path_factory.mktemp("moving"), people=3, frames=6)
+
+
+@pytest.fixture(scope="session")
 def puppet_data(tmp_path_factory):
     from tests.tiny import make_data
 

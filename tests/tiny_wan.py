@@ -7,7 +7,8 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel, WanVACEPipeline, WanVACETransformer3DModel
 
 from meta_animator.puppets.dataset import describe
-from meta_animator.settings import ModelConfig
+from meta_animator.settings import ModelConfig, RunConfig
+from tests.tiny import make_config
 
 LATENT_CHANNELS, TEXT_WIDTH, TOKENS, IDENTIFIERS = 4, 16, 24, 12
 SHAPE = {
@@ -60,5 +61,30 @@ def make_tokenizer() -> Any:
     )
 
 
-def wan_config(folder: Path, **changes: Any) -> ModelConfig:
+def wan_model(folder: Path, **changes: Any) -> ModelConfig:
     return ModelConfig(backbone="wan", base=str(folder), lora_rank=2, tasks=["dwpose", "depth"], **changes)
+
+
+def wan_config(folder: Path, wan: Path, data: Path, stage: str, **overrides: Any) -> RunConfig:
+    """A config of two steps on clips of five frames; stages start from those whose folders are beside theirs, `<prefix>control`,
+    `<prefix>motion` and `<prefix>reference`, as `tiny.make_config` spells its overrides."""
+    beside = {name: folder.with_name(folder.name.replace(stage, name)) for name in ("control", "motion", "reference")}
+    values = {
+        "model__backbone": "wan", "model__text_cache": folder.parent / "text", "model__motion_lora_rank": 0,
+        "train__max_steps": 2, "model__face": "", "data__cache_dir": folder.parent / "cache",
+    }  # fmt: skip
+    values |= {
+        "control": {"data__clip_frames": 5, "loss__image_latent_frames": 1},
+        "motion": {
+            "data__num_frames": 5, "train__train_lora_in_motion": True, "model__motion_lora_rank": 2,
+            "model__control_from": beside["control"],
+        },
+        "reference": {"data__clip_frames": 5, "model__control_from": beside["motion"], "train__trainable": "lora"},
+        "sample": {
+            "model__control_from": beside["reference"], "model__motion_from": beside["motion"], "model__motion_lora_rank": 2,
+            "sample__reference": data / "person", "sample__driving": data / "train", "sample__references": 2,
+            "sample__init_noise": "random", "sample__shared_noise": 0, "sample__window": 5, "sample__overlap": 0,
+            "sample__num_inference_steps": 2, "sample__sampler": "unipc", "sample__fit_pose": "limbs",
+        },
+    }[stage]  # fmt: skip
+    return make_config(folder, wan, data, stage, **(values | overrides))

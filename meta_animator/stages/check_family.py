@@ -4,7 +4,7 @@ from pathlib import Path
 
 from meta_animator.errors import UserError
 from meta_animator.models.backbones.frames import latent_frames
-from meta_animator.settings import NETWORKS, DataConfig, ModelConfig, SampleConfig, TrainConfig
+from meta_animator.settings import DataConfig, ModelConfig, SampleConfig, TrainConfig
 from meta_animator.weights import read_json
 
 TIME = (False, True, True)  # which levels of Wan's published VAE halve time
@@ -16,24 +16,30 @@ def check_family(stage: str, model: ModelConfig, data: DataConfig, train: TrainC
 
 
 def _check_sd(stage: str, model: ModelConfig, data: DataConfig, train: TrainConfig, sample: SampleConfig) -> None:
-    wan_only = {
-        "train.timestep_shift": stage in NETWORKS and train.timestep_shift != 1, "model.motion_lora_rank": model.motion_lora_rank,
-        "data.clip_frames": stage in ("control", "reference") and data.clip_frames > 1,
-        "sample.references": stage == "sample" and sample.references,
-    }  # fmt: skip
-    _refuse(wan_only, "is for model.backbone=wan; leave it as it is by default")
+    wan_only = {"train.timestep_shift": stage != "sample" and train.timestep_shift != 1}
+    if stage in ("control", "reference"):
+        wan_only["data.clip_frames"] = data.clip_frames > 1
+    else:
+        wan_only["model.motion_lora_rank"] = model.motion_lora_rank > 0
+    if stage == "sample":
+        wan_only["sample.references"] = sample.references > 0
+    for key, there in wan_only.items():
+        if there:
+            raise UserError(f"{key}: is for model.backbone=wan; leave it out")
 
 
 def _check_wan(stage: str, model: ModelConfig, data: DataConfig, train: TrainConfig, sample: SampleConfig) -> None:
-    sd_only = {
-        "model.beta_schedule": model.beta_schedule, "model.motion_mid_block": model.motion_mid_block,
-        "model.tokenizer": model.tokenizer,
-        "sample.init_noise=inversion": stage == "sample" and sample.init_noise == "inversion",
-        "sample.shared_noise": stage == "sample" and sample.shared_noise != 0,
-        "train.shared_noise": stage == "motion" and train.shared_noise,
-    }  # fmt: skip
-    instead = {"sample.init_noise=inversion": "random", "sample.shared_noise": "0", "train.shared_noise": "0"}
-    _refuse(sd_only, "is for model.backbone=sd", instead)
+    sd_only = {"model.beta_schedule=''": model.beta_schedule, "model.tokenizer=''": model.tokenizer}
+    if stage in ("motion", "sample"):
+        sd_only["model.motion_mid_block=false"] = model.motion_mid_block
+    if stage == "motion":
+        sd_only["train.shared_noise=0"] = train.shared_noise
+    if stage == "sample":
+        sd_only["sample.init_noise=random"] = sample.init_noise == "inversion"
+        sd_only["sample.shared_noise=0"] = sample.shared_noise
+    for right, wrong in sd_only.items():
+        if wrong:
+            raise UserError(f"{right.split('=')[0]}: is for model.backbone=sd; set {right}")
     if stage == "motion" and not (train.train_lora_in_motion or model.motion_lora_rank):
         raise UserError(
             "stage 1 has nothing to train: set train.train_lora_in_motion=true (the tasks' LoRAs on clips), "
@@ -41,22 +47,22 @@ def _check_wan(stage: str, model: ModelConfig, data: DataConfig, train: TrainCon
         )
     if stage in ("motion", "sample") and model.motion_from and not model.motion_lora_rank:
         raise UserError(f"model.motion_from: {model.motion_from} holds a LoRA; set model.motion_lora_rank to its rank")
-    file = Path(model.vae or Path(model.architecture or model.base) / "vae") / "config.json"
-    each = 2 ** sum(read_json(file).get("temperal_downsample", TIME) if file.is_file() else TIME)
-    frames = {
-        "motion": {"data.num_frames": data.num_frames}, "control": {"data.clip_frames": data.clip_frames},
-        "reference": {"data.clip_frames": data.clip_frames},
-        "sample": {"sample.window": sample.window, "sample.window - sample.overlap": sample.window - sample.overlap},
-    }  # fmt: skip
-    for key, count in frames.get(stage, {}).items():
+    for key, count in _frames(stage, data, sample).items():
         try:
-            latent_frames(max(1, count), each)
+            latent_frames(max(1, count), _frames_per_latent(model))
         except UserError as error:
             raise UserError(f"{key}: {error}") from None
 
 
-def _refuse(settings: dict, why: str, instead: dict | None = None) -> None:
-    for key, value in settings.items():
-        if value:
-            advice = f"; set {key.split('=')[0]}={instead[key]}" if instead and key in instead else ""
-            raise UserError(f"{key}: {why}{advice}")
+def _frames(stage: str, data: DataConfig, sample: SampleConfig) -> dict[str, int]:
+    """The numbers of frames that a stage encodes together, by their settings."""
+    if stage == "motion":
+        return {"data.num_frames": data.num_frames}
+    if stage == "sample":
+        return {"sample.window": sample.window, "sample.window - sample.overlap": sample.window - sample.overlap}
+    return {"data.clip_frames": data.clip_frames}
+
+
+def _frames_per_latent(model: ModelConfig) -> int:
+    file = Path(model.vae or Path(model.architecture or model.base) / "vae") / "config.json"
+    return 2 ** sum(read_json(file).get("temperal_downsample", TIME) if file.is_file() else TIME)

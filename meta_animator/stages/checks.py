@@ -5,7 +5,7 @@ every run before it begins."""
 from collections.abc import Callable
 from typing import NamedTuple
 
-from meta_animator.settings import NETWORKS, TRAINING, RunConfig
+from meta_animator.settings import METHOD, NETWORKS, TRAINING, RunConfig
 from meta_animator.stages.check_checkpoints import Absent, check_control, check_extraction, check_motion, check_words
 from meta_animator.stages.check_data import check_data, check_inputs, try_inputs
 from meta_animator.stages.check_family import check_family
@@ -28,7 +28,7 @@ class Check(NamedTuple):
 
 
 CHECKS = (  # in this order
-    Check(check_family, (*NETWORKS, *SAMPLE), "stage model data train sample"),
+    Check(check_family, METHOD, "stage model data train sample"),
     Check(check_training, TRAINING, "stage data model train"),
     Check(check_data, TRAINING, "stage data model train"),
     Check(check_sampling, SAMPLE, "sample model"),

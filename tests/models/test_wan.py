@@ -5,14 +5,9 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransforme
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
 from tests.tiny import randomise_zeros
-from tests.tiny_wan import LATENT_CHANNELS, TEXT_WIDTH, make_wan, wan_config
+from tests.tiny_wan import LATENT_CHANNELS, TEXT_WIDTH, make_wan, wan_model
 
 FRAMES, SIDE = 2, 4  # latent
-
-
-@pytest.fixture(scope="module")
-def vace(tmp_path_factory):
-    return make_wan(tmp_path_factory.mktemp("wan") / "vace")
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +39,14 @@ def theirs(transformer, x_t, t, context, control_input, scale=1.0):
 def double(folder, **changes):
     """(backbone, control network) in float64"""
     torch.manual_seed(0)
-    backbone = load_backbone(wan_config(folder, **changes)).double()
+    backbone = load_backbone(wan_model(folder, **changes)).double()
     return backbone, backbone.make_control(["dwpose", "depth"], 2).double()
 
 
 @torch.no_grad()
-def test_prediction_is_that_of_diffusers_with_and_without_a_lora(vace):
-    backbone, control = double(vace)
-    network = WanVACETransformer3DModel.from_pretrained(vace / "transformer").double()
+def test_prediction_is_that_of_diffusers_with_and_without_a_lora(tiny_wan):
+    backbone, control = double(tiny_wan)
+    network = WanVACETransformer3DModel.from_pretrained(tiny_wan / "transformer").double()
     x_t, t, context, shown = inputs()
     condition = backbone.control_input(shown)
     ours = backbone.predict(x_t, t, context, control(condition, t, context) * 0.7)
@@ -67,9 +62,9 @@ def test_prediction_is_that_of_diffusers_with_and_without_a_lora(vace):
 
 
 @torch.no_grad()
-def test_conditions_add_up_each_under_its_own_lora(vace):
+def test_conditions_add_up_each_under_its_own_lora(tiny_wan):
     """The last one run does not decide for the others, as it would if the bank were asked when the branch runs."""
-    backbone, control = double(vace)
+    backbone, control = double(tiny_wan)
     randomise_loras(control)
     x_t, t, context, shown = inputs()
     parts = {}
@@ -110,10 +105,10 @@ def test_a_fresh_branch_leaves_the_output_of_a_t2v_base_unchanged_and_learns(t2v
     assert control.net.vace_blocks[1].proj_out.base.weight.grad.abs().max() > 0
 
 
-def test_every_lora_matrix_gets_a_gradient_with_and_without_checkpointing(vace):
+def test_every_lora_matrix_gets_a_gradient_with_and_without_checkpointing(tiny_wan):
     grads = []
     for checkpointing in (False, True):
-        backbone, control = double(vace)
+        backbone, control = double(tiny_wan)
         randomise_loras(control)
         if checkpointing:
             backbone.enable_gradient_checkpointing()
@@ -129,10 +124,10 @@ def test_every_lora_matrix_gets_a_gradient_with_and_without_checkpointing(vace):
 
 
 @torch.no_grad()
-def test_latents_and_pixels_are_those_of_diffusers(vace):
+def test_latents_and_pixels_are_those_of_diffusers(tiny_wan):
     """Encoded and normalised as in WanVACEPipeline; a photo is a clip of one frame."""
-    backbone, _ = double(vace)
-    vae = AutoencoderKLWan.from_pretrained(vace / "vae").double()
+    backbone, _ = double(tiny_wan)
+    vae = AutoencoderKLWan.from_pretrained(tiny_wan / "vae").double()
     clips = torch.rand(2, 5, 3, 32, 32, dtype=torch.float64) * 2 - 1
     mean, std = (torch.tensor(v).double().view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
     raw = vae.encode(clips.transpose(1, 2)).latent_dist.mode()
@@ -145,8 +140,8 @@ def test_latents_and_pixels_are_those_of_diffusers(vace):
     torch.testing.assert_close(photo, latents[:, :1], rtol=0, atol=1e-12)  # causal: the first latent is the first frame's
 
 
-def test_latent_frames_of_a_clip_alone_are_decoded_as_within_it(vace):
-    backbone, _ = double(vace)
+def test_latent_frames_of_a_clip_alone_are_decoded_as_within_it(tiny_wan):
+    backbone, _ = double(tiny_wan)
     latents = torch.randn(1, 4, LATENT_CHANNELS, 4, 4, dtype=torch.float64, requires_grad=True)
     whole = backbone.decode(latents).detach()
     for part, frames in ((slice(0, 2), slice(0, 5)), (slice(2, 3), slice(5, 9)), (slice(1, 4), slice(1, 13))):
@@ -163,16 +158,16 @@ def test_latent_frames_of_a_clip_alone_are_decoded_as_within_it(vace):
     assert torch.equal(*grads)
 
 
-def test_frame_counts_that_do_not_fit_are_refused_with_the_nearest(vace):
-    backbone, _ = double(vace)
+def test_frame_counts_that_do_not_fit_are_refused_with_the_nearest(tiny_wan):
+    backbone, _ = double(tiny_wan)
     assert [backbone.latent_frames(n) for n in (1, 5, 17, 81)] == [1, 2, 5, 21]
     with pytest.raises(UserError, match=r"16 frames: .* 4k \+ 1 frames; the nearest are 13 and 17"):
         backbone.latent_frames(16)
 
 
 @torch.no_grad()
-def test_photos_go_before_the_clip(vace):
-    backbone, _ = double(vace)
+def test_photos_go_before_the_clip(tiny_wan):
+    backbone, _ = double(tiny_wan)
     *_, shown = inputs(batch=1)
     photos = torch.randn(1, 2, LATENT_CHANNELS, SIDE, SIDE, dtype=torch.float64)
     made = backbone.control_input(shown, photos)

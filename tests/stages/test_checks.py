@@ -39,7 +39,7 @@ WRONG = {  # message: stage and settings
     ),
     "holds no motion module; give a stage-1 run": ("sample", {"sample.window": 8, "model.motion_from": "{prepared}"}),
     "expected 1 to 1000, got 2000": ("sample", {"sample.num_inference_steps": 2000}),
-    "sample.sampler: 'euler' is not one of 'ddim', 'dpm_solver_2m'": ("sample", {"sample.sampler": "euler"}),
+    "sample.sampler: 'heun' is not one of 'ddim', 'euler', 'dpm_solver_2m', 'unipc'": ("sample", {"sample.sampler": "heun"}),
     "sample.eta: 0.5 is for sampler ddim": ("sample", {"sample.eta": 0.5, "sample.sampler": "dpm_solver_2m"}),
     "sample.identity: 'stranger' is not in the checkpoint": ("sample", {"sample.identity": "stranger"}),
     "has no clip 'p9'": ("sample", {"sample.driving_clip": "p9"}),

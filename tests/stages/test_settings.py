@@ -14,6 +14,7 @@ from meta_animator.settings import BASE, STAGES, TRAINING, WAN, RunConfig
 from meta_animator.stages.sample import sample
 from meta_animator.stages.train import train
 from tests import tiny
+from tests.tiny_wan import wan_config
 
 PACKAGE = Path(meta_animator.__file__).parent
 READ_ALL = {str(PACKAGE / name) for name in ("config.py", "fields.py", "settings.py")}  # whatever the stage
@@ -42,18 +43,19 @@ EVERYTHING_ON = {
 
 
 @pytest.fixture(scope="module")
-def read(tmp_path_factory, tiny_base, wan_start, puppet_data, prepared):
-    """{stage: the settings that a run of it reads}"""
-    root, found = tmp_path_factory.mktemp("settings"), {}
+def read(tmp_path_factory, tiny_base, tiny_wan, wan_start, puppet_data, moving_data, prepared):
+    """{stage: the settings that runs of it read, on either family}"""
+    root, found, reading = tmp_path_factory.mktemp("settings"), {}, []
 
-    def run(stage, do, **overrides):
-        config = tiny.make_config(root / stage, tiny_base, puppet_data, stage, **overrides)
+    def run(stage, do, config=None, **overrides):
+        config = config or tiny.make_config(root / stage, tiny_base, puppet_data, stage, **overrides)
         with pytest.MonkeyPatch.context() as patch:
-            found[stage] = record(patch)
+            reading.append(record(patch))
             do(config)
+        found.setdefault(stage, set()).update(reading[-1])
 
     def make_data(puppets):  # the whole section is handed on
-        found[list(found)[-1]].update(f"data.puppets.{field.name}" for field in dataclasses.fields(puppets))
+        reading[-1].update(f"data.puppets.{field.name}" for field in dataclasses.fields(puppets))
 
     for stage in TRAINING:
         start = wan_start if stage in WAN else tiny_base
@@ -65,6 +67,8 @@ def read(tmp_path_factory, tiny_base, wan_start, puppet_data, prepared):
         sample__reference=puppet_data / "person", sample__driving=puppet_data / "train", sample__identity="p0",
         sample__fit_pose="limbs", sample__window=4, sample__overlap=1,
     )  # fmt: skip
+    for stage in ("control", "motion", "reference", "sample"):
+        run(stage, sample if stage == "sample" else train, wan_config(root / f"wan-{stage}", tiny_wan, moving_data, stage))
     run("extract", tiny.extract, extract__checkpoint=prepared)
     found["extract"].add("output_dir")  # the entry point hands it on
     return found

@@ -42,7 +42,7 @@ def section(kind: type, meaning: str, stages: tuple[str, ...]) -> Any:
 class ModelConfig:
     backbone: str = setting(
         "sd", "family of the base model: Stable Diffusion 1.x, or Wan 2.1", choices=("sd", "wan"),
-        stages=(*NETWORKS, "sample", "extract"),
+        stages=(*NETWORKS, "sample"),
     )  # fmt: skip
     base: str = setting(
         "assets/base", "base model: diffusers folder, .safetensors or .ckpt file or name on the hub", path="name",

@@ -184,11 +184,11 @@ def test_help_shows_what_a_stage_uses(monkeypatch, capsys, config_file):
 
 def test_what_a_stage_does_not_use_earns_a_note(tmp_path, config_file):
     own, saved = tmp_path / "own.yaml", tmp_path / "saved.yaml"
-    own.write_text("include: run.yaml\ntrain: {max_steps: 1, control_drop: 0.1}\ndata: {puppets: {seed: 1}, stride: 2}\n")
+    own.write_text("include: run.yaml\ntrain: {max_steps: 1, control_drop: 0.1}\ndata: {puppets: {seed: 1}, num_frames: 2}\n")
     save_config(load_config(own), saved)
     arguments = ["sample.tasks.depth=1", "train.max_steps=2", "sample.loras={}", "data.prompt='a = b'"]
     assert idle_settings(own, arguments, "control") == [
-        f"{own}: train.control_drop, data.stride: stage control does not use them",
+        f"{own}: train.control_drop, data.num_frames: stage control does not use them",
         "argument 'sample.tasks.depth=1': stage control does not use it",
         "argument 'sample.loras={}': stage control does not use it",
     ]

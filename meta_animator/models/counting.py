@@ -28,17 +28,27 @@ class PeakMemory(TorchDispatchMode):
         super().__init__()
         self.live = self.peak = 0
         self._known: set[int] = set()
+        self._outside: set[int] = set()  # of tensors that were there before: a view of a weight is no new memory
 
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping | None = None) -> Any:
+        for tensor in tree_iter((args, kwargs)):
+            if isinstance(tensor, Tensor):
+                self._note_outside(tensor.untyped_storage())
         output = func(*args, **(kwargs or {}))
         for tensor in tree_iter(output):
             if isinstance(tensor, Tensor):
                 self._add(tensor.untyped_storage())
         return output
 
+    def _note_outside(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._known and key not in self._outside:
+            self._outside.add(key)
+            weakref.finalize(storage, self._outside.discard, key)
+
     def _add(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
+        if key in self._known or key in self._outside:
             return
         self._known.add(key)
         self.live += size
@@ -85,7 +95,8 @@ class LikeCuda(TorchFunctionMode):
             if half is not None:
                 args, kwargs = tree_map_only(Tensor, functools.partial(self._cast, dtype=half), (args, kwargs))
         if func is F.scaled_dot_product_attention:
-            return _FusedAttention.apply(*args[:3])
+            named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            return _FusedAttention.apply(named["query"], named["key"], named["value"])
         return func(*args, **kwargs)
 
     @staticmethod

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json
 from meta_animator.models.backbones.frames import latent_frames
 from meta_animator.settings import DataConfig, ModelConfig, SampleConfig, TrainConfig
-from meta_animator.weights import read_json
 
 TIME = (False, True, True)  # which levels of Wan's published VAE halve time
 

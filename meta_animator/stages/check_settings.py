@@ -8,7 +8,6 @@ from pathlib import Path
 from meta_animator.data.conditions import find_condition
 from meta_animator.diffusion.samplers import sampler_for
 from meta_animator.errors import UserError
-from meta_animator.json_files import read_json
 from meta_animator.models.arcface import ADVICE
 from meta_animator.models.backbones import family
 from meta_animator.settings import NETWORKS, DataConfig, LossConfig, ModelConfig, RunConfig, SampleConfig, TrainConfig

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from meta_animator.diffusion.process import Flow
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint
+from meta_animator.json_files import read_json
 from meta_animator.models.backbones import wan_vae
 from meta_animator.models.backbones.frames import latent_frames
 from meta_animator.models.backbones.parts import download, load_part
@@ -23,7 +24,6 @@ from meta_animator.models.lora_tree import LoRATree
 from meta_animator.models.precision import HALF, autocast, halve, own_precision
 from meta_animator.models.vace import PRECISE, Branch, VaceControl, VaceOutput, fresh_branch, run_block, vace_layers
 from meta_animator.settings import ModelConfig
-from meta_animator.weights import read_json
 
 TEMPORAL = (False, True, True)  # which of the VAE's levels halve time too, in the published models
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by the names of model.text_precision

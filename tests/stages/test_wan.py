@@ -1,0 +1,118 @@
+"""Stages 0 to 3 on a random Wan model, and what its checks refuse."""
+
+import pytest
+import torch
+
+from meta_animator.checkpoints.files import read_weights
+from meta_animator.errors import UserError
+from meta_animator.media.images import read_image
+from meta_animator.models.backbones.wan_text import WanText
+from meta_animator.stages.checks import check_run
+from meta_animator.stages.memory import count
+from meta_animator.stages.sample import sample
+from meta_animator.stages.train import train
+from tests.tiny import make_stage
+from tests.tiny_wan import wan_config
+
+STAGES = ("control", "motion", "reference")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_wan, moving_data):
+    """The folder in which stages 0, 1 and 2 have run: control, motion, reference."""
+    root = tmp_path_factory.mktemp("wan-runs")
+    for stage in STAGES:
+        train(wan_config(root / stage, tiny_wan, moving_data, stage, train__preview_every=2))
+    return root
+
+
+def parts_that_differ(before, after):
+    return {name.split(".")[0] + "." + name.split(".")[1] for name in after if not torch.equal(before[name], after[name])}
+
+
+def test_each_stage_learns_its_own_part(trained):
+    weights = {stage: read_weights(trained / stage)[1] for stage in STAGES}
+    motion = {name for name in weights["motion"] if name.startswith("motion.")}
+    assert motion and all(".attn1." in name for name in motion)
+    assert any(weights["motion"][name].any() for name in motion if name.endswith("lora_B.weight"))
+    before, after = weights["control"], {n: w for n, w in weights["motion"].items() if n not in motion}
+    assert {part for part in parts_that_differ(before, after) if part.startswith("lora.")}
+    assert not any(part.startswith("control.") for part in parts_that_differ(before, after)), "frozen in stage 1"
+    changed = parts_that_differ(after, {n: w for n, w in weights["reference"].items() if n in after})
+    assert changed and all(part.startswith("lora.") for part in changed)
+
+
+def test_photos_and_clips_take_turns_in_stage_2(tiny_wan, moving_data, trained, tmp_path):
+    """Samples of photos have one frame, of films five, and a step has one kind."""
+    config = wan_config(tmp_path / "reference", tiny_wan, moving_data, "reference", model__control_from=trained / "motion")
+    _, samples, plan = make_stage(config)
+    assert {sample.count for sample in samples.samples} == {1, 5}
+    for step in plan.batches(0, 6, 0):
+        assert len({samples.samples[draw.sample].count for draw in step}) == 1
+        for draw in step:
+            item = samples[draw]
+            frames = samples.samples[draw.sample].count
+            assert item["pixels"].shape[0] == frames and item["latents"].shape[0] == {1: 1, 5: 2}[frames]
+
+
+def test_the_text_encoder_is_loaded_once_for_all_stages(trained, tiny_wan, moving_data, tmp_path, monkeypatch):
+    """What stage 0 embedded, a later run takes from the disk."""
+    assert list((trained / "text").glob("*.safetensors"))
+    monkeypatch.setattr(WanText, "_embed", lambda *_: pytest.fail("a prompt was embedded again"))
+    train(wan_config(trained / "again", tiny_wan, moving_data, "control", train__max_steps=1, data__clip_frames=1))
+
+
+def test_stage_3_gives_as_many_frames_as_the_driving_has(trained, tiny_wan, moving_data):
+    """Six, where the base takes five or nine, in windows of five."""
+    folder = trained / "sample"
+    video = sample(wan_config(folder, tiny_wan, moving_data, "sample"))
+    frames = [read_image(file) for file in sorted((folder / "frames").iterdir())]
+    assert video.is_file() and len(frames) == 6
+    assert frames[0].shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "said"),
+    [
+        ("control", {"data__clip_frames": 6}, r"data.clip_frames: 6 frames: .* 4k \+ 1 frames; the nearest are 5 and 9"),
+        ("motion", {"data__num_frames": 16}, r"data.num_frames: 16 frames: .* the nearest are 13 and 17"),
+        ("sample", {"sample__window": 16}, r"sample.window: 16 frames: .* 13 and 17"),
+        ("sample", {"sample__window": 9, "sample__overlap": 3}, r"sample.window - sample.overlap: 6 frames: .* 5 and 9"),
+        ("control", {"data__height": 72}, r"data.height: 72 is not divisible by 16"),
+        ("sample", {"sample__init_noise": "inversion"}, "sample.init_noise: is for model.backbone=sd; set .*=random"),
+        ("sample", {"model__motion_lora_rank": 0}, "holds a LoRA; set model.motion_lora_rank to its rank"),
+        ("control", {"model__beta_schedule": "linear"}, "model.beta_schedule: is for model.backbone=sd"),
+        (
+            "motion", {"train__train_lora_in_motion": False, "model__motion_lora_rank": 0},
+            "stage 1 has nothing to train: set train.train_lora_in_motion=true",
+        ),
+    ],
+)  # fmt: skip
+def test_what_this_family_does_not_take_is_refused(trained, tiny_wan, moving_data, stage, changes, said):
+    with pytest.raises(UserError, match=said):
+        check_run(wan_config(trained / f"refused-{stage}", tiny_wan, moving_data, stage, **{
+            "model__control_from": trained / "reference", "model__motion_from": "" if stage != "sample" else trained / "motion",
+            **changes,
+        }))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "value"), [("control", "data__clip_frames", 5), ("motion", "train__timestep_shift", 3)]
+)
+def test_what_the_other_family_does_not_take_is_refused(tiny_base, puppet_data, tmp_path, make_config, stage, key, value):
+    with pytest.raises(UserError, match=f"{key.replace('__', '.')}: is for model.backbone=wan"):
+        check_run(make_config(stage, **{key: value}))
+
+
+def test_published_sizes_are_counted_without_weights():
+    """The numbers of WAN 2.1 VACE 1.3B: its branch, nine LoRAs, and what stage 2 needs of a GPU."""
+    from meta_animator.config import load_config
+    from meta_animator.stages.memory import GIB, stage_without_weights
+
+    control = stage_without_weights(load_config("configs/wan/step0.yaml", ["train.trainable=all"])).param_groups()
+    sizes = {group.name: sum(p.numel() for p in group.parameters.values()) for group in control}
+    assert sizes == {"control": 734_975_232, "lora": 9 * 46_891_008}
+    larger = load_config("configs/wan/step0.yaml", ["model.architecture=configs/wan/architecture_14b", "model.tasks=[dwpose]"])
+    assert sum(p.numel() for p in stage_without_weights(larger).param_groups()[0].parameters.values()) == 67_239_936
+    assert count(load_config("configs/wan/step2.yaml", [])).total < 12 * GIB
+    assert count(load_config("configs/wan/step2.yaml", ["data.clip_frames=17"])).total < 24 * GIB

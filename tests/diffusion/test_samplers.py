@@ -1,9 +1,9 @@
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 from meta_animator.diffusion.process import Flow
-from meta_animator.diffusion.samplers import SAMPLERS, ddim, dpm_solver_2m
+from meta_animator.diffusion.samplers import SAMPLERS, ddim, dpm_solver_2m, unipc
 from meta_animator.diffusion.timesteps import flow_timesteps, sampling_timesteps
 from tests.diffusion.gaussian import MEAN, STD, denoiser, flow_map, noise, sd15
 
@@ -68,6 +68,40 @@ def test_dpm_solver_parity_with_diffusers():
     for t in theirs.timesteps:
         x = theirs.step(curved(x, t.expand(2)), t, x).prev_sample
     torch.testing.assert_close(dpm_solver_2m(curved, x_T, process, theirs.timesteps), x, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("steps", [1, 2, 5, 20])
+def test_unipc_is_that_of_diffusers_pipelines_with_flow(shift, steps):
+    """With the timesteps of a process made as Wan's are: the same states and the same timesteps for the network."""
+    theirs = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+    theirs.set_timesteps(steps)
+    process = Flow(shift=shift, first_sigma=1 / 1000)
+    x = x_T = noise(2, 3, 4, 4)
+    seen = []
+    for t in theirs.timesteps:
+        x = theirs.step(curved(x, t.expand(2)), t, x).prev_sample
+
+    def denoise(x, t):
+        seen.append(t[0])
+        return curved(x, t)
+
+    ours = unipc(denoise, x_T, process, process.sampling_timesteps(steps))
+    torch.testing.assert_close(ours, x, rtol=0, atol=1e-12)
+    assert torch.equal(torch.stack(seen), theirs.timesteps)
+
+
+def test_unipc_parity_with_diffusers_under_diffusion():
+    process = sd15()
+    theirs = UniPCMultistepScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", final_sigmas_type="sigma_min",
+        timestep_spacing="leading", steps_offset=1,
+    )  # fmt: skip
+    theirs.set_timesteps(12)
+    x = x_T = noise(2, 3, 4, 4).float()
+    for t in theirs.timesteps:
+        x = theirs.step(curved(x, t.expand(2)), t, x).prev_sample
+    torch.testing.assert_close(unipc(curved, x_T, process, theirs.timesteps), x, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("process", "timesteps"), CASES)

@@ -69,3 +69,13 @@ def test_flow_timesteps_start_at_noise_and_a_shift_stays_there_longer():
     assert flow_timesteps(4).tolist() == [1000, 750, 500, 250]
     shifted = flow_timesteps(4, shift=3.0)
     assert shifted[0] == 1000 and shifted[2].item() == pytest.approx(750)
+
+
+def test_a_shift_moves_training_timesteps_to_high_noise():
+    """Those that were drawn, each moved by itself: none leaves the bounds, and half of them lie above s = 5 / 6."""
+    generators = [torch.Generator().manual_seed(k) for k in range(400)]
+    plain = training_timesteps(generators, (1, 1000))
+    generators = [torch.Generator().manual_seed(k) for k in range(400)]
+    moved = training_timesteps(generators, (1, 1000), shift=5.0)
+    torch.testing.assert_close(moved, 1000 * 5 * plain / (1000 + 4 * plain))
+    assert moved.min() > 0 and moved.max() <= 1000 and moved.median() == pytest.approx(833, abs=20)

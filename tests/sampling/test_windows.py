@@ -69,6 +69,26 @@ def test_the_seam_of_windows_that_disagree_is_a_slope():
     assert steps.min() > -1e-12 and steps.max() <= 1 / 5 + 1e-12
 
 
+def test_every_window_sees_the_photos_before_the_clip():
+    """They are at the front of each part; what is predicted of them is the mean, and of the clip what it would be without."""
+    windows, x_t, seen = temporal_windows(10, 4, 1), torch.randn(1, 12, 2, 1, 1, dtype=torch.float64), []
+    weights = window_weights(10, windows, 1)
+
+    def predict(x, places):
+        seen.append(places.tolist())
+        assert torch.equal(x, x_t[:, places])
+        return x + len(seen)
+
+    answer = predict_in_windows(predict, x_t, windows, weights, references=2)
+    assert len(windows) > 2 and seen == [[0, 1, *range(2 + start, 2 + stop)] for start, stop in windows]
+    mean = (len(windows) + 1) / 2
+    torch.testing.assert_close(answer[:, :2], x_t[:, :2] + mean)
+    counts = iter(range(1, len(windows) + 1))
+    torch.testing.assert_close(
+        answer[:, 2:], predict_in_windows(lambda x, _: x + next(counts), x_t[:, 2:], windows, weights)
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def scene(tiny_base):
     """A backbone with motion, a control network of random weights, and inputs of two clips of five frames."""

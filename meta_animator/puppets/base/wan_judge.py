@@ -110,5 +110,5 @@ def in_parts(networks: GrowingWan, prompts: list[str], context: Tensor, strength
     made = []
     for first in range(0, len(prompts), 4):
         part = slice(first, first + 4)
-        made.append(networks.decode(sample(networks, prompts[part], context[part], strength, steps)))
+        made.append(networks.decode(sample(networks, prompts[part], context[part], strength, steps=steps)))
     return torch.cat(made)

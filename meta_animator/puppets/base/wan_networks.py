@@ -21,6 +21,8 @@ from meta_animator.puppets.base.wan_autoencoder import with_images_as_images
 from meta_animator.puppets.base.wan_text import text_encoder_for, text_states, wan_tokenizer
 from meta_animator.settings import ModelConfig
 
+ENCODER = ("encoder.", "quant_conv.")  # of the VAE, what latents depend on
+
 
 class PaddingOnce(WanAttnProcessor):
     """Attention to a text whose padding, hundreds of equal tokens, is handed over as one: its weight is theirs together, so that
@@ -49,7 +51,7 @@ class GrowingWan(nn.Module):
         super().__init__()
         self.vae = with_images_as_images(vae).eval().requires_grad_(False)
         self.transformer, self.text_encoder, self.tokenizer = transformer, text_encoder, tokenizer
-        self.encoder = fingerprint(dict(vae.named_parameters()))
+        self.encoder = fingerprint({name: p for name, p in vae.named_parameters() if name.startswith(ENCODER)})
         self.padding = PaddingOnce()
         for block in [*transformer.blocks, *transformer.vace_blocks]:
             block.attn2.set_processor(self.padding)
@@ -76,11 +78,15 @@ class GrowingWan(nn.Module):
     def text_states(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         return text_states(self.tokenizer, self.text_encoder, prompts)
 
-    def context_of(self, condition: Tensor, grey: Tensor) -> Tensor:
-        """The branch's input (b f' 96 h w) for frames that are all to be made: latents of grey, those of the condition, ones."""
+    def context_of(self, condition: Tensor, grey: Tensor, photo: Tensor | None = None) -> Tensor:
+        """The branch's input (b f' 96 h w) for frames that are all to be made: latents of grey, of the condition, ones; of a
+        reference `photo` (b 1 c h w) before them: itself, zeros, zeros."""
         factor = 2 ** len(self.vae.config.temperal_downsample)
         mask = condition.new_ones(1, 1, factor**2, 1, 1).expand(*condition.shape[:2], -1, *condition.shape[3:])
-        return torch.cat([grey.expand_as(condition), condition, mask], dim=2)
+        clip = torch.cat([grey.expand_as(condition), condition, mask], dim=2)
+        if photo is None:
+            return clip
+        return torch.cat([torch.cat([photo, 0 * photo, 0 * mask[:, :1]], dim=2), clip], dim=1)
 
     def predict(self, x_t: Tensor, t: Tensor, text: tuple[Tensor, Tensor], context: Tensor, strength: float = 1.0) -> Tensor:
         """The velocity, shaped like x_t; text: of `text_states`; context: of `context_of`; strength 0: of the base alone."""

@@ -14,12 +14,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from meta_animator.data.batch import Batch, collate
-from meta_animator.data.latents import FRAME, LatentCache
+from meta_animator.data.latents import FRAME, LatentCache, Unit
 from meta_animator.data.manifest import Clip
 from meta_animator.data.samples import SampleSet, read_clips, to_images
 from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.diffusion.process import Noised
-from meta_animator.diffusion.randomness import noise_for, rng
+from meta_animator.diffusion.randomness import noise_for, rng, torch_generator
+from meta_animator.diffusion.timesteps import flow_timesteps, training_timesteps
 from meta_animator.losses.latent import face_region_weights, latent_loss
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
@@ -34,8 +35,7 @@ from meta_animator.training.stage import Mean, ParamGroup
 from meta_animator.weights import copy_strict
 
 TRAINED = ("transformer", "text_encoder")
-SHIFT = 3.0  # of the timesteps towards noise, where the layout is decided
-PHOTOS = 0.2  # share of the steps that show one frame
+PHOTOS, REFERENCES = 0.2, 0.3  # shares of the steps that show one frame, and of those with control that come with a photo
 
 
 def build(config: RunConfig, accelerator: Accelerator) -> Training:
@@ -67,33 +67,41 @@ def shares(table: dict[str, list[int]], weights: dict[str, int]) -> dict[str, li
 def encoded(
     config: RunConfig, networks: GrowingWan, samples: SampleSet, plan: TaskPlan, accelerator: Accelerator
 ) -> "CachesByTask":
-    """The latents of all that the plan may draw."""
+    """The latents of all that the plan may draw, and of each clip's last frame as a photo."""
     networks.vae.to(accelerator.device)
-    source, folder, caches = CacheSource(config.model, networks), Path(config.output_dir) / "cache", {}
-    for task, indices in plan.samples.items():
-        kept = samples.kept_units(indices, together=True)
-        caches[task] = make_cache(
-            config.data, source, kept, [task], accelerator, folder=folder, seed=config.seed, clips=True
-        )  # fmt: skip
-    return CachesByTask(caches)
+    folder = Path(config.output_dir) / "cache"
+
+    def cache(kept: list[tuple[Clip, list[Unit]]], tasks: list[str]) -> LatentCache:
+        source = CacheSource(config.model, networks)
+        return make_cache(config.data, source, kept, tasks, accelerator, folder=folder, seed=config.seed, clips=True)
+
+    by_task = {task: cache(samples.kept_units(indices, together=True), [task]) for task, indices in plan.samples.items()}
+    clips = {(str(clip.folder), clip.id): clip for one in by_task.values() for clip, _ in one.kept}
+    return CachesByTask(by_task, cache([(clip, [(clip.num_frames - 1,)]) for clip in clips.values()], []))
 
 
 class CachesByTask:
-    """Caches of latents, each of one task and of the frames of the clips that have it."""
+    """Caches of latents, each of one task and of the frames of the clips that have it, and one of a photo of each clip. Frames
+    are read with that photo before them."""
 
-    def __init__(self, caches: dict[str, LatentCache]):
-        self.caches = caches
+    def __init__(self, caches: dict[str, LatentCache], photos: LatentCache):
+        self.caches, self.photos = caches, photos
         self.owner = {(str(clip.folder), clip.id): task for task, cache in caches.items() for clip, _ in cache.kept}
 
     def read(self, clip: Clip, name: str, frames: Sequence[int], crop: int = 0, drop: int = 0) -> Tensor:
-        """As `LatentCache.read`."""
-        task = self.owner[str(clip.folder), clip.id] if name == FRAME else name
-        return self.caches[task].read(clip, name, frames, crop, drop)
+        """As `LatentCache.read`, but for the photo."""
+        if name != FRAME:
+            return self.caches[name].read(clip, name, frames, crop, drop)
+        own = self.caches[self.owner[str(clip.folder), clip.id]].read(clip, FRAME, frames, crop)
+        return torch.cat([self.photos.read(clip, FRAME, [clip.num_frames - 1], crop), own])
 
 
 class WanStage(nn.Module):
     """Flow matching on the latents of clips and, one step in five, of their first frames, which are photos to this VAE. A share
-    `train.control_drop` of the steps goes without the branch: so the base stays a text-to-video model."""
+    `train.control_drop` of the steps goes without the branch: so the base stays a text-to-video model. In others a photo of the
+    person stands before the clip, as a reference; it is made again, as VACE makes its references.
+
+    `batch.latents` begin with that photo."""
 
     def __init__(self, config: RunConfig, networks: GrowingWan, examples: Sequence[Batch]):
         super().__init__()
@@ -107,25 +115,28 @@ class WanStage(nn.Module):
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float | Mean]]:
         networks, seed = self.networks, self.config.seed
-        latents, control = batch.latents, batch.control_latents
+        photo, latents, control = batch.latents[:, :1], batch.latents[:, 1:], batch.control_latents
         if rng(seed, "photo", step).random() < PHOTOS:
             latents, control = latents[:, :1], control[:, :1]
         controlled = rng(seed, "control drop", step).random() >= self.config.train.control_drop
+        referred = controlled and rng(seed, "reference", step).random() < REFERENCES
+        context = networks.context_of(control, self.grey[:, : control.shape[1]], photo if referred else None)
+        weights = self.place_weights(batch, latents)
+        if referred:
+            latents = torch.cat([photo, latents], dim=1)
+            weights = None if weights is None else torch.cat([torch.ones_like(weights[:, :1]), weights], dim=1)
         t = self.timesteps(batch.draws).to(latents.device)
         noised = Noised.of(networks.process, latents, noise_for(seed, batch.draws, latents.shape[1:]).to(latents), t)
-        context = networks.context_of(control, self.grey[:, : control.shape[1]])
-        text = networks.text_states(batch.prompts)
-        velocity = networks.predict(noised.x_t, t, text, context, float(controlled))
-        weights = self.place_weights(batch, latents)
+        velocity = networks.predict(noised.x_t, t, networks.text_states(batch.prompts), context, float(controlled))
         loss = latent_loss(velocity, noised.target, weights).mean()
         kind = batch.task if controlled else "text"
         return loss, {f"loss_{kind}": Mean(float(loss.detach()), 1)}
 
     def timesteps(self, draws: Tensor) -> Tensor:
         """One for each draw, float32 (b,): uniform before the shift."""
-        u = torch.tensor([rng(self.config.seed, "timestep", int(draw)).random() for draw in draws])
-        first, last = self.networks.process.timestep_bounds
-        return (last * SHIFT * u / (1 + (SHIFT - 1) * u)).clamp(min=first).float()
+        generators = [torch_generator(self.config.seed, "timestep", int(draw)) for draw in draws]
+        bounds = self.networks.process.timestep_bounds
+        return training_timesteps(generators, bounds, shift=self.config.train.timestep_shift).float()
 
     def place_weights(self, batch: Batch, latents: Tensor) -> Tensor | None:
         """Where the error counts more, because a face is seen in one of a latent's frames; None: nowhere."""
@@ -156,8 +167,9 @@ class WanStage(nn.Module):
         for batch in self.examples:
             batch = batch.to(self.grey.device)
             context = networks.context_of(batch.control_latents, self.grey)
-            made = [sample(networks, batch.prompts, context, strength) for strength in (1.0, 0.0)]
-            shown = (batch.control_latents, *made, batch.latents)
+            shift = self.config.train.timestep_shift
+            made = [sample(networks, batch.prompts, context, strength, shift) for strength in (1.0, 0.0)]
+            shown = (batch.control_latents, *made, batch.latents[:, 1:])
             rows += [list(to_images(networks.decode(latents)[0, ::3])) for latents in shown]
         titles = ["condition", "posed", "text", "truth"] * len(self.examples)
         write_image(folder / f"step-{step:06d}.png", grid(rows, row_titles=titles))
@@ -165,19 +177,13 @@ class WanStage(nn.Module):
 
 @torch.no_grad()
 def sample(
-    networks: GrowingWan, prompts: Sequence[str], context: Tensor, strength: float = 1.0, steps: int = 20, guidance: float = 1.0
+    networks: GrowingWan, prompts: Sequence[str], context: Tensor, strength: float = 1.0, shift: float = 3.0, steps: int = 20
 ) -> Tensor:
     """Latents (b f' c h w) from noise, by Euler's method on shifted timesteps; context: of `context_of`."""
     shape = (*context.shape[:2], networks.vae.config.z_dim, *context.shape[3:])
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(context)
-    text, null = networks.text_states(prompts), networks.text_states([""] * len(prompts))
-    u = 1 - torch.arange(steps + 1) / steps
-    levels = SHIFT * u / (1 + (SHIFT - 1) * u)
-    for level, following in pairwise(levels):
-        t = torch.full((len(x),), float(level) * networks.process.num_train_timesteps, device=x.device)
-        velocity = networks.predict(x, t, text, context, strength)
-        if guidance != 1:
-            unguided = networks.predict(x, t, null, context, strength)
-            velocity = unguided + guidance * (velocity - unguided)
-        x = x + float(following - level) * velocity
+    text, last = networks.text_states(prompts), networks.process.num_train_timesteps
+    for t, following in pairwise([*flow_timesteps(steps, last, shift).tolist(), 0.0]):
+        velocity = networks.predict(x, torch.full((len(x),), t, device=x.device), text, context, strength)
+        x = x + (following - t) / last * velocity
     return x

@@ -25,13 +25,6 @@ def tiny_base(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def wan_start(tmp_path_factory):
-    from tests.tiny import make_wan
-
-    return make_wan(tmp_path_factory.mktemp("wan"))
-
-
-@pytest.fixture(scope="session")
 def tiny_wan(tmp_path_factory):
     from tests.tiny_wan import make_wan
 

@@ -29,7 +29,6 @@ from meta_animator.stages.data import load_batches
 from meta_animator.stages.train import STAGES
 
 SD15 = Path(__file__).parents[1] / "configs" / "sd15" / "architecture"
-WAN = Path(__file__).parents[1] / "configs" / "base_wan" / "architecture"
 SIZE = 64
 TASKS = ["dwpose", "seg", "blurred"]
 SCHEDULER = {
@@ -75,28 +74,6 @@ def make_base(folder: Path, seed: int = 0) -> Path:
         )
     (folder / "scheduler").mkdir()
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
-    return folder
-
-
-def make_wan(folder: Path, seed: int = 0) -> Path:
-    """Config files of a Wan with 4 latent channels and a random VAE: what its training starts from."""
-    from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
-    from transformers import UMT5Config
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        AutoencoderKLWan(
-            base_dim=4, z_dim=4, dim_mult=[1, 2, 2, 2], num_res_blocks=1, temperal_downsample=[False, True, True],
-            latents_mean=[0.1, 0.0, -0.1, 0.2], latents_std=[1.1, 0.9, 1.0, 1.2],
-        ).save_pretrained(folder / "vae")  # fmt: skip
-        WanVACETransformer3DModel(
-            num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=16, freq_dim=16, ffn_dim=32,
-            num_layers=2, vace_layers=[0, 1], vace_in_channels=2 * 4 + 64,
-        ).save_config(folder / "transformer")  # fmt: skip
-        text = UMT5Config(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0)
-        text.save_pretrained(folder / "text_encoder")
-    (folder / "scheduler").mkdir()
-    (folder / "scheduler" / "scheduler_config.json").write_text((WAN / "scheduler" / "scheduler_config.json").read_text())
     return folder
 
 

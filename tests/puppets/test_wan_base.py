@@ -14,6 +14,7 @@ from meta_animator.data.batch import collate
 from meta_animator.data.samples import to_pixels
 from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
+from meta_animator.models.backbones import load_backbone
 from meta_animator.puppets.base import wan_autoencoder, wan_vae
 from meta_animator.puppets.base.build import STAGES
 from meta_animator.puppets.base.export import export_base
@@ -28,17 +29,12 @@ from tests import tiny
 TASKS = "[dwpose,seg]"
 
 
-@pytest.fixture(scope="session")
-def clips(tmp_path_factory):
-    return tiny.make_data(tmp_path_factory.mktemp("clips"), people=3, frames=5)
-
-
 @pytest.fixture
-def wan_config(make_config, wan_start, clips):
+def wan_config(make_config, tiny_wan, moving_data):
     def make(stage, name=None, **overrides):
         facts = {
-            "model__architecture": wan_start, "model__base": wan_start, "model__tasks": TASKS, "data__num_frames": 5,
-            "data__train": f"[{clips / 'train'}]", "data__prompt": "'{description}'", "train__max_steps": 2,
+            "model__architecture": tiny_wan, "model__base": tiny_wan, "model__tasks": TASKS, "data__num_frames": 5,
+            "data__train": f"[{moving_data / 'train'}]", "data__prompt": "'{description}'", "train__max_steps": 2,
         }  # fmt: skip
         return make_config(stage, name or stage, **(facts | overrides))
 
@@ -54,12 +50,12 @@ def wan_stage(wan_config):
         torch.manual_seed(0)
         training = STAGES[stage](config, Accelerator(cpu=True))
         tasks = list(training.plan.samples)
-        return training.stage, {t: collate([training.samples[Draw(k, t, k)] for k in range(2)]) for t in tasks}
+        return training.stage.eval(), {t: collate([training.samples[Draw(k, t, k)] for k in range(2)]) for t in tasks}
 
     return make
 
 
-def test_parts_from_random_weights_make_a_pipeline(wan_config, clips, tmp_path):
+def test_parts_from_random_weights_make_a_pipeline(wan_config, tmp_path):
     """VAE, then transformer and text encoder; diffusers' pipeline of the folder does what the training's networks do, which hand
     the padding of a prompt over as one token."""
     out = tmp_path / "out"
@@ -88,17 +84,22 @@ def test_parts_from_random_weights_make_a_pipeline(wan_config, clips, tmp_path):
     x = noise.transpose(1, 2)
     moved = x - networks.predict(x, torch.tensor([999.0]), text, context)
     assert torch.allclose(made.transpose(1, 2), moved, atol=1e-4), "one step, from pure noise to none"
+    backbone = load_backbone(ModelConfig(backbone="wan", base=str(out)))
+    assert torch.allclose(backbone.encode(pixels[:, :5]), condition, atol=1e-5)
+    assert torch.allclose(backbone.embed_text(["a tall person"]), padded(text[0]), atol=1e-5)
+    assert backbone.rare_words()[:2] == ["<id000>", "<id001>"]
     numbers, rows = judge_wan(out, people=1, shown=1, steps=1)
     assert numbers["posed person"] == numbers["shuffled person"], "of one person the next is the same one"
     assert [row[0].shape for row in rows] == [(64, 64, 3)] * 4
 
 
-def test_latents_of_the_exported_vae_have_unit_scale(wan_config, clips, tmp_path):
+def test_latents_of_the_exported_vae_have_unit_scale(wan_config, moving_data, tmp_path):
     config = wan_config("base_wan_vae", train__max_steps=1)
     train(config, stages=STAGES)
     export_base(Path(config.output_dir), tmp_path / "out")
     vae = AutoencoderKLWan.from_pretrained(tmp_path / "out" / "vae", torch_dtype=torch.float32)
-    frames = [[clip.load(k, ("frame",)).frame for k in range(5)] for clip in wan_vae.read_clips([str(clips / "train")], "train")]
+    films = wan_vae.read_clips([str(moving_data / "train")], "train")
+    frames = [[clip.load(k, ("frame",)).frame for k in range(5)] for clip in films]
     pixels = torch.stack([torch.stack([to_pixels(frame) for frame in clip]) for clip in frames]).transpose(1, 2)
     latents = vae.encode(pixels).latent_dist.mode()
     mean, std = (torch.tensor(getattr(vae.config, f"latents_{name}")) for name in ("mean", "std"))
@@ -106,16 +107,16 @@ def test_latents_of_the_exported_vae_have_unit_scale(wan_config, clips, tmp_path
     assert torch.allclose(latents.transpose(0, 1).flatten(1).std(1), std, rtol=0.02, atol=0.01)
 
 
-def test_what_is_decoded_in_training_is_what_the_vae_decodes_but_for_the_clipping(wan_start):
-    vae = AutoencoderKLWan.from_pretrained(wan_start / "vae")
+def test_what_is_decoded_in_training_is_what_the_vae_decodes_but_for_the_clipping(tiny_wan):
+    vae = AutoencoderKLWan.from_pretrained(tiny_wan / "vae")
     latents = 40 * torch.randn(2, 4, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     ours = wan_autoencoder.decode(vae, latents)
     assert ours.abs().max() > 1.01, "otherwise nothing is clipped"
     assert torch.allclose(ours.clamp(-1, 1), vae.decode(latents).sample, atol=1e-5)
 
 
-def test_first_frames_are_computed_as_images(wan_start):
-    vae = AutoencoderKLWan.from_pretrained(wan_start / "vae")
+def test_first_frames_are_computed_as_images(tiny_wan):
+    vae = AutoencoderKLWan.from_pretrained(tiny_wan / "vae")
     pixels = torch.randn(1, 3, 5, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for conv in vae.encoder.modules():
@@ -133,9 +134,9 @@ def test_first_frames_are_computed_as_images(wan_start):
     assert torch.allclose(after, before, atol=1e-5) and all_of_them > 10 and len(calls) == 0
 
 
-def test_a_fresh_vae_sees_each_frame_by_itself(wan_start):
+def test_a_fresh_vae_sees_each_frame_by_itself(tiny_wan):
     """So that what it learns on photos holds for clips."""
-    vae = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(wan_start / "vae"))
+    vae = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(tiny_wan / "vae"))
     wan_autoencoder.start_as_average(vae)
     photo, other = torch.randn(2, 3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     clip = torch.cat([photo, *[other] * 2, *[photo] * 2], dim=1)[None]
@@ -146,11 +147,11 @@ def test_a_fresh_vae_sees_each_frame_by_itself(wan_start):
     assert torch.allclose(decoded[:, :, 1:], wan_autoencoder.decode(vae, alone[1]).expand(-1, -1, 4, -1, -1), atol=1e-5)
 
 
-def test_the_decoder_alone_learns_on(wan_config, wan_start, tmp_path):
-    config = wan_config("base_wan_vae", model__base_from=wan_start, train__trainable="decoder", train__max_steps=1)
+def test_the_decoder_alone_learns_on(wan_config, tiny_wan, tmp_path):
+    config = wan_config("base_wan_vae", model__base_from=tiny_wan, train__trainable="decoder", train__max_steps=1)
     train(config, stages=STAGES)
     export_base(Path(config.output_dir), tmp_path / "out")
-    old, new = (AutoencoderKLWan.from_pretrained(f / "vae", torch_dtype=torch.float32) for f in (wan_start, tmp_path / "out"))
+    old, new = (AutoencoderKLWan.from_pretrained(f / "vae", torch_dtype=torch.float32) for f in (tiny_wan, tmp_path / "out"))
     same = {name: torch.equal(p.half(), old.get_parameter(name).half()) for name, p in new.named_parameters()}
     kept = {name for name in same if name.startswith(("encoder.", "quant_conv."))}
     assert {name for name in same if same[name]} >= kept and sum(same.values()) < len(kept) + 5

@@ -43,7 +43,7 @@ EVERYTHING_ON = {
 
 
 @pytest.fixture(scope="module")
-def read(tmp_path_factory, tiny_base, tiny_wan, wan_start, puppet_data, moving_data, prepared):
+def read(tmp_path_factory, tiny_base, tiny_wan, puppet_data, moving_data, prepared):
     """{stage: the settings that runs of it read, on either family}"""
     root, found, reading = tmp_path_factory.mktemp("settings"), {}, []
 
@@ -58,7 +58,7 @@ def read(tmp_path_factory, tiny_base, tiny_wan, wan_start, puppet_data, moving_d
         reading[-1].update(f"data.puppets.{field.name}" for field in dataclasses.fields(puppets))
 
     for stage in TRAINING:
-        start = wan_start if stage in WAN else tiny_base
+        start = tiny_wan if stage in WAN else tiny_base
         own = {"model__architecture": start} if stage in BASE else {"model__control_from": prepared}
         own |= {"model__base": start, "data__num_frames": 1} if stage in WAN else {}
         run(stage, functools.partial(train, stages=BASE_STAGES, make_data=make_data), **EVERYTHING_ON, **own)

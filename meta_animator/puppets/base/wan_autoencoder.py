@@ -19,18 +19,6 @@ def encode(vae: AutoencoderKLWan, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return posterior.mean.float(), posterior.logvar.float()
 
 
-def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Clips (b 3 f H W), float32, of latents (b z f' h w), as `vae.decode` gives them but not clipped to [-1, 1], so that a
-    pixel beyond it has a gradient."""
-    vae.clear_cache()
-    states, frames = vae.post_quant_conv(latents), []
-    for k in range(states.shape[2]):
-        part = states[:, :, k : k + 1]
-        frames.append(vae.decoder(part, feat_cache=vae._feat_map, feat_idx=[0], first_chunk=k == 0))
-    vae.clear_cache()
-    return torch.cat(frames, dim=2).float()
-
-
 @torch.no_grad()
 def start_as_average(vae: AutoencoderKLWan, channels: int = 8) -> None:
     """Let the first channels pass straight through: averaged on the way down, repeated on the way up, residual branches at

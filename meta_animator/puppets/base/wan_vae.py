@@ -18,10 +18,11 @@ from meta_animator.losses.latent import face_region_weights
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 from meta_animator.models.backbones.parts import load_part
+from meta_animator.models.backbones.wan_vae import decode
 from meta_animator.models.face import face_sizes
 from meta_animator.puppets.base.growing import check_base_config
 from meta_animator.puppets.base.vae_and_face import BaseStage, edge_loss
-from meta_animator.puppets.base.wan_autoencoder import decode, encode, start_as_average, with_images_as_images
+from meta_animator.puppets.base.wan_autoencoder import encode, start_as_average, with_images_as_images
 from meta_animator.settings import RunConfig
 from meta_animator.stages.data import Training
 from meta_animator.training.stage import Mean, ParamGroup
@@ -90,7 +91,7 @@ class WanVAEStage(BaseStage):
         pixels, weights = both[:, :3], both[:, 3:]
         mean, log_variance = encode(vae, pixels)
         noise = noise_for(self.config.seed, torch.arange(len(mean)) + batch.draws[0] * 100, mean.shape[1:]).to(mean)
-        decoded = decode(vae, mean + (0.5 * log_variance).exp() * noise)
+        decoded = decode(vae, mean + (0.5 * log_variance).exp() * noise).float()
         error = decoded - pixels
         absolute, squared = (error.abs() * weights).mean(), (error.square() * weights).mean()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()

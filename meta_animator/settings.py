@@ -42,7 +42,7 @@ def section(kind: type, meaning: str, stages: tuple[str, ...]) -> Any:
 class ModelConfig:
     backbone: str = setting(
         "sd", "family of the base model: Stable Diffusion 1.x, or Wan 2.1", choices=("sd", "wan"),
-        stages=(*NETWORKS, "sample"),
+        stages=(*NETWORKS, "sample", "extract"),
     )  # fmt: skip
     base: str = setting(
         "assets/base", "base model: diffusers folder, .safetensors or .ckpt file or name on the hub", path="name",
@@ -56,14 +56,15 @@ class ModelConfig:
         "", "base model whose part a base_* stage goes on training; empty: from random weights", path=True,
         stages=BASE,
     )  # fmt: skip
-    vae: str = setting("", "VAE instead of the base's own: diffusers folder or file", path=True, stages=METHOD)
+    vae: str = setting("", "VAE instead of the base's own: diffusers folder or file", path=True, stages=(*METHOD, "extract"))
     tokenizer: str = setting(
         "", "tokenizer folder or name on the hub; empty: the base's own, for a file SD1's from the hub", path="name",
         stages=METHOD,
     )  # fmt: skip
     flow_shift: float = setting(
-        0.0, "wan: shift of the sampling steps to high noise (3 for 480p, 5 for 720p); 0: the base's own", low=0.0, stages=METHOD
-    )
+        0.0, "wan: shift of the sampling steps to high noise (3 for 480p, 5 for 720p); 0: the base's own", low=0.0,
+        stages=(*METHOD, "extract"),
+    )  # fmt: skip
     text_cache: str = setting(
         "", "wan: folder where embedded prompts are kept, so that the encoder is loaded once; empty: they are not", path=True,
         stages=METHOD,
@@ -330,7 +331,10 @@ class SampleConfig:
 class ExtractConfig:
     checkpoint: str = setting("", "run folder or checkpoint", path=True)
     tasks: list[str] = setting([], "LoRAs to take out; empty: all")
-    merge: str = setting("", "instead, write the ControlNet with this task's LoRA folded in; empty: do not")
+    merge: str = setting(
+        "", "instead, write what has this task's LoRA folded in (sd: the ControlNet; wan: a whole pipeline, which diffusers "
+        "runs); empty: do not",
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -28,6 +28,8 @@ def load_control_folder(models: Assembly, folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
+    if (folder / "model_index.json").is_file():
+        raise UserError(f"model.control_from: {folder} is a whole pipeline with a LoRA folded in; name it as model.base")
     _expect_base(models, metadata, folder)
     check_conventions(models, metadata, str(folder))
     copy_strict(models.control.base_state(), load_tensors(folder / CONTROLNET_WEIGHTS), str(folder))

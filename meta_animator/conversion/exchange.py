@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from meta_animator.checkpoints.files import read_weights
 from meta_animator.checkpoints.metadata import check_metadata, check_parts
+from meta_animator.conversion.controlnet import bare_network
 from meta_animator.conversion.ctrlora import (
     CONVENTIONS,
     ControlNames,
@@ -19,7 +20,8 @@ from meta_animator.conversion.ctrlora import (
     to_ctrlora,
     to_lora_file,
 )
-from meta_animator.conversion.lora import bare_network, check_fit
+from meta_animator.conversion.families import check_family
+from meta_animator.conversion.lora import check_fit
 from meta_animator.conversion.motion import ANIMATEDIFF_BETAS, to_animatediff
 from meta_animator.data.conditions import CONDITIONS
 from meta_animator.errors import UserError
@@ -109,11 +111,12 @@ def export_ctrlora(run: Path, file: Path, architecture: Path, kind: str = "whole
     if not any(n.startswith("control.") for n in weights):
         raise UserError(f"{run}: holds no Meta ControlNet; give a run of stage 0 or 2")
     check_parts(metadata, weights, str(run))
+    check_family("sd", weights, str(run))
     have = metadata["tasks"]
     if kind == "lora" and task not in have:
         raise UserError(f"--task: expected one of {', '.join(have) or 'none, as it has no LoRA'}, got '{task}'")
     what = f"{run}, for the architecture in {architecture} (--base, --architecture)"
-    network = bare_network(architecture, have, metadata["lora_rank"] or 1)
+    network = bare_network(ModelConfig(base=str(architecture)), have, metadata["lora_rank"] or 1)
     check_fit(network.base_state(), under(weights, "control."), what)
     for name in have:
         check_fit(network.bank.state(name), under(weights, f"lora.{name}."), f"{what}: LoRA '{name}'")

@@ -1,7 +1,8 @@
 """LoRAs as files: out of a training checkpoint into one PEFT folder per task. checkpoints/extracted.py reads them for a run.
 
-<output>/controlnet/{config.json, diffusion_pytorch_model.safetensors, metadata.json}   the shared weights, no hint block
-<output>/<task>/{adapter_config.json, adapter_model.safetensors, metadata.json}         what `peft` alone can load
+<output>/controlnet/{config.json, diffusion_pytorch_model.safetensors, metadata.json}   the shared weights
+<output>/<task>/{adapter_config.json, adapter_model.safetensors, metadata.json}         what `peft` alone can load, and the
+                                                                                        family's own files beside them
 """
 
 import os
@@ -10,27 +11,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
-from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
-from torch import Tensor
+from torch import Tensor, nn
 
-from meta_animator.checkpoints.extracted import ADAPTER, ADAPTER_WEIGHTS, CONTROLNET_WEIGHTS, METADATA, PREFIX
 from meta_animator.checkpoints.files import find_checkpoint, read_weights, versions
 from meta_animator.checkpoints.metadata import check_metadata, check_parts
+from meta_animator.conversion.adapters import CONTROLNET, write_adapter, write_control
+from meta_animator.conversion.families import Family, Writer, family_of
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint
-from meta_animator.json_files import read_json, write_json
-from meta_animator.models.control import MetaControlNet, NoHint
 from meta_animator.settings import ExtractConfig, ModelConfig
-from meta_animator.weights import check_names, save_tensors, under
-
-CONTROLNET = "controlnet"
+from meta_animator.weights import check_names, under
 
 
 def extract(config: ExtractConfig, model: ModelConfig, output: Path) -> list[Path]:
-    """Write `config.tasks` (all, where empty) of a checkpoint and their ControlNet below `output`; with `config.merge`, the
-    ControlNet alone with that task's LoRA folded in.
+    """Write `config.tasks` (all, where empty) of a checkpoint and their control network below `output`; with `config.merge`, what
+    has that task's LoRA folded in instead: for Stable Diffusion the ControlNet alone, for Wan a whole pipeline.
 
     Returns the folders. All are written under temporary names before the first takes its place.
     Raises UserError where the checkpoint lacks a task or does not fit the base.
@@ -42,27 +37,50 @@ def extract(config: ExtractConfig, model: ModelConfig, output: Path) -> list[Pat
     check_metadata(metadata, str(where))
     merge = config.merge
     tasks = wanted_tasks([merge] if merge else config.tasks, metadata, weights, where)
+    family = family_of(model, weights, str(where))
     shared = under(weights, "control.")
-    network = bare_network(Path(model.architecture or model.base), tasks, metadata["lora_rank"])
+    network = family.bare_network(model, tasks, metadata["lora_rank"])
     check_fit(network.base_state(), shared, f"{where}, for base {model.base}")
-    if merge:
-        shared, tasks = merged(network, shared, under(weights, f"lora.{merge}.")), []
-    facts = describe_checkpoint(metadata, shared) | ({"merged": merge} if merge else {})
-    names = [CONTROLNET, *tasks]
-    temporary = {name: _fresh(output / f".{name}.tmp") for name in names}
+    loras = {task: under(weights, f"lora.{task}.") for task in tasks}
+    for task, lora in loras.items():
+        check_fit(network.bank.state(task), lora, f"{where}, LoRA '{task}'")
+    if not merge:
+        return write_all(output, _folders(family, network, model, shared, loras, describe_checkpoint(metadata, shared)))
+    facts = lambda control: describe_checkpoint(metadata, control) | {"merged": merge}  # noqa: E731
+    return write_all(output, family.merged(network, model, shared, loras[merge], metadata, facts))
+
+
+def _folders(
+    family: Family, network: nn.Module, model: ModelConfig, shared: Mapping[str, Tensor],
+    loras: Mapping[str, Mapping[str, Tensor]], facts: dict[str, Any],
+) -> dict[str, Writer]:  # fmt: skip
+    def control(folder: Path) -> None:
+        family.write_config(network, model, folder)
+        write_control(folder, shared, facts)
+
+    def one(task: str) -> Writer:
+        def write(folder: Path) -> None:
+            write_adapter(folder, loras[task], facts | {"task": task})
+            family.write_more(loras[task], folder)
+
+        return write
+
+    return {CONTROLNET: control, **{task: one(task) for task in loras}}
+
+
+def write_all(output: Path, writers: Mapping[str, Writer]) -> list[Path]:
+    """Folders below `output`, each by its writer; none takes its place before all are written."""
+    temporary = {name: _fresh(output / f".{name}.tmp") for name in writers}
     try:
-        _write_controlnet(temporary[CONTROLNET], network, shared, facts)
-        for task in tasks:
-            lora = under(weights, f"lora.{task}.")
-            check_fit(network.bank.state(task), lora, f"{where}, LoRA '{task}'")
-            _write_adapter(temporary[task], lora, facts | {"task": task})
-        for name in names:
+        for name, write in writers.items():
+            write(temporary[name])
+        for name in writers:
             shutil.rmtree(output / name, ignore_errors=True)
             os.replace(temporary[name], output / name)
     finally:
         for folder in temporary.values():
             shutil.rmtree(folder, ignore_errors=True)
-    return [output / name for name in names]
+    return [output / name for name in writers]
 
 
 def describe_checkpoint(metadata: Mapping[str, Any], shared: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -98,55 +116,12 @@ def wanted_tasks(wanted: list[str], metadata: Mapping[str, Any], weights: Iterab
     return list(dict.fromkeys(wanted)) or have
 
 
-def bare_network(architecture: Path, tasks: list[str], rank: int) -> MetaControlNet:
-    """The Meta ControlNet of a base model without its weights: on the meta device.
-
-    architecture   the base model's folder, or one with its config files
-    """
-    folder = architecture / "unet"
-    read_json(folder / "config.json")
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
-    return MetaControlNet.from_unet(unet, tasks, rank)
-
-
 def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
     """Raises UserError unless every name and every shape of `state` is that of `own`, whose values do not count."""
     check_names(own, state, what)
     for name, tensor in state.items():
         if tensor.shape != own[name].shape:
             raise UserError(f"{what}: {name} has shape {tuple(tensor.shape)}, the base asks for {tuple(own[name].shape)}")
-
-
-def _write_controlnet(folder: Path, network: MetaControlNet, shared: Mapping[str, Tensor], metadata: dict) -> None:
-    network.net.save_config(folder)
-    save_tensors(shared, folder / CONTROLNET_WEIGHTS, {"format": "pt"})
-    write_json(folder / METADATA, metadata)
-
-
-def _write_adapter(folder: Path, lora: Mapping[str, Tensor], metadata: dict) -> None:
-    config = adapter_config(lora, metadata["lora_rank"]).to_dict()
-    write_json(folder / ADAPTER, {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()})
-    save_tensors({PREFIX + n: w for n, w in lora.items()}, folder / ADAPTER_WEIGHTS, {"format": "pt"})
-    write_json(folder / METADATA, metadata)
-
-
-def adapter_config(lora: Mapping[str, Tensor], rank: int) -> LoraConfig:
-    """What PEFT needs to know of a LoRA of ours: which linear layers it sits on, and that it counts with factor 1."""
-    layers = sorted({name.rsplit(".lora_", 1)[0] for name in lora})
-    return LoraConfig(r=rank, lora_alpha=rank, target_modules=layers, inference_mode=True)
-
-
-def merged(network: MetaControlNet, shared: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The shared weights with a LoRA folded in by PEFT: W + up down. `network`, of which only the shape counts, is on the meta
-    device."""
-    with torch.device("meta"):
-        plain = ControlNetModel.from_config(network.net.config)
-    plain.controlnet_cond_embedding = NoHint()
-    plain.load_state_dict(dict(shared), strict=True, assign=True)
-    model = get_peft_model(plain, adapter_config(lora, network.bank.rank), autocast_adapter_dtype=False)
-    set_peft_model_state_dict(model, {PREFIX + n: w for n, w in lora.items()})
-    return {n: p.detach() for n, p in model.merge_and_unload().named_parameters()}
 
 
 def _fresh(folder: Path) -> Path:

@@ -6,6 +6,7 @@ from typing import Any
 from meta_animator.checkpoints.extracted import METADATA, read_metadata
 from meta_animator.checkpoints.files import find_checkpoint
 from meta_animator.checkpoints.metadata import check_control_state, check_metadata, check_motion_state
+from meta_animator.conversion.families import check_family
 from meta_animator.conversion.lora import wanted_tasks
 from meta_animator.conversion.quickstart import CHECKPOINT
 from meta_animator.errors import UserError
@@ -93,9 +94,10 @@ def check_words(stage: str, model: ModelConfig, sample: SampleConfig) -> None:
     prompt_for(sample, known.get("identifiers", {}), known.get("prompt", ""), known.get("person", ""))
 
 
-def check_extraction(stage: str, extract: ExtractConfig) -> None:
+def check_extraction(stage: str, model: ModelConfig, extract: ExtractConfig) -> None:
     """Raises UserError where a checkpoint lacks the LoRAs to take out."""
     if not extract.checkpoint:
         raise UserError("extract.checkpoint is empty; name a run of stage 0 or 2, or one of its checkpoints")
     folder, metadata, names = _checkpoint(stage, "extract.checkpoint", extract.checkpoint)
     wanted_tasks([extract.merge] if extract.merge else extract.tasks, metadata, names, folder)
+    check_family(model.backbone, names, str(folder))

@@ -40,7 +40,7 @@ CHECKS = (  # in this order
     Check(check_words, SAMPLE, "stage model sample"),
     Check(check_inputs, SAMPLE, "sample data"),
     Check(try_inputs, SAMPLE, "sample data seed model", dry=True),  # the run itself opens them next
-    Check(check_extraction, ("extract",), "stage extract"),
+    Check(check_extraction, ("extract",), "stage model extract"),
 )
 
 

@@ -83,7 +83,7 @@ class ModelConfig:
     condition_posterior: str = setting(
         "mode", "latent of a condition in training; sampling: mode", choices=("mode", "sample"), stages=NETWORKS
     )
-    control_from: str = setting("", "run or checkpoint with Meta ControlNet and LoRAs; empty: from the base UNet", path=True)
+    control_from: str = setting("", "run or checkpoint with Meta ControlNet and LoRAs; empty: from the base", path=True)
     motion_from: str = setting(
         "", "run, checkpoint, diffusers MotionAdapter folder, or file of AnimateDiff's; empty: a fresh motion module",
         path=True, stages=("motion", "sample"),

@@ -11,6 +11,7 @@ from meta_animator.conversion.lora import wanted_tasks
 from meta_animator.conversion.quickstart import CHECKPOINT
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
+from meta_animator.models.backbones import family
 from meta_animator.published import asked_by
 from meta_animator.sampling.animate import prompt_for
 from meta_animator.settings import ExtractConfig, ModelConfig, SampleConfig
@@ -54,7 +55,7 @@ def check_control(stage: str, model: ModelConfig, sample: SampleConfig) -> None:
     source = model.control_from
     if not source:
         if stage in ("motion", "reference"):
-            raise UserError(f"model.control_from is empty: stage '{stage}' starts from a stage-0 run; name its folder")
+            _check_start(stage, model)
         return
     if (Path(source) / METADATA).is_file():
         check_control_folder(source, sample)
@@ -63,6 +64,22 @@ def check_control(stage: str, model: ModelConfig, sample: SampleConfig) -> None:
     key, tasks = ("sample.tasks", list(sample.tasks)) if stage == "sample" else ("model.tasks", model.tasks)
     fresh = stage not in ("motion", "sample")  # those can train no LoRA from nothing
     check_control_state(metadata, names, source, tasks, model.lora_rank, fresh_loras=fresh, key=key)
+
+
+def _check_start(stage: str, model: ModelConfig) -> None:
+    """Raises UserError where a stage that goes on with a control network has none to go on with: no run is named, and the base
+    brings none."""
+    bases = family(model.backbone)
+    brought = bases.brings_control(Path(model.base))
+    if brought is None:  # not here, or a name on the hub
+        brought = bases.brings_control(Path(model.architecture)) if model.architecture else None
+    if brought:
+        return
+    said = f"model.control_from is empty: stage '{stage}' starts from a stage-0 run; name its folder"
+    if model.backbone == "wan":
+        known = "brings no control branch" if brought is False else "is not here, and model.architecture does not say what it is"
+        said += f" (model.base {model.base} {known}; a VACE base needs no stage 0)"
+    raise UserError(said)
 
 
 def check_control_folder(source: str, sample: SampleConfig) -> None:

@@ -1,7 +1,10 @@
 """Stages 0 to 3 on a random Wan model, and what its checks refuse."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from meta_animator.checkpoints.files import read_weights
 from meta_animator.data.batch import collate
@@ -16,7 +19,7 @@ from meta_animator.stages.memory import count
 from meta_animator.stages.sample import sample
 from meta_animator.stages.train import train
 from tests.tiny import make_stage
-from tests.tiny_wan import wan_config
+from tests.tiny_wan import make_wan, wan_config
 
 STAGES = ("control", "motion", "reference")
 
@@ -101,6 +104,35 @@ def test_stage_3_gives_as_many_frames_as_the_driving_has(trained, tiny_wan, movi
     frames = [read_image(file) for file in sorted((folder / "frames").iterdir())]
     assert video.is_file() and len(frames) == 6
     assert frames[0].shape == (64, 64, 3)
+
+
+def test_a_vace_base_needs_no_stage_0(tiny_wan, moving_data, tmp_path):
+    """Stage 2 goes on with the branch as it was published, on fresh LoRAs, and stage 3 samples from that."""
+    config = wan_config(tmp_path / "reference", tiny_wan, moving_data, "reference", model__control_from="")
+    train(config)
+    weights = read_weights(tmp_path / "reference")[1]
+    theirs = load_file(tiny_wan / "transformer" / "diffusion_pytorch_model.safetensors")
+    branch = {name: weight for name, weight in theirs.items() if name.startswith("vace_")}
+    ours = [weight for name, weight in weights.items() if name.startswith("control.")]
+    assert len(ours) == len(branch) and all(any(torch.equal(one, weight) for one in ours) for weight in branch.values())
+    assert any(weight.any() for name, weight in weights.items() if name.startswith("lora.") and "lora_B" in name)
+    bare = {"model__motion_from": "", "model__motion_lora_rank": 0}
+    sample(wan_config(tmp_path / "sample", tiny_wan, moving_data, "sample", **bare))
+    assert len(list((tmp_path / "sample" / "frames").iterdir())) == 6
+    check_run(wan_config(tmp_path / "motion", tiny_wan, moving_data, "motion", model__control_from=""))
+
+
+@pytest.mark.parametrize("stage", ["motion", "reference"])
+def test_a_base_without_a_branch_needs_stage_0(moving_data, tiny_wan, tmp_path, stage):
+    def check(base, architecture=""):
+        about = {"model__control_from": "", "model__architecture": architecture}
+        check_run(wan_config(tmp_path / stage, base, moving_data, stage, **about))
+
+    with pytest.raises(UserError, match=r"control_from is empty.*brings no control branch; a VACE base needs no stage 0"):
+        check(make_wan(tmp_path / "t2v", vace=False), tiny_wan)  # what the base says counts
+    with pytest.raises(UserError, match=r"is not here, and model.architecture does not say"):
+        check(Path("owner/name"))
+    check(Path("owner/name"), tiny_wan)
 
 
 @pytest.mark.parametrize(

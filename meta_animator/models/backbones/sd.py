@@ -70,6 +70,11 @@ class StableDiffusion(nn.Module):
         return 2 ** sum(len(read_json(file).get("block_out_channels", [None])) - 1 for file in files)
 
     @staticmethod
+    def brings_control(folder: Path) -> bool | None:
+        """Whether the base in a folder comes with a control network that was trained with it: none does."""
+        return False
+
+    @staticmethod
     def process_of(config: ModelConfig) -> DDPM | None:
         """The noise process of the base whose config files are here; None where they are not."""
         folder = Path(config.architecture or config.base)

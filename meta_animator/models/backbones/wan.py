@@ -77,6 +77,13 @@ class Wan(nn.Module):
         return 2 ** len(vae.get("temperal_downsample", TEMPORAL)) * transformer.get("patch_size", (1, 2, 2))[1]
 
     @staticmethod
+    def brings_control(folder: Path) -> bool | None:
+        """Whether the base whose config files are in a folder comes with a control network that was trained with it, VACE's
+        branch; None where they are not."""
+        file = folder / "transformer" / "config.json"
+        return "vace_layers" in read_json(file) if file.is_file() else None
+
+    @staticmethod
     def process_of(config: ModelConfig) -> Flow | None:
         """The noise process of the base whose config files are here; None where they are not."""
         folder = Path(config.architecture or config.base)

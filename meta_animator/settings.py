@@ -218,8 +218,8 @@ class TrainConfig:
         choices=("adamw", "adamw8bit"),
     )  # fmt: skip
     lora_tasks: list[str] = setting(
-        [], "with trainable=lora: the tasks of model.tasks whose LoRAs are trained, and that are drawn; empty: all",
-        stages=("control", "reference"),
+        [], "with trainable=lora, or in stage 1 with train_lora_in_motion: the tasks of model.tasks whose LoRAs are trained, and "
+        "that are drawn; the others' are kept as they are; empty: all", stages=METHOD[:3],
     )  # fmt: skip
     learning_rate: float = setting(1e-5, "AdamW learning rate", low=0.0)
     lora_learning_rate: float = setting(

@@ -1,23 +1,26 @@
 #!/usr/bin/env bash
-# The whole pipeline on puppets with the embedded base model: 7 to 12 minutes on 2 CPU cores, no GPU, no network.
+# The whole pipeline on puppets with an embedded base model: 7 to 12 minutes on 2 CPU cores, no GPU, no network.
 #
 #   bash scripts/demo.sh [key=value ...]          extra settings go to every stage
 #   bash scripts/demo.sh --fast [key=value ...]   a first look: stages 0 and 1 as they are shipped, a short stage 2, half of
 #                                                 the frames
+#   bash scripts/demo.sh --wan [key=value ...]    the same stages on the embedded Wan, a video transformer, at 64 x 64
 #
-# Environment: DEMO_DIR (outputs/demo), DEMO_DATA (data/puppets). Writes DEMO_DIR/{animation.mp4, overview.png, metrics.json}.
+# Environment: DEMO_DIR (outputs/demo, outputs/demo_wan), DEMO_DATA (data/puppets, data/puppets_wan). Writes DEMO_DIR/{animation.mp4, overview.png, metrics.json}.
 
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/env.sh"
 use_environment
-fast=false
-if [[ ${1:-} == --fast ]]; then
-    fast=true
-    shift
-fi
+fast=false wan=false
+case ${1:-} in
+    --fast) fast=true && shift ;;
+    --wan) wan=true && shift ;;
+esac
 export META_ANIMATOR_STARTED_IN=$started_in META_ANIMATOR_SHARED_SETTINGS=1
-name=demo puppets=puppets
+name=demo puppets=puppets configs=configs/demo
 if $fast; then
     name=demo_fast puppets=puppets_fast
+elif $wan; then
+    name=demo_wan puppets=puppets_wan configs=configs/demo_wan
 fi
 out=$(place "${DEMO_DIR:-}" "outputs/$name") data=$(place "${DEMO_DATA:-}" "data/$puppets")
 seconds=()
@@ -32,30 +35,36 @@ stage() {
     seconds+=("$name=$((SECONDS - from))")
 }
 
-rm -rf "$out"/cache "$out"/step0 "$out"/step1 "$out"/step2 "$out"/step3 "$out"/step3_shuffled "$out"/loras
+rm -rf "$out"/cache "$out"/step0 "$out"/step1 "$out"/step2 "$out"/step3 "$out"/step3_shuffled "$out"/loras "$out"/text
 here=("data.puppets.root=$data" "data.cache_dir=$out/cache" "data.train=[$data/train]")
-trained0=$out/step0 trained1=$out/step1
+trained0=$out/step0 trained1=$out/step1 before2=$out/step0 moves="the motion module learns"
+if $wan; then
+    here+=("model.text_cache=$out/text")
+    before2=$out/step1 moves="the pose's LoRA learns"  # its checkpoint has the other LoRAs too
+fi
 if $fast; then
     trained0=$(place "" assets/base/control) trained1=$(place "" assets/base/motion)
+    before2=$trained0
     here+=(data.puppets.identities=8 data.puppets.frames=4 data.puppets.driving_frames=12)
     short=(train.max_steps=100 train.preview_every=0 sample.num_inference_steps=12)
     set -- "${short[@]}" "$@"
 fi
 $fast || stage step0 "Meta ControlNet and nine LoRAs learn from many people" \
-    bash Step0_train_BaseCtrl_LoRA.sh "${here[@]}" output_dir="$out/step0" "$@"
-$fast || stage step1 "the motion module learns from clips" \
-    bash Step1_train_Motion_Module.sh "${here[@]}" output_dir="$out/step1" model.control_from="$trained0" "$@"
+    bash Step0_train_BaseCtrl_LoRA.sh "$configs/step0.yaml" "${here[@]}" output_dir="$out/step0" "$@"
+$fast || stage step1 "$moves from clips" \
+    bash Step1_train_Motion_Module.sh "$configs/step1.yaml" "${here[@]}" output_dir="$out/step1" model.control_from="$trained0" "$@"
 stage step2 "eight photos of one person" \
-    bash Step2_finetune_BaseCtrl_LoRA.sh "${here[@]}" output_dir="$out/step2" model.control_from="$trained0" \
+    bash Step2_finetune_BaseCtrl_LoRA.sh "$configs/step2.yaml" "${here[@]}" output_dir="$out/step2" model.control_from="$before2" \
     "data.train=[$data/person]" "data.auxiliary=[$data/train]" "$@"
 $fast || stage extract "each task's LoRA as a folder of its own" \
-    bash extract_LoRA_weights.sh output_dir="$out/loras" extract.checkpoint="$out/step2" "$@"
-sampling=(model.control_from="$out/step2" model.motion_from="$trained1" sample.reference="$data/person" sample.driving="$data/driving")
-stage step3 "that person in a motion nobody has seen" bash Step3_sample.sh "${sampling[@]}" output_dir="$out/step3" "$@"
+    bash extract_LoRA_weights.sh "$configs/extract.yaml" output_dir="$out/loras" extract.checkpoint="$out/step2" "$@"
+sampling=(model.control_from="$out/step2" sample.reference="$data/person" sample.driving="$data/driving")
+if $wan; then sampling+=("model.text_cache=$out/text"); else sampling+=("model.motion_from=$trained1"); fi
+stage step3 "that person in a motion nobody has seen" bash Step3_sample.sh "$configs/step3.yaml" "${sampling[@]}" output_dir="$out/step3" "$@"
 compare=()
 if ! $fast; then
     stage control "the same with the poses in a wrong order: it must score worse" \
-        bash Step3_sample.sh "${sampling[@]}" output_dir="$out/step3_shuffled" sample.shuffle_driving=true "$@"
+        bash Step3_sample.sh "$configs/step3.yaml" "${sampling[@]}" output_dir="$out/step3_shuffled" sample.shuffle_driving=true "$@"
     compare=(--shuffled "$out/step3_shuffled")
 fi
 

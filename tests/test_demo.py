@@ -66,3 +66,21 @@ def test_one_command_trains_a_whole_base(tmp_path, warm):
     load_control(models, *read_weights(base / "control"), "the new stage 0")
     load_motion(models, str(base / "motion"))
     assert FaceEmbedder.from_pretrained(base / "face").config.embedding_dim == 96
+
+
+@pytest.mark.timeout(600)
+def test_the_demo_on_wan_goes_through_the_same_stages(tmp_path, warm, tiny_wan):
+    out = tmp_path / "demo"
+    own = {"VIRTUAL_ENV": str(warm.parent.parent), "DEMO_DIR": str(out), "DEMO_DATA": str(tmp_path / "puppets")}
+    few = ("data.num_frames=5", "data.puppets.frames=5", "sample.window=5", "sample.overlap=0")
+    small = [*SMALL, f"model.base={tiny_wan}", *few]
+    done = subprocess.run(
+        ["bash", "scripts/demo.sh", "--wan", *small], cwd=ROOT, env=os.environ | own, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "does not use it" not in done.stdout, "settings that all stages are given"
+    video = VideoSource(out / "animation.mp4")
+    assert (video.num_frames, video.width, video.height) == (6, 64, 64)
+    assert len(list((out / "text").glob("*.safetensors"))) > 2, "prompts embedded for all stages"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert set(metrics["seconds"]) == {"step0", "step1", "step2", "extract", "step3", "control"}

@@ -49,16 +49,20 @@ def check_tasks(tasks: list[str], key: str) -> None:
 
 
 def trained_tasks(stage: str, model: ModelConfig, train: TrainConfig) -> list[str]:
-    """The tasks whose LoRAs a run trains, and which it draws: `train.lora_tasks`, or all. Raises UserError for one that the run
-    does not have, and where the shared weights would learn along and change what the other LoRAs do."""
+    """The tasks that a run draws, and whose LoRAs it trains if any: `train.lora_tasks`, or all. Raises UserError for one that
+    the run does not have, and where the shared weights would learn along and change what the other LoRAs do."""
     chosen, tasks = train.lora_tasks, model.tasks
     if not chosen:
         return list(tasks)
     check_tasks(chosen, "train.lora_tasks")
     if unknown := [task for task in chosen if task not in tasks]:
         raise UserError(f"train.lora_tasks: {', '.join(unknown)} is not in model.tasks, [{', '.join(tasks)}]; add it there")
-    if train.trainable != "lora" or stage not in ("control", "reference"):
-        raise UserError("train.lora_tasks: is for stages 0 and 2 with train.trainable=lora; leave it empty, or set that")
+    alone = train.train_lora_in_motion if stage == "motion" else train.trainable == "lora"
+    if not alone or stage not in ("control", "motion", "reference"):
+        raise UserError(
+            "train.lora_tasks: is for stages 0 and 2 with train.trainable=lora, and for stage 1 with train.train_lora_in_motion; "
+            "leave it empty, or set that"
+        )
     return [task for task in tasks if task in chosen]
 
 

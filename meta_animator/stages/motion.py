@@ -56,7 +56,9 @@ class MotionParts:
         train, state = self.config.train, self.networks.state()
         motion = {n: p for n, p in state.items() if n.startswith("motion.")}
         groups = [ParamGroup(name="motion", parameters=motion, lr=train.learning_rate)] if motion else []
-        return [*groups, lora_group(state, self.config.model.tasks, train)] if train.train_lora_in_motion else groups
+        if train.train_lora_in_motion:
+            groups.append(lora_group(state, train.lora_tasks or self.config.model.tasks, train))
+        return groups
 
     def stored(self) -> dict[str, Tensor]:
         """The motion module; with `train_lora_in_motion` also the Meta ControlNet, so that stage 2 can start from it."""

@@ -62,6 +62,21 @@ def test_prediction_is_that_of_diffusers_with_and_without_a_lora(tiny_wan):
 
 
 @torch.no_grad()
+def test_padding_counts_as_all_of_it(tiny_wan):
+    """Handed over as one token on a CPU; prompts of two lengths, and one that is empty."""
+    backbone, control = double(tiny_wan)
+    network = WanVACETransformer3DModel.from_pretrained(tiny_wan / "transformer").double()
+    x_t, t, context, shown = inputs(batch=3)
+    padded = torch.cat([context, context.new_zeros(3, 20, TEXT_WIDTH)], dim=1)
+    padded[1, 2:] = padded[2] = 0
+    condition = backbone.control_input(shown)
+    for text in (padded, padded[2:].expand(3, -1, -1), context):
+        ours = backbone.predict(x_t, t, text, control(condition, t, text))
+        torch.testing.assert_close(ours, theirs(network, x_t, t, text, condition), rtol=0, atol=1e-8)
+    assert backbone.padding.shorten(padded).shape[1] == 6
+
+
+@torch.no_grad()
 def test_conditions_add_up_each_under_its_own_lora(tiny_wan):
     """The last one run does not decide for the others, as it would if the bank were asked when the branch runs."""
     backbone, control = double(tiny_wan)

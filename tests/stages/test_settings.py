@@ -22,7 +22,7 @@ NEVER_HERE = {"train.max_skipped_steps"}  # read where a loss is not finite
 # read and then refused, or of no effect
 ONLY_CHECKED = {
     "control": {"model.motion_from"},
-    "motion": {"train.trainable", "train.lora_tasks"},
+    "motion": {"train.trainable"},
     "reference": {"model.motion_from"},
     "sample": {"model.tasks", "model.condition_posterior"},
     "base_unet": {"model.motion_from", "train.trainable", "train.lora_tasks"},

@@ -21,6 +21,7 @@ from meta_animator.models.backbones.wan_text import MOST_TOKENS, WanText
 from meta_animator.models.identifiers import built_in_identifiers, rare_words
 from meta_animator.models.lora import shared_state
 from meta_animator.models.lora_tree import LoRATree
+from meta_animator.models.padding import PaddingOnce
 from meta_animator.models.precision import HALF, autocast, halve, own_precision
 from meta_animator.models.vace import PRECISE, Branch, VaceControl, VaceOutput, fresh_branch, run_block, vace_layers
 from meta_animator.settings import ModelConfig
@@ -54,12 +55,18 @@ class Wan(nn.Module):
         self.text_shape = (text.length if text else MOST_TOKENS, transformer.config.text_dim)
         self.requires_grad_(False)
         self.eval()
+        self.padding = PaddingOnce()
+        for block in transformer.blocks:
+            block.attn2.set_processor(self.padding)
         self._grey: dict[tuple[int, ...], Tensor] = {}
         self._fingerprint = ""  # once it was needed, or the weights were rounded
 
     @classmethod
     def load(cls, config: ModelConfig) -> "Wan":
         """The model that `config.base` names: a diffusers folder, or a name on the hub."""
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # the run's own bars are enough
         folder = Path(config.base) if Path(config.base).exists() else download(config.base)
         check_folder(folder)
         vae_folder = Path(config.vae) if config.vae else folder / "vae"
@@ -206,6 +213,8 @@ class Wan(nn.Module):
         dtype = net.patch_embedding.weight.dtype
         x = rearrange(x_t, "b f c h w -> b c f h w").to(dtype)
         rotary = net.rope(x)
+        if x.device.type == "cpu":  # a GPU does not mind the padding, and its fused kernels mind the bias
+            context = self.padding.shorten(context)
         with own_precision(dtype, x.device):
             tokens = net.patch_embedding(x).flatten(2).transpose(1, 2)
             time, modulation, text, _ = net.condition_embedder(t, context.to(dtype), None)
@@ -227,7 +236,10 @@ class Wan(nn.Module):
 
     def make_control(self, tasks: list[str], rank: int) -> VaceControl:
         own = self.branch.pop() if self.branch else None
-        return VaceControl(own or fresh_branch(self.transformer, self.layers, self.control_channels), tasks, rank)
+        branch = own or fresh_branch(self.transformer, self.layers, self.control_channels)
+        for block in branch.vace_blocks:
+            block.attn2.set_processor(self.padding)
+        return VaceControl(branch, tasks, rank)
 
     def with_motion(self, max_seq_length: int) -> LoRATree | None:
         """A LoRA on the self-attention of every block: the base has time in it, and needs no more to learn a motion."""

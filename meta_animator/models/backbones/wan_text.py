@@ -67,6 +67,7 @@ class WanText:
         if self.encoder is None:
             encoder = load_part(UMT5EncoderModel, self.folder / "text_encoder", dtype=self.precision)
             self.encoder = encoder.requires_grad_(False).eval().to(_room_for(encoder, device))
+        prompt = " ".join(prompt.split())  # as diffusers' pipeline reads it
         tokens = self.tokenizer(prompt, truncation=True, max_length=self.length, return_tensors="pt").to(self.encoder.device)
         return self.encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state[0].cpu()
 

@@ -1,9 +1,13 @@
+import json
+import os
+import shutil
+
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 
 from meta_animator.errors import UserError
-from meta_animator.models.backbones import load_backbone
+from meta_animator.models.backbones import backbone_without_weights, load_backbone
 from tests.tiny import randomise_zeros
 from tests.tiny_wan import LATENT_CHANNELS, TEXT_WIDTH, make_wan, wan_model
 
@@ -192,3 +196,40 @@ def test_photos_go_before_the_clip(tiny_wan):
     assert not made[:, :2, c:].any() and (made[:, 2:, 2 * c :] == 1).all()
     grey = backbone.encode(torch.zeros(1, 5, 3, 32, 32, dtype=torch.float64))
     torch.testing.assert_close(made[:, 2:, :c], grey)
+
+
+def changed_config(folder, to, part, **changes):
+    """A copy of a model's folder, hard links, with other values in one config file."""
+    shutil.copytree(folder, to, copy_function=os.link)
+    file = to / part
+    values = json.loads(file.read_text()) | changes
+    file.unlink()
+    file.write_text(json.dumps(values))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "said"),
+    [
+        ("model_index.json", {"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "two experts .* expected one: Wan 2.1"),
+        ("model_index.json", {"boundary_ratio": 0.9}, "has two experts"),
+        ("transformer/config.json", {"in_channels": 9}, r"9 channels .*image-to-video.* its VAE has 4; expected a text-"),
+        ("transformer/config.json", {"image_dim": 8}, r"or a picture \(image-to-video\?\)"),
+        ("scheduler/scheduler_config.json", {"use_flow_sigmas": False}, "is no flow .* expected Wan's scheduler"),
+    ],
+)  # fmt: skip
+def test_other_kinds_of_models_are_refused_in_one_line(tiny_wan, tmp_path, part, changes, said):
+    """From their config files, before any weight is read."""
+    folder = changed_config(tiny_wan, tmp_path / "other", part, **changes)
+    for load in (load_backbone, backbone_without_weights):
+        with pytest.raises(UserError, match=said) as found:
+            load(wan_model(folder))
+        assert "\n" not in str(found.value)
+
+
+def test_a_folder_of_another_family_is_refused(tiny_base, tmp_path):
+    with pytest.raises(UserError, match=r"transformer/config.json: no such file"):
+        load_backbone(wan_model(tiny_base))
+    (tmp_path / "file.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="is a file; expected a Wan model in diffusers format"):
+        load_backbone(wan_model(tmp_path / "file.safetensors"))

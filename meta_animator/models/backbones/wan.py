@@ -26,6 +26,7 @@ from meta_animator.models.precision import HALF, autocast, halve, own_precision
 from meta_animator.models.vace import PRECISE, Branch, VaceControl, VaceOutput, fresh_branch, run_block, vace_layers
 from meta_animator.settings import ModelConfig
 
+CHANNELS = 16  # of a latent, in the published models
 TEMPORAL = (False, True, True)  # which of the VAE's levels halve time too, in the published models
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by the names of model.text_precision
 
@@ -42,7 +43,6 @@ class Wan(nn.Module):
 
     def __init__(self, config: ModelConfig, transformer: nn.Module, vae: AutoencoderKLWan, text: WanText | None, process: Flow):
         super().__init__()
-        check_parts(config, transformer, vae)
         self.config, self.vae, self.text, self.process = config, vae, text, process
         self.layers = list(getattr(transformer.config, "vace_layers", None) or vace_layers(transformer.config.num_layers))
         self.branch = [_take_branch(transformer)]  # in a list: no module of this one until a control network is made of it
@@ -68,8 +68,8 @@ class Wan(nn.Module):
 
         logging.disable_progress_bar()  # the run's own bars are enough
         folder = Path(config.base) if Path(config.base).exists() else download(config.base)
-        check_folder(folder)
         vae_folder = Path(config.vae) if config.vae else folder / "vae"
+        check_folder(folder, vae_folder)
         text = WanText(folder, Path(config.text_cache) if config.text_cache else None, PRECISIONS[config.text_precision])
         transformer = load_part(_transformer_class(folder), folder / "transformer")
         return cls(config, transformer, load_part(AutoencoderKLWan, vae_folder), text, read_process(folder, config.flow_shift))
@@ -103,9 +103,8 @@ class Wan(nn.Module):
 
         Raises UserError where a config file is missing."""
         folder = Path(config.architecture or config.base)
-        check_folder(folder)
+        check_folder(folder, folder / "vae")
         kind = _transformer_class(folder)
-        read_json(folder / "vae" / "config.json")
         with torch.device("meta"):
             transformer = kind.from_config(kind.load_config(folder / "transformer"))
             vae = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(folder / "vae"))
@@ -289,8 +288,8 @@ def _pixels(pixels: Tensor) -> Tensor:
     return pixels.float() if pixels.dtype in HALF else pixels
 
 
-def check_folder(folder: Path) -> None:
-    """Raises UserError for a folder that is no Wan model, or one that this method does not take."""
+def check_folder(folder: Path, vae_folder: Path) -> None:
+    """Raises UserError for a folder that is no Wan model, or one that this method does not take: from its config files."""
     what = f"base model {folder}"
     if not folder.is_dir():
         raise UserError(f"{what}: is a file; expected a Wan model in diffusers format (a folder, or a name on the hub)")
@@ -298,22 +297,18 @@ def check_folder(folder: Path) -> None:
     second = index.get("transformer_2", [None])
     if (second and second[0]) or (folder / "transformer_2").is_dir() or index.get("boundary_ratio") is not None:
         raise UserError(f"{what}: has two experts (transformer, transformer_2; Wan 2.2); expected one: Wan 2.1, with VACE or T2V")
-    read_json(folder / "transformer" / "config.json")
-
-
-def check_parts(config: ModelConfig, transformer: nn.Module, vae: AutoencoderKLWan) -> None:
-    """Raises UserError for parts that do not fit each other or this method."""
-    what, shape = f"base model {config.base}", transformer.config
-    if shape.get("image_dim") or shape.get("added_kv_proj_dim") or shape.in_channels > vae.config.z_dim:
+    shape, vae = read_json(folder / "transformer" / "config.json"), read_json(vae_folder / "config.json")
+    reads, has = shape.get("in_channels", CHANNELS), vae.get("z_dim", CHANNELS)
+    if shape.get("image_dim") or shape.get("added_kv_proj_dim") or reads > has:
         raise UserError(
-            f"{what}: its transformer reads {shape.in_channels} channels or a picture (image-to-video?), its VAE has "
-            f"{vae.config.z_dim}; expected a text-to-video or a VACE model"
+            f"{what}: its transformer reads {reads} channels or a picture (image-to-video?), its VAE has {has}; expected a "
+            "text-to-video or a VACE model"
         )
-    if shape.in_channels < vae.config.z_dim:
-        raise UserError(f"{what}: its transformer reads {shape.in_channels} channels, its VAE has {vae.config.z_dim}")
-    wanted = control_channels(vae)
-    if shape.get("vace_in_channels", wanted) != wanted:
-        raise UserError(f"{what}: its control branch reads {shape.vace_in_channels} channels; expected {wanted}")
+    if reads < has:
+        raise UserError(f"{what}: its transformer reads {reads} channels, its VAE has {has}")
+    wanted = 2 * has + 4 ** len(vae.get("temperal_downsample", TEMPORAL))
+    if (found := shape.get("vace_in_channels", wanted)) != wanted:
+        raise UserError(f"{what}: its control branch reads {found} channels; expected {wanted}")
 
 
 def control_channels(vae: AutoencoderKLWan) -> int:

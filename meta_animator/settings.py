@@ -48,6 +48,10 @@ class ModelConfig:
         "assets/base", "base model: diffusers folder, .safetensors or .ckpt file or name on the hub", path="name",
         stages=(*DENOISING, "sample", "extract"),
     )  # fmt: skip
+    base_loras: dict[str, float] = setting(
+        {}, "wan: people's LoRAs (files or folders) and weights, folded into the base as it is loaded", path=True,
+        stages=(*METHOD, "extract"),
+    )  # fmt: skip
     architecture: str = setting(
         "", "folder with the base's config files, for --dry-run and single files; empty: the base itself", path=True,
         stages=STAGES,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from meta_animator.checkpoints.loading import check_conventions
+from meta_animator.checkpoints.loading import check_conventions, note_base_loras
 from meta_animator.checkpoints.metadata import check_fields
 from meta_animator.checkpoints.origin import State, check_fingerprint, check_origin
 from meta_animator.errors import UserError
@@ -32,6 +32,7 @@ def load_control_folder(models: Assembly, folder: str | Path) -> dict[str, Any]:
         raise UserError(f"model.control_from: {folder} is a whole pipeline with a LoRA folded in; name it as model.base")
     _expect_base(models, metadata, folder)
     check_conventions(models, metadata, str(folder))
+    note_base_loras(models, metadata, str(folder))
     copy_strict(models.control.base_state(), load_tensors(folder / CONTROLNET_WEIGHTS), str(folder))
     models.identifiers.update(metadata["identifiers"])
     return metadata
@@ -84,7 +85,7 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"LoRA {folder}: no {METADATA}; expected a folder written by extract_LoRA_weights.sh")
     metadata, what = read_json(folder / METADATA), str(folder / METADATA)
     required = {"base": str, "control": str, "lora_rank": int, "identifiers": dict}
-    check_fields(metadata, required, what, {"task": str, "merged": str})
+    check_fields(metadata, required, what, {"task": str, "merged": str, "base_loras": dict})
     for key in ("base", "control"):
         check_fingerprint(metadata[key], f"{what}: '{key}'")
     return metadata

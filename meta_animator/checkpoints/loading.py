@@ -65,6 +65,15 @@ def check_base(models: Assembly, metadata: Mapping[str, Any], what: str) -> None
         metadata["base"], backbone.fingerprint(), backbone.named_weights,
         lambda theirs, own: f"{what}: was trained on base {theirs}, {base} is base {own}",
     )  # fmt: skip
+    note_base_loras(models, metadata, what)
+
+
+def note_base_loras(models: Assembly, metadata: Mapping[str, Any], what: str) -> None:
+    """Say where weights were trained with other LoRAs in the base than this run has (`model.base_loras`)."""
+    theirs, own = metadata.get("base_loras", {}), dict(getattr(models.backbone, "base_loras", {}))
+    if theirs != own:
+        told = [", ".join(f"{name} ({weight})" for name, weight in loras.items()) or "none" for loras in (theirs, own)]
+        print(f"note: {what} was trained with model.base_loras {told[0]}; this run has {told[1]}")
 
 
 def check_conventions(models: Assembly, metadata: Mapping[str, Any], what: str) -> None:

@@ -18,14 +18,16 @@ REQUIRED = {"stage": str, "step": int, "base": str, "tasks": list, "lora_rank": 
 OPTIONAL = {
     "identifiers": dict, "prompt": str, "person": str, "beta_schedule": str, "condition_range": str, "condition_posterior": str,
     "motion_max_seq_length": int, "trained_tensors": dict, "shared_noise": float,
+    "base_loras": dict,
 }  # fmt: skip
 
 
 def metadata_of(models: Assembly) -> dict[str, Any]:
     """What a checkpoint with weights of `models` says of them."""
-    config = models.config
+    config, loras = models.config, dict(getattr(models.backbone, "base_loras", {}))
     return {
         "base": models.backbone.fingerprint(),
+        **({"base_loras": loras} if loras else {}),
         "tasks": list(config.tasks),
         "lora_rank": config.lora_rank,
         "beta_schedule": config.beta_schedule,

@@ -89,6 +89,7 @@ def describe_checkpoint(metadata: Mapping[str, Any], shared: Mapping[str, Tensor
     person = metadata.get("person", "")
     return {
         "base": metadata["base"],
+        **({"base_loras": metadata["base_loras"]} if metadata.get("base_loras") else {}),
         "control": fingerprint(shared),
         "lora_rank": metadata["lora_rank"],
         "stage": metadata["stage"],

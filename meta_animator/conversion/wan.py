@@ -84,6 +84,8 @@ def merged(
         metadata["base"], base.fingerprint(), base.named_weights,
         lambda theirs, own: f"extract.checkpoint: was trained on base {theirs}, {model.base} is base {own}",
     )  # fmt: skip
+    if (there := metadata.get("base_loras", {})) != (own := dict(base.base_loras)):
+        print(f"note: extract.checkpoint was trained with model.base_loras {there or 'none'}; the pipeline has {own or 'none'}")
     branch = folded(control, lora)
     transformer = whole_transformer(base, branch)
 

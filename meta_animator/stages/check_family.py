@@ -16,7 +16,7 @@ def check_family(stage: str, model: ModelConfig, data: DataConfig, train: TrainC
 
 
 def _check_sd(stage: str, model: ModelConfig, data: DataConfig, train: TrainConfig, sample: SampleConfig) -> None:
-    wan_only = {"train.timestep_shift": stage != "sample" and train.timestep_shift != 1}
+    wan_only = {"model.base_loras": model.base_loras, "train.timestep_shift": stage != "sample" and train.timestep_shift != 1}
     if stage in ("control", "reference"):
         wan_only["data.clip_frames"] = data.clip_frames > 1
     else:

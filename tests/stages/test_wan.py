@@ -161,7 +161,8 @@ def test_what_this_family_does_not_take_is_refused(trained, tiny_wan, moving_dat
 
 
 @pytest.mark.parametrize(
-    ("stage", "key", "value"), [("control", "data__clip_frames", 5), ("motion", "train__timestep_shift", 3)]
+    ("stage", "key", "value"),
+    [("control", "data__clip_frames", 5), ("motion", "train__timestep_shift", 3), ("control", "model__base_loras", "{a: 1.0}")],
 )
 def test_what_the_other_family_does_not_take_is_refused(tiny_base, puppet_data, tmp_path, make_config, stage, key, value):
     with pytest.raises(UserError, match=f"{key.replace('__', '.')}: is for model.backbone=wan"):

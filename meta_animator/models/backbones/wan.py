@@ -1,7 +1,8 @@
 """The Wan 2.1 family: a causal video VAE, a UMT5 text encoder, a transformer over all of a clip, and VACE's control branch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from meta_animator.json_files import read_json
 from meta_animator.models.backbones import wan_vae
 from meta_animator.models.backbones.frames import latent_frames
 from meta_animator.models.backbones.parts import download, load_part
+from meta_animator.models.backbones.wan_loras import fold_loras
 from meta_animator.models.backbones.wan_text import MOST_TOKENS, WanText
 from meta_animator.models.identifiers import built_in_identifiers, rare_words
 from meta_animator.models.lora import shared_state
@@ -37,6 +39,7 @@ class Wan(nn.Module):
     Raises UserError where a part is missing or the base is of another kind than this method takes.
     """
 
+    base_loras: Mapping[str, float] = MappingProxyType({})  # {name and fingerprint: weight} of what was folded into the base
     checkpointing = False
     frames_apart = False
     has_time = True
@@ -72,7 +75,12 @@ class Wan(nn.Module):
         check_folder(folder, vae_folder)
         text = WanText(folder, Path(config.text_cache) if config.text_cache else None, PRECISIONS[config.text_precision])
         transformer = load_part(_transformer_class(folder), folder / "transformer")
-        return cls(config, transformer, load_part(AutoencoderKLWan, vae_folder), text, read_process(folder, config.flow_shift))
+        vae = load_part(AutoencoderKLWan, vae_folder)
+        base = cls(config, transformer, vae, text, read_process(folder, config.flow_shift))
+        if config.base_loras:
+            base.fingerprint()  # names the base without them
+            base.base_loras = fold_loras([base.transformer, *filter(None, base.branch)], config.base_loras, config.base)
+        return base
 
     @staticmethod
     def size_multiple_of(folder: Path) -> int | None:

@@ -1,0 +1,154 @@
+"""People's LoRAs folded into a Wan base, in every form of names that they come in.
+
+A module is called as diffusers calls it or by its original name, with a prefix (transformer., diffusion_model.,
+base_model.model., ...) or none, or with underscores (lora_unet_blocks_0_self_attn_q). A LoRA is a pair of matrices and may have
+an alpha; beside it there may be plain differences of weights (diff) and biases (diff_b).
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from meta_animator.errors import UserError
+from meta_animator.fingerprints import fingerprint, short
+from meta_animator.json_files import read_json
+from meta_animator.models.backbones.wan_names import original_name
+from meta_animator.torch_files import read_state
+
+FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # of a folder: diffusers' and PEFT's names
+ADAPTER = "adapter_config.json"
+PREFIX = re.compile(r"^(?:base_model\.model\.|model\.|transformer\.|diffusion_model\.)*(?:lora_unet_|lora_transformer_)?")
+DOWN = ("lora_A", "lora_down", "lora.down")
+MATRIX = re.compile(r"(.+)\.(lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up)(?:\.default)?\.(weight|bias)")
+Scale: TypeAlias = Callable[[int], float]  # alpha / rank of a layer without an alpha of its own, by its rank
+OTHER = re.compile(r"(.+)\.(alpha|diff|diff_b)")
+
+
+def fold_loras(networks: list[nn.Module], files: Mapping[str, float], base: str) -> dict[str, float]:
+    """Add LoRAs to the weights of the networks that a base is made of, and say how many layers each changes.
+
+    files   {file or folder: weight}
+    Returns {name and fingerprint: weight}. Raises UserError, before any weight is changed, for a LoRA that fits no layer, has
+    other shapes or holds what cannot be folded in.
+    """
+    own = {name: weight for network in networks for name, weight in network.named_parameters()}
+    modules = _spellings(own)
+    added = [_added(own, modules, Path(file), weight, base) for file, weight in files.items()]
+    for changes in added:
+        for name, change in changes.by_name.items():
+            own[name].data += change.to(own[name].dtype)
+    return {name: weight for changes in added for name, weight in changes.named.items()}
+
+
+class Changes(NamedTuple):
+    """What a LoRA adds, by the base's names of weights, and what it is called in metadata, with its weight."""
+
+    by_name: dict[str, Tensor]
+    named: dict[str, float]
+
+
+def _added(own: Mapping[str, Tensor], modules: Mapping[str, str], path: Path, weight: float, base: str) -> Changes:
+    what, file = f"model.base_loras: {path}", _file_of(path)
+    state, scale = read_state(file), _scale(file, f"model.base_loras: {path}")
+    found = _by_module(state, what)
+    unknown = sorted(set(found) - set(modules))
+    if len(unknown) == len(found):
+        raise UserError(f"{what}: fits no layer of base {base}, its first is '{unknown[0]}'; expected a LoRA for Wan 2.1")
+    known = {modules[name]: parts for name, parts in found.items() if name in modules}
+    changes: dict[str, Tensor] = {}
+    for module, parts in known.items():
+        for kind, change in _changes(module, parts, scale, what).items():
+            name = f"{module}.{kind}" if f"{module}.{kind}" in own else module
+            if name not in own or _shape(change) != _shape(own[name]):
+                there = f"{list(own[name].shape)}" if name in own else "none"
+                raise UserError(
+                    f"{what}: changes a {kind} {list(change.shape)} of {module}, base {base} has {there}; it is for another size "
+                    "of Wan, or for image-to-video"
+                )
+            changes[name] = weight * change.view(own[name].shape)
+    branch = sum(module.startswith("vace_") for module in known)
+    left = f"; {len(unknown)} of its layers are not in this base, the first is '{unknown[0]}'" if unknown else ""
+    print(f"note: {path} ({weight:g}) changes {len(known) - branch} layers of the base, {branch} of its control branch{left}")
+    return Changes(changes, {f"{path.name} {short(fingerprint(state))}": weight})
+
+
+def _shape(weight: Tensor) -> tuple[int, int]:
+    """As a matrix has it: of a convolution, all that one output sees is one side."""
+    return weight.shape[0], weight.numel() // max(1, weight.shape[0])
+
+
+def _spellings(own: Mapping[str, Tensor]) -> dict[str, str]:
+    """{every name that a module may have in a LoRA, without prefix: diffusers' name}"""
+    modules = dict.fromkeys(name.removesuffix(".weight").removesuffix(".bias") for name in own)
+    names = {}
+    for module in modules:
+        original = original_name(module.replace("scale_shift_table", "modulation") if "blocks." in module else module)
+        original = "head.modulation" if module == "scale_shift_table" else original
+        names |= {spelled: module for name in (original, module) for spelled in (name, name.replace(".", "_"))}
+    return names
+
+
+def _by_module(state: Mapping[str, Tensor], what: str) -> dict[str, dict[str, Tensor]]:
+    """{module: {down, up, up bias, alpha, diff, diff_b: tensor}}. Raises UserError for names that are none of these."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        if (part := MATRIX.fullmatch(name)) is not None:
+            kind = ("down" if part[2] in DOWN else "up") + (" bias" if part[3] == "bias" else "")
+        elif (part := OTHER.fullmatch(name)) is not None:
+            kind = part[2]
+        else:
+            raise UserError(f"{what}: holds '{name}', which cannot be folded in; expected a LoRA's matrices, alpha, diff, diff_b")
+        found.setdefault(PREFIX.sub("", part[1], count=1), {})[kind] = tensor
+    return found
+
+
+def _changes(module: str, parts: Mapping[str, Tensor], scale: Scale, what: str) -> dict[str, Tensor]:
+    """{weight, bias: what is added}, in float64"""
+    changes: dict[str, Tensor] = {}
+    if ("down" in parts) != ("up" in parts):
+        raise UserError(f"{what}: has one of {module}'s two matrices only; is it damaged?")
+    if "down" in parts:
+        down, up = (parts[half].double().flatten(1) for half in ("down", "up"))
+        if up.shape[1] != len(down):
+            raise UserError(f"{what}: {module}'s matrices have ranks {len(down)} and {up.shape[1]}; is it damaged?")
+        factor = float(parts["alpha"]) / len(down) if "alpha" in parts else scale(len(down))
+        changes["weight"] = factor * (up @ down)
+        if "up bias" in parts:
+            changes["bias"] = factor * parts["up bias"].double()
+    for kind, name in (("diff", "weight"), ("diff_b", "bias")):
+        if kind in parts:
+            changes[name] = changes.get(name, 0) + parts[kind].double()
+    return changes
+
+
+def _file_of(path: Path) -> Path:
+    """Raises UserError where a folder has no LoRA, or several under names that nobody knows."""
+    if not path.is_dir():
+        return path
+    known = [path / name for name in FILES if (path / name).is_file()]
+    found = known[:1] or sorted(path.glob("*.safetensors"))
+    if len(found) != 1:
+        raise UserError(f"model.base_loras: {path}: has {len(found)} .safetensors files; name the one that is meant")
+    return found[0]
+
+
+def _scale(file: Path, what: str) -> Scale:
+    """By PEFT's config beside a file, or within it as diffusers writes it; 1 where neither says."""
+    config: dict[str, Any] = {}
+    if file.name == FILES[1] and (file.parent / ADAPTER).is_file():
+        config = read_json(file.parent / ADAPTER)
+    elif file.suffix == ".safetensors":
+        with safe_open(file, "pt") as opened:
+            told = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
+        config = {name.removeprefix("transformer."): value for name, value in told.items()}
+    if config.get("alpha_pattern") or config.get("use_dora"):
+        raise UserError(f"{what}: has alpha_pattern or use_dora; expected a LoRA with one alpha for all layers")
+    if (alpha := config.get("lora_alpha")) is None:
+        return lambda rank: 1.0
+    return lambda rank: alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -5,9 +5,12 @@ import shutil
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
+from transformers import UMT5EncoderModel
 
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import backbone_without_weights, load_backbone
+from meta_animator.models.precision import halve
+from meta_animator.models.vace import PRECISE
 from tests.tiny import randomise_zeros
 from tests.tiny_wan import LATENT_CHANNELS, TEXT_WIDTH, make_wan, wan_model
 
@@ -196,6 +199,39 @@ def test_photos_go_before_the_clip(tiny_wan):
     assert not made[:, :2, c:].any() and (made[:, 2:, 2 * c :] == 1).all()
     grey = backbone.encode(torch.zeros(1, 5, 3, 32, 32, dtype=torch.float64))
     torch.testing.assert_close(made[:, 2:, :c], grey)
+
+
+@torch.no_grad()
+def test_frozen_in_bfloat16_it_answers_nearly_the_same(tiny_wan):
+    """What diffusers keeps exact is float32, and so are latents."""
+    backbone = load_backbone(wan_model(tiny_wan))
+    control = backbone.make_control(["dwpose"], 2)
+    x_t, t, context, shown = inputs(dtype=torch.float32)
+    condition = backbone.control_input(shown)
+    exact, clip = backbone.predict(x_t, t, context, control(condition, t, context)), torch.rand(1, 5, 3, 32, 32)
+    latents, name = backbone.encode(clip), backbone.fingerprint()
+    halve(control.requires_grad_(False), torch.bfloat16, control.precise)
+    backbone.hold_frozen_in(torch.bfloat16)
+    answer = backbone.predict(x_t, t, context, control(condition, t, context))
+    assert answer.dtype == torch.float32 and 0 < (answer - exact).norm() < 0.03 * exact.norm()
+    kinds = {n: p.dtype for part in (backbone.transformer, control.net) for n, p in part.named_parameters()}
+    assert {kind for n, kind in kinds.items() if any(word in n for word in PRECISE)} == {torch.float32}
+    assert kinds["blocks.0.attn1.to_q.weight"] == kinds["vace_blocks.0.attn1.to_q.base.weight"] == torch.bfloat16
+    assert torch.equal(backbone.encode(clip), latents) and backbone.fingerprint() == name
+    assert backbone.decode(latents).dtype == torch.float32
+
+
+def test_a_model_in_several_files_is_the_same(tiny_wan, tmp_path):
+    folder = shutil.copytree(tiny_wan, tmp_path / "sharded")
+    for part, kind in (("transformer", WanVACETransformer3DModel), ("text_encoder", UMT5EncoderModel)):
+        network = kind.from_pretrained(folder / part)
+        for file in (folder / part).glob("*.safetensors"):
+            file.unlink()
+        network.save_pretrained(folder / part, max_shard_size="10KB")
+        assert len(list((folder / part).glob("*-of-*.safetensors"))) > 1
+    whole, parts = load_backbone(wan_model(tiny_wan)), load_backbone(wan_model(folder))
+    assert whole.fingerprint() == parts.fingerprint()
+    torch.testing.assert_close(*(one.embed_text(["Person looks like <id003>", ""]) for one in (whole, parts)))
 
 
 def changed_config(folder, to, part, **changes):

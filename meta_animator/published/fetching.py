@@ -7,7 +7,8 @@ from pathlib import Path
 
 from meta_animator.errors import UserError
 from meta_animator.published import fetch_into
-from meta_animator.published.entries import NotThere, OutOfReach, Published, check, published, to_put
+from meta_animator.published.entries import NotThere, OutOfReach, Published, all_to_put, check, parts_folder, published
+from meta_animator.published.model_folder import is_whole, with_files
 
 SPARE = 2**30  # bytes that should stay free on a disk
 RESTRICTED = "  [not free for every use]"
@@ -24,7 +25,8 @@ def named(names: Iterable[str]) -> list[Published]:
 
 
 def say(wanted: Sequence[Published], folder: Path, besides: int = 0) -> list[Published]:
-    """Print what `wanted` is, what it takes and what is there already; returns what is lacking.
+    """Print what `wanted` is, what it takes and what is there already; returns what is lacking, with the files of models that lie
+    in folders as far as the hub can be asked for them.
 
     besides   bytes that will be written there besides
 
@@ -32,13 +34,14 @@ def say(wanted: Sequence[Published], folder: Path, besides: int = 0) -> list[Pub
     """
     if (there := next(place for place in (folder, *folder.absolute().parents) if place.exists())).is_file():
         raise UserError(f"{there}: is a file; --into takes a folder, which may be a new one")
-    lacking = [entry for entry in wanted if not _is_there(entry, folder)]
+    lacking = []
     for entry in wanted:
-        state = "" if entry in lacking else "  (there)"
-        hashes = [file.sha256[:8] for file in entry.files if file.sha256]
-        print(f"{entry.name:20} {_size(entry.size):>9}  {entry.source}{state}")
-        print(f"{'':31} sha256 {', '.join(hashes) or 'not known'}; {entry.licence}{'' if entry.permissive else RESTRICTED}")
-    needed = sum(entry.size for entry in lacking) + besides
+        there = _is_there(entry, folder)
+        shown = entry if there else _listed(entry, folder)
+        print(f"{shown.name:20} {_size(shown.size):>9}  {shown.source}{'  (there)' if there else ''}")
+        print(f"{'':31} {_known(shown)}; {shown.licence}{'' if shown.permissive else RESTRICTED}")
+        lacking += [] if there else [shown]
+    needed = sum(max(0, entry.size - _come(entry, folder)) for entry in lacking) + besides
     free = shutil.disk_usage(_existing(folder)).free
     more = f", with what is made of them about {_size(needed)}" if besides else ""
     fetched = _size(needed - besides)
@@ -66,15 +69,42 @@ def fetch_all(lacking: Sequence[Published], folder: Path) -> list[str]:
         except OutOfReach as error:
             rest = [other for other in lacking[number - 1 :] if other.wheel or not _is_there(other, folder)]
             for other in rest:
-                for file in (file for file in other.files if not file.optional):
-                    print(to_put(other, file, folder))
+                print("\n".join(all_to_put(other, folder)))
             raise UserError(
                 f"{error.reason}; put the files above by hand, or run the same command again where there is a network"
             ) from error
     return gone
 
 
+def _listed(entry: Published, folder: Path) -> Published:
+    """The same with the files that its repository lists, where those are not known beforehand and it can be asked."""
+    if not entry.folders:
+        return entry
+    try:
+        return with_files(entry, folder)
+    except OutOfReach as error:
+        print(f"note: {error.reason}; what {entry.name} takes is a guess")
+        return entry
+
+
+def _known(entry: Published) -> str:
+    """What is known of the files beforehand."""
+    if entry.folders:
+        listed = f"{len(entry.files)} files, as listed there"
+        return listed if entry.files else "its size is a guess, and less where it is kept in half precision"
+    return f"sha256 {', '.join(file.sha256[:8] for file in entry.files if file.sha256) or 'not known'}"
+
+
+def _come(entry: Published, folder: Path) -> int:
+    """Bytes of it that are there already, whole files and parts."""
+    parts = parts_folder(entry, folder)
+    files = [entry.at(file, folder) for file in entry.files] + (list(parts.iterdir()) if parts.is_dir() else [])
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def _is_there(entry: Published, folder: Path) -> bool:
+    if entry.folders:
+        return is_whole(entry, folder)
     if not all(entry.at(file, folder).is_file() for file in entry.files if not file.optional):
         return False
     check(entry, folder)

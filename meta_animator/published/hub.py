@@ -2,13 +2,14 @@
 which that client does within one call only."""
 
 import dataclasses
+import os
 import shutil
 import zipfile
 from pathlib import Path
 
 from meta_animator.errors import UserError
 from meta_animator.files import whole_file
-from meta_animator.published.entries import HUB, File, NotThere, OutOfReach, Published, last_line, missing
+from meta_animator.published.entries import HUB, File, NotThere, OutOfReach, Published, is_published, last_line, missing
 
 
 def in_hub_cache(entry: Published) -> Path | None:
@@ -17,7 +18,7 @@ def in_hub_cache(entry: Published) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     needed = [file for file in entry.files if not file.optional]
-    if any(file.inside for file in needed):
+    if entry.folders or any(file.inside for file in needed):
         return None
     found = [try_to_load_from_cache(entry.hub, file.path, revision=entry.revision) for file in needed]
     if not all(isinstance(path, str) for path in found):
@@ -30,7 +31,7 @@ def download(entry: Published, file: File, parts: Path, named: Path | None) -> P
 
     Raises UserError, for which `named` is as in `fetch_into`, where it cannot be had.
     """
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
 
     try:
         return _download(entry, file, parts)
@@ -42,15 +43,41 @@ def download(entry: Published, file: File, parts: Path, named: Path | None) -> P
             return download(entry, moved, parts, named)
         reason = f"the hub has no {file.path} in {entry.hub} (moved or renamed?)"
         raise missing(entry, named, reason, NotThere) from error
-    except GatedRepoError as error:
-        reason = f"the hub wants its terms accepted first ({HUB}/{entry.hub}, then `hf auth login`)"
-        raise missing(entry, named, reason) from error
-    except RepositoryNotFoundError as error:
-        raise missing(entry, named, f"the hub has no {entry.hub}, or wants a login (`hf auth login`)") from error
-    except Exception as error:  # its own and its transport's classes, without a common base
-        if isinstance(error, UserError) or (getattr(error, "errno", None) and not isinstance(error, ConnectionError)):
-            raise  # a full disk, a folder that may not be written
-        raise missing(entry, named, f"the hub did not give it ({last_line(str(error))})", OutOfReach) from error
+    except Exception as error:
+        raise _explained(error, entry, named) from error
+
+
+def put_in_place(entry: Published, file: File, come: Path, place: Path, named: Path | None) -> None:
+    """Move what has come to where it belongs. Raises UserError where it is not what was published; it is deleted then."""
+    if not is_published(file, come):
+        come.unlink()
+        raise missing(entry, named, f"{entry.source} has another {file.name} than the published one")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(come, place)
+
+
+def files_of(entry: Published, named: Path | None) -> list[File]:
+    """The files that the repository has, with their sizes and, of large ones, sha256. Raises UserError as `download` does."""
+    from huggingface_hub import HfApi
+
+    try:
+        listed = HfApi().model_info(entry.hub, revision=entry.revision, files_metadata=True).siblings or []
+    except Exception as error:
+        raise _explained(error, entry, named) from error
+    return [File(path=one.rfilename, size=one.size or 0, sha256=one.lfs.sha256 if one.lfs else "") for one in listed]
+
+
+def _explained(error: Exception, entry: Published, named: Path | None) -> Exception:
+    """What to raise in the place of an error of the hub's client: its own and its transport's classes have no common base."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return missing(entry, named, f"the hub wants its terms accepted first ({HUB}/{entry.hub}, then `hf auth login`)")
+    if isinstance(error, RepositoryNotFoundError):
+        return missing(entry, named, f"the hub has no {entry.hub}, or wants a login (`hf auth login`)")
+    if isinstance(error, UserError) or (getattr(error, "errno", None) and not isinstance(error, ConnectionError)):
+        return error  # a full disk, a folder that may not be written
+    return missing(entry, named, f"the hub did not give it ({last_line(str(error))})", OutOfReach)
 
 
 def _download(entry: Published, file: File, parts: Path) -> Path:

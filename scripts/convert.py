@@ -4,6 +4,9 @@
     python scripts/convert.py join-control BASE_FILE OUTPUT LORA_FILE=TASK [...] [--base models/sd15]
     python scripts/convert.py export-control RUN FILE [--part whole|base|lora] [--task dwpose] [--base models/sd15]
     python scripts/convert.py export-motion RUN FILE_OR_FOLDER [--base models/sd15]
+    python scripts/convert.py check RUN_OR_EXTRACTED [PIPELINE_OR_EXTRACTED] [--base models/wan] [--task dwpose]
+
+`check` is for Wan: does plain diffusers make of what was extracted the picture that is made here? Nonzero exit where not.
 
 Motion files of AnimateDiff's need no import: model.motion_from names them.
 """
@@ -40,7 +43,19 @@ def main() -> None:
     motion = actions.add_parser("export-motion", parents=[common], help="a stage-1 run into AnimateDiff's file or a folder")
     motion.add_argument("run", type=Path)
     motion.add_argument("output", type=Path, help="a file: AnimateDiff's layout; a folder: diffusers' MotionAdapter")
+    checked = actions.add_parser("check", help="Wan: whether plain diffusers makes the same picture")
+    checked.add_argument("ours", type=Path, help="run, checkpoint, or what extract_LoRA_weights.sh wrote of one")
+    checked.add_argument("theirs", type=Path, nargs="?", help="what it wrote, LoRAs or pipeline; else ours, or made of it now")
+    checked.add_argument("--base", default="models/wan", help="base model: folder or name on the hub")
+    checked.add_argument("--task", default="dwpose", help="whose LoRA is on")
+    checked.add_argument("--text-precision", default="fp32", choices=("fp32", "bf16"), help="of the text encoder, in both")
+    for name, default in (("frames", 5), ("height", 256), ("width", 256), ("steps", 5), ("references", 1), ("seed", 0)):
+        checked.add_argument(f"--{name}", type=int, default=default)
+    checked.add_argument("--guidance-scale", type=float, default=5.0)
     args = parser.parse_args()
+    if args.action == "check":
+        _check(args)
+        return
 
     from meta_animator.conversion.exchange import export_ctrlora, export_motion, import_ctrlora, parse_tasks
     from meta_animator.conversion.quickstart import join_ctrlora, parse_loras
@@ -68,6 +83,18 @@ def main() -> None:
         print(f"wrote {args.output}")
     for note in notes:
         print(note)
+
+
+def _check(args: argparse.Namespace) -> None:
+    from meta_animator.settings import ModelConfig
+    from meta_animator.stages.same_picture import Trial, check
+
+    model = ModelConfig(backbone="wan", base=args.base, text_precision=args.text_precision)
+    numbers = {field: getattr(args, field) for field in ("frames", "height", "width", "steps", "references", "seed")}
+    verdict = check(args.ours, args.theirs, model, Trial(task=args.task, guidance_scale=args.guidance_scale, **numbers))
+    print(verdict)
+    if not verdict.same:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ from meta_animator.data.samples import to_pixels
 from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
+from meta_animator.models.backbones.wan_text import MOST_TOKENS
 from meta_animator.models.backbones.wan_vae import decode
 from meta_animator.puppets.base import wan_autoencoder, wan_vae
 from meta_animator.puppets.base.build import STAGES
 from meta_animator.puppets.base.export import export_base
 from meta_animator.puppets.base.wan_judge import decibels, judge_wan, note
 from meta_animator.puppets.base.wan_networks import growing_wan
-from meta_animator.puppets.base.wan_text import MAX_LENGTH, padded, wan_tokenizer
+from meta_animator.puppets.base.wan_text import wan_tokenizer
 from meta_animator.puppets.base.wan_transformer import shares
 from meta_animator.settings import ModelConfig
 from meta_animator.stages.train import train
@@ -57,8 +58,7 @@ def wan_stage(wan_config):
 
 
 def test_parts_from_random_weights_make_a_pipeline(wan_config, tmp_path):
-    """VAE, then transformer and text encoder; diffusers' pipeline of the folder does what the training's networks do, which hand
-    the padding of a prompt over as one token."""
+    """VAE, then transformer and text encoder; diffusers' pipeline of the folder does what the training's networks do."""
     out = tmp_path / "out"
     for stage in ("base_wan_vae", "base_wan"):
         config = wan_config(stage, model__base=out)
@@ -68,10 +68,10 @@ def test_parts_from_random_weights_make_a_pipeline(wan_config, tmp_path):
     networks = growing_wan(ModelConfig(base=str(out), base_from=str(out), architecture=config.model.architecture), [])
     tiny.randomise_zeros(networks.transformer.vace_blocks)
     pipeline.transformer.load_state_dict(networks.transformer.state_dict())
-    tokens = pipeline.tokenizer(["a tall person"], padding="max_length", max_length=MAX_LENGTH, return_tensors="pt")
+    tokens = pipeline.tokenizer(["a tall person"], padding="max_length", max_length=MOST_TOKENS, return_tensors="pt")
     states = pipeline.text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state * tokens.attention_mask[..., None]
     text = networks.text_states(["a tall person"])
-    assert torch.allclose(states, padded(text[0]), atol=1e-6)
+    assert torch.allclose(states, text, atol=1e-6)
     noise = torch.randn(1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
     *video, photo = [Image.fromarray(image) for image in images]
@@ -87,7 +87,7 @@ def test_parts_from_random_weights_make_a_pipeline(wan_config, tmp_path):
     assert torch.allclose(made.transpose(1, 2), moved, atol=1e-4), "one step, from pure noise to none"
     backbone = load_backbone(ModelConfig(backbone="wan", base=str(out)))
     assert torch.allclose(backbone.encode(pixels[:, :5]), condition, atol=1e-5)
-    assert torch.allclose(backbone.embed_text(["a tall person"]), padded(text[0]), atol=1e-5)
+    assert torch.allclose(backbone.embed_text(["a tall person"]), text, atol=1e-5)
     assert backbone.rare_words()[:2] == ["<id000>", "<id001>"]
     numbers, rows = judge_wan(out, people=1, shown=1, steps=1)
     assert numbers["posed person"] == numbers["shuffled person"], "of one person the next is the same one"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from einops import rearrange
 from torch import Tensor, nn
 from transformers import AutoTokenizer, T5Tokenizer, UMT5EncoderModel
@@ -17,25 +16,12 @@ from transformers import AutoTokenizer, T5Tokenizer, UMT5EncoderModel
 from meta_animator.diffusion.process import Flow
 from meta_animator.fingerprints import fingerprint
 from meta_animator.models.backbones.parts import load_part
+from meta_animator.models.padding import PaddingOnce
 from meta_animator.puppets.base.wan_autoencoder import with_images_as_images
 from meta_animator.puppets.base.wan_text import text_encoder_for, text_states, wan_tokenizer
 from meta_animator.settings import ModelConfig
 
 ENCODER = ("encoder.", "quant_conv.")  # of the VAE, what latents depend on
-
-
-class PaddingOnce(WanAttnProcessor):
-    """Attention to a text whose padding, hundreds of equal tokens, is handed over as one: its weight is theirs together, so that
-    the result is that of all of them.
-
-    bias   (b 1 1 n), the logarithm of how many tokens each stands for
-    """
-
-    bias: Tensor | None = None
-
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
-        bias = self.bias.to(hidden_states.dtype)
-        return super().__call__(attn, hidden_states, encoder_hidden_states, bias, rotary_emb)
 
 
 class GrowingWan(nn.Module):
@@ -75,7 +61,7 @@ class GrowingWan(nn.Module):
     def encoder_fingerprint(self) -> str:
         return f"{self.encoder} {self.vae.config.latents_mean} {self.vae.config.latents_std}"
 
-    def text_states(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def text_states(self, prompts: Sequence[str]) -> Tensor:
         return text_states(self.tokenizer, self.text_encoder, prompts)
 
     def context_of(self, condition: Tensor, grey: Tensor, photo: Tensor | None = None) -> Tensor:
@@ -88,14 +74,13 @@ class GrowingWan(nn.Module):
             return clip
         return torch.cat([torch.cat([photo, 0 * photo, 0 * mask[:, :1]], dim=2), clip], dim=1)
 
-    def predict(self, x_t: Tensor, t: Tensor, text: tuple[Tensor, Tensor], context: Tensor, strength: float = 1.0) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, text: Tensor, context: Tensor, strength: float = 1.0) -> Tensor:
         """The velocity, shaped like x_t; text: of `text_states`; context: of `context_of`; strength 0: of the base alone."""
-        states, counts = text
-        self.padding.bias = counts.log()[:, None, None]
+        text = self.padding.shorten(text)
         x_t, context = (rearrange(x, "b f c h w -> b c f h w") for x in (x_t, context))
         scale = x_t.new_full((len(self.transformer.config.vace_layers),), strength)
         velocity = self.transformer(
-            hidden_states=x_t, timestep=t, encoder_hidden_states=states, control_hidden_states=context,
+            hidden_states=x_t, timestep=t, encoder_hidden_states=text, control_hidden_states=context,
             control_hidden_states_scale=scale, return_dict=False,
         )[0]  # fmt: skip
         return rearrange(velocity, "b c f h w -> b f c h w")

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
+from meta_animator.models.backbones.wan_text import MOST_TOKENS
 
-MAX_LENGTH = 512  # tokens of a prompt, as WanVACEPipeline pads it
 LETTER = -12.0  # log probability of a character, so that a known word is never spelled
 SPECIAL = ("<pad>", "</s>", "<unk>")  # in T5's order
 
@@ -27,7 +28,7 @@ def wan_tokenizer(descriptions: Iterable[str], identifiers: int = 256) -> T5Toke
         scores |= {f"▁{word}": probability, f"▁{word.capitalize()}": probability - 1, word: probability - 2}
     for letter in map(chr, range(33, 127)):
         scores.setdefault(letter, LETTER)
-    tokenizer = T5Tokenizer(vocab=list(scores.items()), extra_ids=0, model_max_length=MAX_LENGTH)
+    tokenizer = T5Tokenizer(vocab=list(scores.items()), extra_ids=0, model_max_length=MOST_TOKENS)
     tokenizer.add_tokens([f"<id{k:03d}>" for k in range(identifiers)])
     return tokenizer
 
@@ -39,23 +40,14 @@ def text_encoder_for(architecture: Path, tokenizer: T5Tokenizer) -> UMT5EncoderM
     return UMT5EncoderModel(config)
 
 
-def text_states(tokenizer: T5Tokenizer, encoder: UMT5EncoderModel, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """States (b n d) of prompts, the last of them and those after a prompt's end zero, and how many tokens each of the n stands
-    for (b, n): the last for all the padding up to `MAX_LENGTH`.
+def text_states(tokenizer: T5Tokenizer, encoder: UMT5EncoderModel, prompts: Sequence[str]) -> Tensor:
+    """States (b 512 d) of prompts, zero behind the end of each.
 
     Raises UserError for a prompt that does not fit.
     """
-    tokens = tokenizer(list(prompts), padding=True, return_tensors="pt")
-    mask = tokens.attention_mask
-    if mask.shape[1] >= MAX_LENGTH:
-        raise UserError(f"a prompt has {mask.shape[1]} tokens; expected fewer than {MAX_LENGTH}")
-    device = next(encoder.parameters()).device
-    states = encoder(tokens.input_ids.to(device), mask.to(device)).last_hidden_state * mask[..., None].to(device)
-    counts = torch.ones(len(mask), mask.shape[1] + 1, device=device)
-    counts[:, -1] = MAX_LENGTH - mask.shape[1]
-    return torch.cat([states, torch.zeros_like(states[:, :1])], dim=1), counts
-
-
-def padded(states: Tensor) -> Tensor:
-    """All 512 states (b 512 d) of `text_states`' n, as a WanVACEPipeline hands them to its transformer."""
-    return torch.cat([states, states.new_zeros(len(states), MAX_LENGTH - states.shape[1], states.shape[2])], dim=1)
+    tokens = tokenizer(list(prompts), padding=True, return_tensors="pt").to(encoder.device)
+    length = tokens.attention_mask.shape[1]
+    if length > MOST_TOKENS:
+        raise UserError(f"a prompt has {length} tokens; expected at most {MOST_TOKENS}")
+    states = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state * tokens.attention_mask[..., None]
+    return F.pad(states, (0, 0, 0, MOST_TOKENS - length))

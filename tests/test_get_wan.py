@@ -77,6 +77,17 @@ def test_an_interrupted_model_goes_on_and_is_not_taken_for_a_whole_one(served, t
     assert line.sent < 1.1 * total, "what had come is not fetched again"
 
 
+def test_a_model_that_looks_whole_is_gone_on_with_where_its_listing_says_more(served, theirs, tmp_path, monkeypatch, capsys):
+    line, repositories = served
+    models, last = tmp_path / "models", "model_index.json"
+    repositories[REPOSITORY] = {**{path: content for path, content in theirs.items() if path != last}, last: theirs[last]}
+    line.breaks_after = sum(map(len, theirs.values())) + len(b"a network") - 5
+    assert get(monkeypatch, capsys, "wan", "--into", models)[0] == 2 and not (models / "wan" / last).exists()
+    line.breaks_after = float("inf")
+    code, out, _ = get(monkeypatch, capsys, "wan", "--into", models)
+    assert code == 0 and "to fetch: 1 of 2" in out and (models / "wan" / last).read_bytes() == theirs[last]
+
+
 def test_what_is_there_already_needs_no_room(served, theirs, tmp_path, monkeypatch, capsys):
     line, _ = served
     models, total = tmp_path / "models", sum(map(len, theirs.values()))

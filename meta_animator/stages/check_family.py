@@ -26,6 +26,12 @@ def _check_sd(stage: str, model: ModelConfig, data: DataConfig, train: TrainConf
     for key, there in wan_only.items():
         if there:
             raise UserError(f"{key}: is for model.backbone=wan; leave it out")
+    together = {"data.num_frames": data.num_frames} if stage == "motion" else {}
+    if stage == "sample" and model.motion_from:
+        together["sample.window"] = sample.window
+    for key, frames in together.items():
+        if frames > (limit := model.motion_max_seq_length):
+            raise UserError(f"{key}: {frames} is more than model.motion_max_seq_length, {limit}")
 
 
 def _check_wan(stage: str, model: ModelConfig, data: DataConfig, train: TrainConfig, sample: SampleConfig) -> None:

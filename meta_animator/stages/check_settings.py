@@ -31,9 +31,6 @@ def check_training(stage: str, data: DataConfig, model: ModelConfig, train: Trai
         raise UserError(f"model.motion_from: stage '{stage}' has no motion module; leave it empty (1 and 3 take it)")
     if stage == "motion" and data.num_frames < 2:
         raise UserError(f"data.num_frames: {data.num_frames}; stage 1 learns what lies between frames, expected at least 2")
-    if stage == "motion" and data.num_frames > model.motion_max_seq_length:
-        limit = model.motion_max_seq_length
-        raise UserError(f"data.num_frames: {data.num_frames} is more than model.motion_max_seq_length, {limit}")
     if data.cache_latents:
         check_cacheable(data, model)
     idle = [task for task in data.task_weights if task not in tasks]
@@ -86,9 +83,6 @@ def check_sampling(sample: SampleConfig, model: ModelConfig) -> None:
         raise UserError("sample.tasks is empty: name at least one, such as {dwpose: 1.0}")
     check_tasks(list(sample.tasks), "sample.tasks")
     sampler_for(sample.sampler, sample.eta)
-    if model.motion_from and sample.window > model.motion_max_seq_length:
-        limit = model.motion_max_seq_length
-        raise UserError(f"sample.window: {sample.window} is more than model.motion_max_seq_length, {limit}")
 
 
 def check_size(data: DataConfig, divisor: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from meta_animator.checkpoints.files import Checkpoint, find_checkpoint, save_checkpoint
+from meta_animator.config import load_config
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
 from meta_animator.media.images import write_image
@@ -20,6 +21,7 @@ from meta_animator.stages import sample
 from meta_animator.stages import train as training
 from meta_animator.stages.checks import CHECKS, check_run
 
+ROOT = Path(__file__).parents[2]
 WRONG = {  # message: stage and settings
     "data.cache_latents: cannot hold random crops": ("control", {"data.random_crop": 0.5}),
     "unknown task 'dwpos'": ("control", {"data.task_weights": "{dwpos: 2}"}),
@@ -123,6 +125,16 @@ def test_what_is_not_there_yet_is_a_note_for_a_dry_run_and_ends_a_run(run_config
     assert "train that stage first (bash Step0_train_BaseCtrl_LoRA.sh)" in notes[1]
     with pytest.raises(UserError, match=r"nowhere/manifest.jsonl: no such file"):
         check_run(config)
+
+
+PARTS = ("published.yaml", "common.yaml")  # that other configs include
+SHIPPED = [f for f in sorted((ROOT / "configs").rglob("*.yaml")) if f.name not in PARTS and f.parent.name != "accelerate"]
+
+
+@pytest.mark.parametrize("config", SHIPPED, ids=lambda file: str(file.relative_to(ROOT / "configs")))
+def test_a_shipped_config_may_run_once_what_it_names_is_there(config, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check_run(load_config(config), dry=True)
 
 
 def test_what_the_quick_start_lacks_is_fetched(run_config, tmp_path):

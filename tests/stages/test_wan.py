@@ -132,6 +132,13 @@ def test_a_vace_base_needs_no_stage_0(tiny_wan, moving_data, tmp_path):
     check_run(wan_config(tmp_path / "motion", tiny_wan, moving_data, "motion", model__control_from=""))
 
 
+def test_the_positions_of_a_motion_module_are_no_limit_here(trained, tiny_wan, moving_data):
+    few = {"model__motion_max_seq_length": 4}
+    check_run(wan_config(trained / "long", tiny_wan, moving_data, "motion", model__control_from=trained / "control", **few))
+    about = {"model__control_from": trained / "reference", "model__motion_from": trained / "motion", **few}
+    check_run(wan_config(trained / "long", tiny_wan, moving_data, "sample", sample__window=9, **about))
+
+
 @pytest.mark.parametrize("stage", ["motion", "reference"])
 def test_a_base_without_a_branch_needs_stage_0(moving_data, tiny_wan, tmp_path, stage):
     def check(base, architecture=""):

@@ -90,7 +90,7 @@ class ModelConfig:
     control_from: str = setting("", "run or checkpoint with Meta ControlNet and LoRAs; empty: from the base", path=True)
     motion_from: str = setting(
         "", "run, checkpoint, diffusers MotionAdapter folder, or file of AnimateDiff's; empty: a fresh motion module",
-        path=True, stages=("motion", "sample"),
+        path=True, stages=("motion", "sample", "extract"),
     )  # fmt: skip
     motion_mid_block: bool = setting(
         False, "motion module in the UNet's mid block too, as AnimateDiff v2 has it",

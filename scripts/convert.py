@@ -42,12 +42,13 @@ def main() -> None:
     given.add_argument("--task", default="", help="for --part lora")
     motion = actions.add_parser("export-motion", parents=[common], help="a stage-1 run into AnimateDiff's file or a folder")
     motion.add_argument("run", type=Path)
-    motion.add_argument("output", type=Path, help="a file: AnimateDiff's layout; a folder: diffusers' MotionAdapter")
+    motion.add_argument("output", type=Path, help="a file: AnimateDiff's layout; a folder: diffusers' MotionAdapter, Wan's LoRA")
     checked = actions.add_parser("check", help="Wan: whether plain diffusers makes the same picture")
     checked.add_argument("ours", type=Path, help="run, checkpoint, or what extract_LoRA_weights.sh wrote of one")
     checked.add_argument("theirs", type=Path, nargs="?", help="what it wrote, LoRAs or pipeline; else ours, or made of it now")
     checked.add_argument("--base", default="models/wan", help="base model: folder or name on the hub")
     checked.add_argument("--task", default="dwpose", help="whose LoRA is on")
+    checked.add_argument("--motion", default="", help="stage-1 run whose LoRA is on in the base, as model.motion_from")
     checked.add_argument("--text-precision", default="fp32", choices=("fp32", "bf16"), help="of the text encoder, in both")
     for name, default in (("frames", 5), ("height", 256), ("width", 256), ("steps", 5), ("references", 1), ("seed", 0)):
         checked.add_argument(f"--{name}", type=int, default=default)
@@ -89,7 +90,7 @@ def _check(args: argparse.Namespace) -> None:
     from meta_animator.settings import ModelConfig
     from meta_animator.stages.same_picture import Trial, check
 
-    model = ModelConfig(backbone="wan", base=args.base, text_precision=args.text_precision)
+    model = ModelConfig(backbone="wan", base=args.base, text_precision=args.text_precision, motion_from=args.motion)
     numbers = {field: getattr(args, field) for field in ("frames", "height", "width", "steps", "references", "seed")}
     verdict = check(args.ours, args.theirs, model, Trial(task=args.task, guidance_scale=args.guidance_scale, **numbers))
     print(verdict)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from meta_animator.checkpoints.files import read_weights
 from meta_animator.checkpoints.metadata import check_metadata, check_parts
+from meta_animator.conversion import wan
+from meta_animator.conversion.adapters import write_adapter
 from meta_animator.conversion.controlnet import bare_network
 from meta_animator.conversion.ctrlora import (
     CONVENTIONS,
@@ -145,8 +147,8 @@ def _control_notes(metadata: Mapping[str, Any], kind: str) -> list[str]:
 
 
 def export_motion(run: Path, output: Path, architecture: Path) -> list[str]:
-    """Write a stage-1 run's motion module: as a file of AnimateDiff's, or, without a suffix, a diffusers MotionAdapter; returns
-    what was noted."""
+    """Write a stage-1 run's motion module: as a file of AnimateDiff's, or, without a suffix, a diffusers MotionAdapter; of a Wan
+    run its LoRA, as a folder. Returns what was noted."""
     if output.is_file() and not output.suffix:
         raise UserError(f"{output}: is a file; give a name that ends in {', '.join(TORCH_SUFFIXES)} or .safetensors, or a folder")
     metadata, weights = read_weights(run)
@@ -154,6 +156,8 @@ def export_motion(run: Path, output: Path, architecture: Path) -> list[str]:
     motion = under(weights, "motion.")
     if not motion:
         raise UserError(f"{run}: holds no motion module; give a stage-1 run")
+    if any(".lora_A." in name for name in motion):
+        return _export_motion_lora(metadata, motion, output)
     read_json(architecture / "unet" / "config.json")
     unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(architecture / "unet"))
     adapter = new_motion_adapter(unet, metadata.get("motion_max_seq_length", 32), any("mid_block." in n for n in motion))
@@ -164,6 +168,16 @@ def export_motion(run: Path, output: Path, architecture: Path) -> list[str]:
     else:
         adapter.save_pretrained(output)
     return _motion_notes(metadata.get("beta_schedule", ""), architecture / "scheduler" / "scheduler_config.json")
+
+
+def _export_motion_lora(metadata: Mapping[str, Any], lora: Mapping[str, Tensor], output: Path) -> list[str]:
+    """What stage 1 on Wan learns of motion: a LoRA on the base's self-attention."""
+    if output.suffix:
+        raise UserError(f"{output}: the motion of a Wan run is a LoRA in several files; give a folder")
+    facts = {name: metadata[name] for name in ("base", "base_loras", "stage", "step", "fps") if name in metadata}
+    write_adapter(output, lora, facts)
+    wan.write_more(lora, output)
+    return []
 
 
 def _motion_notes(schedule: str, scheduler: Path) -> list[str]:

@@ -32,6 +32,8 @@ def extract(config: ExtractConfig, model: ModelConfig, output: Path) -> list[Pat
     """
     if not config.checkpoint:
         raise UserError("extract.checkpoint is empty; name a run of stage 0 or 2, or one of its checkpoints")
+    if model.motion_from and (model.backbone != "wan" or not config.merge):
+        raise UserError("model.motion_from: goes into a pipeline only (model.backbone=wan, extract.merge); leave it out")
     where = find_checkpoint(config.checkpoint)
     metadata, weights = read_weights(where)
     check_metadata(metadata, str(where))

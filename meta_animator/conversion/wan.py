@@ -17,6 +17,8 @@ from diffusers import WanVACETransformer3DModel
 from torch import Tensor
 
 from meta_animator.checkpoints.extracted import METADATA
+from meta_animator.checkpoints.files import read_weights
+from meta_animator.checkpoints.metadata import check_metadata
 from meta_animator.checkpoints.origin import check_origin
 from meta_animator.conversion.families import Facts, Writer
 from meta_animator.errors import UserError
@@ -28,7 +30,7 @@ from meta_animator.models.backbones.wan_names import original_name
 from meta_animator.models.lora import shared_state
 from meta_animator.models.vace import VaceControl
 from meta_animator.settings import ModelConfig
-from meta_animator.weights import save_tensors
+from meta_animator.weights import save_tensors, under
 
 PIPELINE = "pipeline"
 DIFFUSERS_LORA = "pytorch_lora_weights.safetensors"
@@ -75,7 +77,8 @@ def merged(
     network: VaceControl, model: ModelConfig, control: Mapping[str, Tensor], lora: Mapping[str, Tensor],
     metadata: Mapping[str, Any], facts: Facts,
 ) -> dict[str, Writer]:  # fmt: skip
-    """A whole pipeline: the base's parts, and its transformer with the branch that has the LoRA folded in, in float32.
+    """A whole pipeline: the base's parts, and its transformer with the branch that has the LoRA folded in, in float32, and where
+    `model.motion_from` names one with its motion's LoRA.
 
     Raises UserError where the base's weights are not here, or are not those that the checkpoint was trained on.
     """
@@ -87,7 +90,7 @@ def merged(
     if (there := metadata.get("base_loras", {})) != (own := dict(base.base_loras)):
         print(f"note: extract.checkpoint was trained with model.base_loras {there or 'none'}; the pipeline has {own or 'none'}")
     branch = folded(control, lora)
-    transformer = whole_transformer(base, branch)
+    transformer = whole_transformer(base, branch, _motion(model, base) if model.motion_from else {})
 
     def write(output: Path) -> None:
         transformer.save_pretrained(output / "transformer")
@@ -105,6 +108,21 @@ def base_folder(model: ModelConfig) -> Path:
     return folder
 
 
+def _motion(model: ModelConfig, base: Wan) -> dict[str, Tensor]:
+    """A stage-1 run's LoRA on the base's self-attention. Raises UserError where it has none, or was trained on another base."""
+    what = f"model.motion_from: {model.motion_from}"
+    metadata, weights = read_weights(model.motion_from)
+    check_metadata(metadata, what)
+    motion = under(weights, "motion.")
+    if not motion or not {name.rsplit(".lora_", 1)[0] + ".weight" for name in motion} <= set(base.transformer.state_dict()):
+        raise UserError(f"{what}: holds no LoRA on the base's self-attention; give a stage-1 run with model.motion_lora_rank")
+    check_origin(
+        metadata["base"], base.fingerprint(), base.named_weights,
+        lambda theirs, own: f"{what}: was trained on base {theirs}, {model.base} is base {own}",
+    )  # fmt: skip
+    return motion
+
+
 def folded(weights: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """W + up down of every layer that the LoRA sits on, in W's precision."""
     changed = dict(weights)
@@ -116,12 +134,12 @@ def folded(weights: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> dict[st
     return changed
 
 
-def whole_transformer(base: Wan, branch: Mapping[str, Tensor]) -> WanVACETransformer3DModel:
-    """diffusers' own, of a base and a branch's weights, which it shares with both."""
+def whole_transformer(base: Wan, branch: Mapping[str, Tensor], motion: Mapping[str, Tensor]) -> WanVACETransformer3DModel:
+    """diffusers' own, of a base with a LoRA folded in and a branch's weights; what no LoRA changes it shares with both."""
     with torch.device("meta"):
         transformer = WanVACETransformer3DModel.from_config(vace_config(base))
     state = {name: weight.detach() for name, weight in shared_state(base.transformer).items()}
-    transformer.load_state_dict(state | {n: w.detach() for n, w in branch.items()}, strict=True, assign=True)
+    transformer.load_state_dict(folded(state, motion) | {n: w.detach() for n, w in branch.items()}, strict=True, assign=True)
     return transformer
 
 

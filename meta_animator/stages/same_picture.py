@@ -22,6 +22,7 @@ from meta_animator.checkpoints.loading import load_control
 from meta_animator.checkpoints.metadata import check_metadata
 from meta_animator.conversion.adapters import CONTROLNET
 from meta_animator.conversion.lora import extract
+from meta_animator.conversion.motion import load_motion
 from meta_animator.conversion.wan import base_folder
 from meta_animator.data.samples import to_pixels
 from meta_animator.diffusion.randomness import noise_for, rng
@@ -98,9 +99,8 @@ def check(ours: Path, theirs: Path | None, model: ModelConfig, trial: Trial) -> 
     """
     with tempfile.TemporaryDirectory() as folder:
         if theirs is None:
-            theirs = ours if (ours / INDEX).is_file() or (ours / CONTROLNET).is_dir() else Path(folder)
-        if theirs == Path(folder):
-            extract(ExtractConfig(checkpoint=str(ours), tasks=[trial.task]), model, theirs)
+            made = (ours / INDEX).is_file() or (ours / CONTROLNET).is_dir()
+            theirs = ours if made else _extracted(ours, model, trial.task, Path(folder))
         if (theirs / INDEX).is_file() and not model.flow_shift:
             model = dataclasses.replace(model, flow_shift=read_process(theirs).shift)
         models, loras, prompt = load_ours(ours, model, trial.task)
@@ -116,6 +116,14 @@ def check(ours: Path, theirs: Path | None, model: ModelConfig, trial: Trial) -> 
         pipeline.enable_model_cpu_offload()
     embedded = embed_theirs(pipeline, prompt, length)
     return compare(made_here, make_theirs(pipeline, trial, texts), texts, embedded, TEXT_ROUNDING[model.text_precision])
+
+
+def _extracted(run: Path, model: ModelConfig, task: str, folder: Path) -> Path:
+    """The run's LoRA or, where a LoRA on the base goes with it, a whole pipeline, somewhere below `folder`."""
+    if model.motion_from:
+        return extract(ExtractConfig(checkpoint=str(run), merge=task), model, folder)[0]
+    extract(ExtractConfig(checkpoint=str(run), tasks=[task]), model, folder)
+    return folder
 
 
 def compare(ours: Made, theirs: Made, texts: Embedded, their_texts: Embedded, text_rounding: float) -> Verdict:
@@ -146,7 +154,11 @@ def load_ours(source: Path, model: ModelConfig, task: str) -> tuple[Assembly, Ma
         model, tasks=[task], lora_rank=metadata["lora_rank"], base=str(source) if pipeline else model.base,
         condition_range=metadata.get("condition_range", "signed"),
     )  # fmt: skip
-    models, loras = Assembly(model, load_backbone(model)), None
+    if model.motion_from:
+        model = dataclasses.replace(model, motion_lora_rank=_motion_rank(model.motion_from))
+    models, loras = Assembly(model, load_backbone(model), with_motion=bool(model.motion_from)), None
+    if model.motion_from:
+        load_motion(models, model.motion_from)
     if pipeline:
         models.identifiers.update(metadata["identifiers"])
     elif extracted:
@@ -157,6 +169,13 @@ def load_ours(source: Path, model: ModelConfig, task: str) -> tuple[Assembly, Ma
     told = (metadata.get(key, "") for key in ("prompt", "person", "description"))
     prompt = prompt_for(SampleConfig(), models.identifiers, *told, models.backbone.fits)
     return models.eval(), loras, prompt
+
+
+def _motion_rank(run: str) -> int:
+    downs = [len(w) for n, w in read_weights(run)[1].items() if n.startswith("motion.") and n.endswith(".lora_A.weight")]
+    if not downs:
+        raise UserError(f"--motion: {run} holds no LoRA on the base; give a stage-1 run with model.motion_lora_rank")
+    return downs[0]
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from peft import PeftModel
 from meta_animator.checkpoints.extracted import load_control_folder, load_loras
 from meta_animator.checkpoints.files import Checkpoint, save_checkpoint
 from meta_animator.checkpoints.metadata import metadata_of
+from meta_animator.conversion.exchange import export_motion
 from meta_animator.conversion.lora import extract
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
@@ -31,6 +32,19 @@ def save_wan_run(run, base, **changes):
     models.identifiers = {"held-out": "<id001>"}
     about = {"stage": "reference", "prompt": "Person looks like {identifier}", "person": "held-out"}
     save_checkpoint(run, Checkpoint(step=7, metadata=about | metadata_of(models), model=models.state()), keep=1)
+    return models
+
+
+def save_motion_run(run, base):
+    """The same of stage 1: a LoRA on the base's self-attention."""
+    torch.manual_seed(6)
+    config = wan_model(base, motion_lora_rank=3)
+    models = Assembly(config, load_backbone(config), with_motion=True)
+    for name, weight in models.motion.named_parameters():
+        if name.endswith("lora_B.weight"):
+            torch.nn.init.normal_(weight, std=0.3)
+    state = {n: w for n, w in models.state().items() if n.startswith("motion.")}
+    save_checkpoint(run, Checkpoint(step=3, metadata={"stage": "motion"} | metadata_of(models), model=state), keep=1)
     return models
 
 
@@ -142,6 +156,25 @@ def test_a_merged_pipeline_predicts_the_same_and_shares_the_other_parts(trained,
         load_control_folder(models, folder)
 
 
+def test_the_motion_of_stage_1_goes_into_a_pipeline_and_into_files_of_its_own(trained, tmp_path):
+    base, models, run = trained
+    motion = save_motion_run(tmp_path / "motion", base)
+    model = wan_model(base, motion_from=str(tmp_path / "motion"))
+    (folder,) = extract(ExtractConfig(checkpoint=str(run), merge="depth"), model, tmp_path)
+    motion.load(models.state(), "run", {"control", "lora.dwpose", "lora.depth"})
+    wanted = ours(motion, "depth")
+    assert (wanted - ours(models, "depth")).abs().max() > 1e-3
+    pipeline = WanVACEPipeline.from_pretrained(folder)
+    torch.testing.assert_close(theirs(pipeline.transformer), wanted, rtol=0, atol=1e-5)
+
+    assert export_motion(tmp_path / "motion", tmp_path / "lora", base) == []
+    again = Assembly(wan_model(base), load_backbone(wan_model(base, base_loras={str(tmp_path / "lora"): 1.0})))
+    again.load(models.state(), "run", {"control", "lora.dwpose", "lora.depth"})
+    torch.testing.assert_close(ours(again, "depth"), wanted, rtol=0, atol=1e-5)
+    first = "diffusion_model.blocks.0.self_attn.k.lora_A.weight"
+    assert min(load_tensors(tmp_path / "lora" / "comfyui_lora.safetensors")) == first
+
+
 # bad input
 
 
@@ -163,5 +196,9 @@ def test_checkpoints_that_do_not_fit_are_refused_and_nothing_is_written(tiny_wan
     refused("no model_index.json; a pipeline is made of a whole model", config, wan_model(other), output)
     nowhere = wan_model(tmp_path / "nowhere", architecture=str(tiny_wan))
     refused("no such file or folder here", config, nowhere, output)
+    control_only = wan_model(tiny_wan, motion_from=str(tmp_path / "run"))
+    refused("model.motion_from: .*run: holds no LoRA on the base's self-attention", config, control_only, output)
+    config.merge = ""
+    refused("model.motion_from: goes into a pipeline only", config, control_only, output)
     config.merge = "seg"
     refused("has no LoRA 'seg'; it has: dwpose, depth", config, wan_model(tiny_wan), output)

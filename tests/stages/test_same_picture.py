@@ -10,7 +10,7 @@ from meta_animator.conversion.lora import extract
 from meta_animator.errors import UserError
 from meta_animator.settings import ExtractConfig
 from meta_animator.stages.same_picture import Embedded, Trial, check, first_noise, load_ours, load_theirs, make_ours, make_theirs
-from tests.conversion.test_wan import save_wan_run
+from tests.conversion.test_wan import save_motion_run, save_wan_run
 from tests.tiny_wan import LATENT_CHANNELS, make_wan, wan_model
 
 TRIAL = Trial(task="depth", frames=9, height=32, width=32)
@@ -33,6 +33,14 @@ def test_what_was_extracted_makes_the_same_picture_in_diffusers(out, ours, their
     verdict = check(root / ours, theirs and root / theirs, wan_model(base), TRIAL)
     assert verdict.same and "the same picture" in str(verdict)
     assert verdict.text < 1e-5 and verdict.latents < 1e-4 and verdict.pixels < 1e-5
+
+
+def test_the_motion_of_stage_1_is_checked_with_it(out, tmp_path):
+    base, root = out
+    save_motion_run(tmp_path / "motion", base)
+    model = wan_model(base, motion_from=str(tmp_path / "motion"))
+    assert check(root / "run", None, model, TRIAL).same
+    assert not check(root / "run", root / "pipeline", model, TRIAL).same
 
 
 def test_five_steps_are_those_of_diffusers_in_float64(out, monkeypatch):

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from meta_animator.checkpoints.files import read_weights
+from meta_animator.conversion.lora import extract
 from meta_animator.data.batch import collate
 from meta_animator.data.tasks import Draw
 from meta_animator.diffusion.process import Noised
@@ -14,12 +16,13 @@ from meta_animator.errors import UserError
 from meta_animator.losses.pixel import pixel_loss
 from meta_animator.media.images import read_image
 from meta_animator.models.backbones.wan_text import WanText
+from meta_animator.settings import ExtractConfig
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.memory import count
 from meta_animator.stages.sample import sample
 from meta_animator.stages.train import train
 from tests.tiny import make_stage
-from tests.tiny_wan import make_wan, wan_config
+from tests.tiny_wan import make_wan, wan_config, wan_model
 
 STAGES = ("control", "motion", "reference")
 
@@ -114,6 +117,19 @@ def test_stage_3_gives_as_many_frames_as_the_driving_has(trained, tiny_wan, movi
     frames = [read_image(file) for file in sorted((folder / "frames").iterdir())]
     assert video.is_file() and len(frames) == 6
     assert frames[0].shape == (64, 64, 3)
+
+
+def test_stage_3_makes_the_same_of_what_was_extracted(trained, tiny_wan, moving_data, tmp_path):
+    """The branch's folder and a LoRA's stand in for the run that they came from, bit for bit."""
+    extract(ExtractConfig(checkpoint=str(trained / "reference")), wan_model(tiny_wan), tmp_path / "loras")
+    control = {"model__control_from": tmp_path / "loras" / "controlnet"}
+    lora = {weight: {**control, "sample__loras": f"{{{tmp_path}/loras/dwpose: {weight}}}"} for weight in (1.0, 0.0)}
+    frames = {}
+    for name, changes in {"run": {}, "folders": lora[1.0], "without": lora[0.0]}.items():
+        few = {"sample__max_frames": 5, "output_dir": tmp_path / name}
+        sample(wan_config(trained / "sample", tiny_wan, moving_data, "sample", **changes, **few))
+        frames[name] = np.stack([read_image(file) for file in sorted((tmp_path / name / "frames").iterdir())])
+    assert np.array_equal(frames["run"], frames["folders"]) and not np.array_equal(frames["run"], frames["without"])
 
 
 def test_a_vace_base_needs_no_stage_0(tiny_wan, moving_data, tmp_path):

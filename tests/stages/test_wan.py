@@ -123,13 +123,13 @@ def test_stage_3_makes_the_same_of_what_was_extracted(trained, tiny_wan, moving_
     """The branch's folder and a LoRA's stand in for the run that they came from, bit for bit."""
     extract(ExtractConfig(checkpoint=str(trained / "reference")), wan_model(tiny_wan), tmp_path / "loras")
     control = {"model__control_from": tmp_path / "loras" / "controlnet"}
-    lora = {weight: {**control, "sample__loras": f"{{{tmp_path}/loras/dwpose: {weight}}}"} for weight in (1.0, 0.0)}
+    lora = {weight: {**control, "sample__loras": f"{{{tmp_path}/loras/dwpose: {weight}}}"} for weight in (1.0, 100.0)}
     frames = {}
-    for name, changes in {"run": {}, "folders": lora[1.0], "without": lora[0.0]}.items():
+    for name, changes in {"run": {}, "folders": lora[1.0], "strong": lora[100.0]}.items():
         few = {"sample__max_frames": 5, "output_dir": tmp_path / name}
         sample(wan_config(trained / "sample", tiny_wan, moving_data, "sample", **changes, **few))
         frames[name] = np.stack([read_image(file) for file in sorted((tmp_path / name / "frames").iterdir())])
-    assert np.array_equal(frames["run"], frames["folders"]) and not np.array_equal(frames["run"], frames["without"])
+    assert np.array_equal(frames["run"], frames["folders"]) and not np.array_equal(frames["run"], frames["strong"])
 
 
 def test_a_vace_base_needs_no_stage_0(tiny_wan, moving_data, tmp_path):

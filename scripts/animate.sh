@@ -7,8 +7,8 @@
 # poses, a keypoint .npz, or a data set. Prepares both, fine-tunes (stage 2), samples (stage 3); what is done already is not
 # done again, and the person is kept for the next motion. --help lists the options.
 #
-# Environment: CONFIG (configs/demo: the embedded base, any machine; configs/sd15 on a GPU box, after
-# `python scripts/get_weights.py sd15`), ANIMATE_DIR (outputs/animate, where everything is kept).
+# Environment: CONFIG (configs/demo: the embedded base, any machine; configs/sd15 or configs/wan on a GPU box, after
+# `python scripts/get_weights.py sd15` or `wan`), ANIMATE_DIR (outputs/animate, where everything is kept).
 
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/env.sh"
 use_environment

@@ -29,7 +29,8 @@ from meta_animator.published.model_folder import fetch_folders
 from meta_animator.published.wheel import from_wheel
 
 __all__ = [
-    "CACHE", "File", "NotThere", "Published", "asked_by", "cache_folder", "fetch_into", "find", "is_here", "published", "to_put",
+    "CACHE", "File", "NotThere", "Published", "asked_by", "cache_folder", "fetch_into", "find", "is_here", "parts_folder",
+    "published", "to_put",
 ]  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from meta_animator.data.manifest import is_data_set, read_manifest
 from meta_animator.errors import UserError
 from meta_animator.media.images import PHOTO_SUFFIXES
 from meta_animator.media.video import VideoSource
+from meta_animator.published import parts_folder, published
 from meta_animator.sampling.opening import open_driving
 from meta_animator.settings import RunConfig
 from meta_animator.stages.animate_sheet import animation_sheet
@@ -91,7 +92,8 @@ class Job:
         for folder in (self.configs / "quickstart", self.configs):
             if (folder / f"{step}.yaml").is_file():
                 return folder / f"{step}.yaml"
-        raise UserError(f"CONFIG={self.configs}: holds no {step}.yaml; give configs/demo, configs/sd15 or a folder with both")
+        known = "configs/demo, configs/sd15, configs/wan"
+        raise UserError(f"CONFIG={self.configs}: holds no {step}.yaml; give one of {known}, or a folder with both")
 
 
 def animate(job: Job) -> Path:
@@ -131,6 +133,7 @@ def check_job(job: Job, sample: RunConfig, kind: str) -> None:
     for text in job.overrides:
         if (key := text.partition("=")[0].strip()) in OWN_KEYS:
             raise UserError(f"argument '{text}': animate.sh sets {key} itself; leave it out, or run the stages one by one")
+    check_base(Path(sample.model.base))
     if job.target.suffix.lower() != ".mp4":
         raise UserError(f"{job.target}: videos are written as MP4; give a name that ends in .mp4")
     if job.target.exists() and (job.target == job.motion.resolve() or not is_generated(job.target)):
@@ -142,6 +145,14 @@ def check_job(job: Job, sample: RunConfig, kind: str) -> None:
     if kind in ("keypoints", "data set"):
         size = sample.data.height, sample.data.width
         open_driving(str(job.motion), "", list(sample.sample.tasks), size, own_fps=sample.sample.driving_fps)
+
+
+def check_base(base: Path) -> None:
+    """Raises UserError for a base that `scripts/get_weights.py` fetches and has not fetched, or not to the end."""
+    for entry in published().values():
+        if base.name == entry.place and entry.asked_by and (not base.exists() or parts_folder(entry, base.parent).exists()):
+            into = "" if base.parent == Path("models") else f" --into {base.parent}"
+            raise UserError(f"model.base: {base} is not there yet; python scripts/get_weights.py {entry.asked_by[0]}{into}")
 
 
 def is_generated(video: Path) -> bool:

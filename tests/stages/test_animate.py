@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from meta_animator.config import save_config
+from meta_animator.config import load_config, save_config
 from meta_animator.data.conditions import draw_condition
 from meta_animator.data.keypoints import five_points
 from meta_animator.data.manifest import find_clip, read_manifest
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.video import VideoSource, write_video
-from meta_animator.stages.animate import Job, best_reference, is_generated, kind_of
+from meta_animator.stages import animate as animating
+from meta_animator.stages.animate import Job, animate, best_reference, check_base, is_generated, kind_of
 from meta_animator.stages.clock import Clock, words
+from meta_animator.stages.sample import sample
+from meta_animator.stages.train import train
+from tests.tiny_wan import wan_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,6 +128,45 @@ def test_a_second_motion_starts_from_what_was_learned(tmp_path, make_config, pre
     waves = list((tmp_path / "all" / "person").glob("wave-??????.mp4"))
     assert len(waves) == 1 and VideoSource(waves[0]).num_frames == 3 and is_generated(waves[0])
     assert len(list((tmp_path / "all" / "person").glob("tuned-*"))) == 1
+
+
+def test_on_wan_a_film_of_any_length_drives_what_stage_2_made_of_the_bases_own_branch(
+    tmp_path, tiny_wan, moving_data, monkeypatch
+):  # fmt: skip
+    """Seven frames, where the base takes five or nine; the steps in this process."""
+    steps = {"scripts/train.py": train, "sample.py": sample}
+
+    def run_here(script, *arguments):
+        script, config, *overrides = arguments if script == "launch.py" else (script, *arguments)
+        steps[script](load_config(config, overrides))
+
+    monkeypatch.setattr(animating, "_run", run_here)
+    (configs := tmp_path / "configs" / "quickstart").mkdir(parents=True)
+    alone = {"model__motion_from": "", "model__motion_lora_rank": 0}
+    learning = wan_config(tmp_path / "reference", tiny_wan, moving_data, "reference", model__control_from="")
+    save_config(learning, configs / "step2.yaml")
+    save_config(wan_config(tmp_path / "sample", tiny_wan, moving_data, "sample", **alone), configs / "step3.yaml")
+    clip = find_clip(moving_data / "train", "")
+    points = np.stack([clip.load_keypoints(k % clip.num_frames) for k in range(7)])
+    np.savez(tmp_path / "walk.npz", keypoints=points, width=clip.width, height=clip.height, fps=12.0)
+    job = Job(
+        photos=moving_data / "person", motion=tmp_path / "walk.npz", output=None, overrides=["seed=3"],
+        configs=configs.parent, root=tmp_path / "all",
+    )  # fmt: skip
+    video = animate(job)
+    assert VideoSource(video).num_frames == 7 and is_generated(video) and video.with_suffix(".png").is_file()
+
+
+def test_a_base_that_is_not_fetched_to_the_end_is_told_before_anything_is_done(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place, command in (("wan", "wan"), ("wan14b", "wan14b"), ("Realistic_Vision_V6.0_NV_B1_fp16.safetensors", "sd15")):
+        with pytest.raises(UserError, match=rf"is not there yet; python scripts/get_weights\.py {command}$"):
+            check_base(Path("models") / place)
+    (tmp_path / "wan").mkdir()
+    check_base(tmp_path / "wan")
+    (tmp_path / ".wan.part").mkdir()
+    with pytest.raises(UserError, match=rf"get_weights\.py wan --into {tmp_path}$"):
+        check_base(tmp_path / "wan")
 
 
 def run(monkeypatch, *arguments):

@@ -121,13 +121,15 @@ def test_stage_3_gives_as_many_frames_as_the_driving_has(trained, tiny_wan, movi
 
 def test_stage_3_makes_the_same_of_what_was_extracted(trained, tiny_wan, moving_data, tmp_path):
     """The branch's folder and a LoRA's stand in for the run that they came from, bit for bit."""
+    weights = read_weights(trained / "reference")[1]
+    task = next(name.split(".")[1] for name, weight in weights.items() if "lora_B" in name and weight.any())
     extract(ExtractConfig(checkpoint=str(trained / "reference")), wan_model(tiny_wan), tmp_path / "loras")
     control = {"model__control_from": tmp_path / "loras" / "controlnet"}
-    lora = {weight: {**control, "sample__loras": f"{{{tmp_path}/loras/dwpose: {weight}}}"} for weight in (1.0, 100.0)}
+    lora = {weight: {**control, "sample__loras": f"{{{tmp_path}/loras/{task}: {weight}}}"} for weight in (1.0, 100.0)}
     frames = {}
     for name, changes in {"run": {}, "folders": lora[1.0], "strong": lora[100.0]}.items():
-        few = {"sample__max_frames": 5, "output_dir": tmp_path / name}
-        sample(wan_config(trained / "sample", tiny_wan, moving_data, "sample", **changes, **few))
+        few = {"sample__max_frames": 5, "sample__fit_pose": "no", "sample__tasks": f"{{{task}: 1.0}}"}
+        sample(wan_config(trained / "sample", tiny_wan, moving_data, "sample", **changes, **few, output_dir=tmp_path / name))
         frames[name] = np.stack([read_image(file) for file in sorted((tmp_path / name / "frames").iterdir())])
     assert np.array_equal(frames["run"], frames["folders"]) and not np.array_equal(frames["run"], frames["strong"])
 

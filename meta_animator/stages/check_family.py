@@ -46,6 +46,8 @@ def _check_wan(stage: str, model: ModelConfig, data: DataConfig, train: TrainCon
     for right, wrong in sd_only.items():
         if wrong:
             raise UserError(f"{right.split('=')[0]}: is for model.backbone=sd; set {right}")
+    if missing := [path for path in model.base_loras if not Path(path).exists()]:
+        raise UserError(f"model.base_loras: {missing[0]}: no such file or folder")
     if stage == "motion" and not (train.train_lora_in_motion or model.motion_lora_rank):
         raise UserError(
             "stage 1 has nothing to train: set train.train_lora_in_motion=true (the tasks' LoRAs on clips), "

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import WanVACEPipeline, WanVACETransformer3DModel
+from diffusers import DiffusionPipeline, WanVACEPipeline, WanVACETransformer3DModel
 from peft import PeftModel
 
 from meta_animator.checkpoints.extracted import load_control_folder, load_loras
@@ -154,6 +154,17 @@ def test_a_merged_pipeline_predicts_the_same_and_shares_the_other_parts(trained,
     assert json.loads((folder / "metadata.json").read_text())["merged"] == "depth"
     with pytest.raises(UserError, match=r"pipeline is a whole pipeline with a LoRA folded in; name it as model.base"):
         load_control_folder(models, folder)
+
+
+def test_a_base_on_the_hub_is_taken_by_its_name(tiny_wan, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(DiffusionPipeline, "download", lambda name, **_: asked.append(name) or str(tiny_wan))
+    models = save_wan_run(tmp_path / "run", tiny_wan)
+    for merge in ("", "depth"):
+        extract(ExtractConfig(checkpoint=str(tmp_path / "run"), merge=merge), wan_model("owner/wan"), tmp_path / "out")
+    pipeline = WanVACEPipeline.from_pretrained(tmp_path / "out" / "pipeline")
+    torch.testing.assert_close(theirs(pipeline.transformer), ours(models, "depth"), rtol=0, atol=1e-5)
+    assert set(asked) == {"owner/wan"} and (tmp_path / "out" / "dwpose").is_dir()
 
 
 def test_the_motion_of_stage_1_goes_into_a_pipeline_and_into_files_of_its_own(trained, tmp_path):

@@ -1,9 +1,12 @@
 """scripts/get_weights.py wan against the hub that the tests run: a model in folders, whose files only its repository knows."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from diffusers import WanVACETransformer3DModel
 
+from meta_animator.config import load_config
 from meta_animator.models.backbones import load_backbone
 from meta_animator.published import entries, fetching, model_folder
 from tests import hub
@@ -144,3 +147,11 @@ def test_what_came_otherwise_than_it_was_listed_is_not_kept(served, theirs, tmp_
     code, _, err = get(monkeypatch, capsys, "wan", "--into", tmp_path / "models")
     assert code == 2 and "has another diffusion_pytorch_model.safetensors than the published one" in err
     assert not (tmp_path / "models" / "wan" / name).exists()
+
+
+def test_the_quick_start_names_what_is_fetched():
+    places = {entry.place for entry in entries.asked_by("wan")}
+    learning, sampling = (load_config(f"configs/wan/quickstart/{name}.yaml") for name in ("step2", "step3"))
+    assert {Path(path) for path in (learning.model.base, learning.model.face)} == {Path("models") / place for place in places}
+    assert sampling.model.base == learning.model.base and sampling.model.control_from == learning.output_dir
+    assert not learning.model.control_from

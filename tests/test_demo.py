@@ -15,6 +15,7 @@ from meta_animator.conversion.motion import load_motion
 from meta_animator.media.images import read_image
 from meta_animator.media.video import VideoSource
 from meta_animator.models.face import FaceEmbedder
+from meta_animator.puppets.dataset import describe
 from meta_animator.settings import ModelConfig
 from tests import tiny
 
@@ -48,24 +49,38 @@ def test_demo_runs_all_stages_and_leaves_its_results(tmp_path, warm):
     assert (out / "step1" / "previews").is_dir() and (out / "step0" / "metrics.jsonl").is_file()
 
 
-@pytest.mark.timeout(900)
-def test_one_command_trains_a_whole_base(tmp_path, warm):
-    """Two steps of every part, in a copy of the repository; what comes out is a base that stages 0 to 3 can start from."""
+def train_base(folder, warm, *arguments):
+    """Two steps of every part, in a copy of the repository."""
     for name in ("configs", "scripts", "meta_animator"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    with open(tmp_path / "scripts" / "env.sh", "a") as file:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with open(folder / "scripts" / "env.sh", "a") as file:
         file.write(f"use_environment() {{ PYTHON={warm}; }}\n")  # nothing is to be installed for the copy
     few = ["train.max_steps=2", "train.batch_size=2", "train.preview_every=0", "data.puppets.identities=3"]
     done = subprocess.run(
-        ["bash", "scripts/dev/train_base.sh", *few], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        ["bash", "scripts/dev/train_base.sh", *arguments, *few], cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.timeout(900)
+def test_one_command_trains_a_whole_base(tmp_path, warm):
+    """What comes out is a base that stages 0 to 3 can start from."""
+    train_base(tmp_path, warm)
     base = tmp_path / "outputs" / "base" / "model"
     models = tiny.make_models(ModelConfig(base=str(base), lora_rank=8), with_motion=True)
     load_control(models, *read_weights(base / "control"), "the new stage 0")
     load_motion(models, str(base / "motion"))
     assert FaceEmbedder.from_pretrained(base / "face").config.embedding_dim == 96
+
+
+@pytest.mark.timeout(900)
+def test_one_command_trains_a_whole_wan(tmp_path, warm):
+    train_base(tmp_path, warm, "wan", "data.num_frames=5", "data.puppets.frames=5")
+    base = tmp_path / "outputs" / "base_wan" / "model"
+    models = tiny.make_models(ModelConfig(backbone="wan", base=str(base), lora_rank=8))
+    assert models.backbone.size_multiple == 16 and models.backbone.fits(describe(0))
+    assert sum(file.stat().st_size for file in base.rglob("*") if file.is_file()) < 14e6
 
 
 @pytest.mark.timeout(600)

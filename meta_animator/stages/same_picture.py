@@ -104,6 +104,9 @@ def check(ours: Path, theirs: Path | None, model: ModelConfig, trial: Trial) -> 
         if (theirs / INDEX).is_file() and not model.flow_shift:
             model = dataclasses.replace(model, flow_shift=read_process(theirs).shift)
         models, loras, prompt = load_ours(ours, model, trial.task)
+        multiple = models.backbone.size_multiple
+        if trial.height % multiple or trial.width % multiple:
+            raise UserError(f"--height, --width: {trial.height} x {trial.width}; this base takes multiples of {multiple}")
         models.to(_device())
         texts = Embedded(*(models.backbone.embed_text([text]) for text in (prompt, "")))
         models.backbone.release(text=True, encoder=False)

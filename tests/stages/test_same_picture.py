@@ -81,8 +81,10 @@ def test_another_lora_is_another_picture_and_the_script_says_so(out, capsys, mon
     assert capsys.readouterr().out.endswith(": NOT the same picture\n")
 
 
-def test_folders_without_the_lora_are_refused(out, tmp_path):
+def test_folders_without_the_lora_and_odd_sizes_are_refused(out, tmp_path):
     base, root = out
+    with pytest.raises(UserError, match="--height, --width: 40 x 32; this base takes multiples of 16"):
+        check(root / "run", root / "pipeline", wan_model(base), Trial(task="depth", height=40, width=32))
     with pytest.raises(UserError, match="has no folder 'depth' of a LoRA; expected what extract_LoRA_weights"):
         check(root / "run", tmp_path, wan_model(base), TRIAL)
     with pytest.raises(UserError, match="neither a checkpoint nor a run folder"):

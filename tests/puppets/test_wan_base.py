@@ -239,6 +239,7 @@ def test_every_word_and_identifier_is_one_token(tmp_path):
 
     assert pieces("Person looks like <id002>") == ["▁Person", "▁looks", "▁like", "<id002>", "</s>"]
     assert pieces("a long-sleeved top, blue") == ["▁a", "▁long", "-", "sleeved", "▁top", ",", "▁blue", "</s>"]
+    assert wan_tokenizer(["blue shoes, a tall person top with long-sleeved"], 3).get_vocab() == tokenizer.get_vocab()
     assert pieces("") == ["</s>"] and tokenizer.unk_token not in pieces("zebra 42!")
 
 

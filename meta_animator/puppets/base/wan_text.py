@@ -1,11 +1,9 @@
 """The text of the small embedded Wan: a tokenizer of the kind of UMT5's, and what its encoder makes of prompts."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
@@ -14,18 +12,17 @@ from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
 from meta_animator.models.backbones.wan_text import MOST_TOKENS
 
-LETTER = -12.0  # log probability of a character, so that a known word is never spelled
+WORD, LETTER = -6.0, -12.0  # log probabilities, so that a known word is never spelled
 SPECIAL = ("<pad>", "</s>", "<unk>")  # in T5's order
 
 
 def wan_tokenizer(descriptions: Iterable[str], identifiers: int = 256) -> T5Tokenizer:
     """A tokenizer that knows every word of the descriptions as one token, at the start of a word and after a hyphen, in small
     letters and with a capital; spells other words; and reserves <id000>, <id001>, ..."""
-    words = Counter(word for text in [*descriptions, "person looks like"] for word in re.findall("[a-z]+", text.lower()))
-    total, scores = sum(words.values()), {**dict.fromkeys(SPECIAL, 0.0), "▁": LETTER}
-    for word, count in words.most_common():
-        probability = float(torch.tensor(count / total).log())
-        scores |= {f"▁{word}": probability, f"▁{word.capitalize()}": probability - 1, word: probability - 2}
+    texts = [*descriptions, "person looks like"]
+    scores = {**dict.fromkeys(SPECIAL, 0.0), "▁": LETTER}
+    for word in sorted({word for text in texts for word in re.findall("[a-z]+", text.lower())}):  # the same whoever comes first
+        scores |= {f"▁{word}": WORD, f"▁{word.capitalize()}": WORD, word: WORD}
     for letter in map(chr, range(33, 127)):
         scores.setdefault(letter, LETTER)
     tokenizer = T5Tokenizer(vocab=list(scores.items()), extra_ids=0, model_max_length=MOST_TOKENS)

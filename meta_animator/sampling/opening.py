@@ -191,14 +191,16 @@ def read_reference(path: str, clip_id: str = "") -> tuple[Layers, Figure | None]
     return dataclasses.replace(layers, mask=None), figure_of_frame(layers)
 
 
-def open_references(path: str, count: int, size: tuple[int, int], margin: float = 0.0) -> list[Layers]:
+def open_references(path: str, first: str, count: int, size: tuple[int, int], margin: float = 0.0) -> list[Layers]:
     """`count` photos of the reference person at the output's size, for a base that is shown them beside the pose: of a data set
-    the first clips, each its first frame with a person. Raises UserError where there are fewer."""
+    the clip `first`, if it is named, then the others in order, each its first frame with a person. Raises UserError where there
+    are fewer."""
     if not count:
         return []
     if not path:
         raise UserError(f"sample.reference is empty: sample.references={count} takes photos of the person from it")
     names = [clip.id for clip in read_manifest(path)] if is_data_set(path) else [""]
+    names.sort(key=lambda name: name != first)  # keeps the order of the others
     if len(names) < count:
         raise UserError(f"sample.references: {count} photos are asked for, {path} has {len(names)}")
     return [crop_reference(*read_reference(path, name), size, margin) for name in names[:count]]

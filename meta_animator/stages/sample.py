@@ -51,7 +51,10 @@ def sample(config: RunConfig) -> Path:
     animator = load_animator(config)
     if other := other_person(config, animator.person, animator.template):
         print(f"note: sample.reference shows '{other}', the prompt calls '{animator.person}', whom the checkpoint was tuned on")
-    references = open_references(config.sample.reference, config.sample.references, inputs[0].size, config.data.person_margin)
+    shown, size = config.sample, inputs[0].size
+    references = open_references(
+        shown.reference, shown.reference_clip, shown.references, size, config.data.person_margin
+    )  # fmt: skip
     return _sample(config, animator, *inputs, references)
 
 

@@ -263,6 +263,12 @@ def test_other_kinds_of_models_are_refused_in_one_line(tiny_wan, tmp_path, part,
         assert "\n" not in str(found.value)
 
 
+def test_a_base_of_another_architecture_than_planned_is_refused(tiny_wan, t2v):
+    with pytest.raises(UserError, match=r"has vace_layers None, model.architecture=.* has \[0, 2\]; name the architecture of"):
+        load_backbone(wan_model(t2v, architecture=str(tiny_wan)))
+    load_backbone(wan_model(tiny_wan, architecture=str(tiny_wan)))
+
+
 def test_a_folder_of_another_family_is_refused(tiny_base, tmp_path):
     with pytest.raises(UserError, match=r"transformer/config.json: no such file"):
         load_backbone(wan_model(tiny_base))

@@ -16,6 +16,7 @@ from meta_animator.errors import UserError
 from meta_animator.losses.pixel import pixel_loss
 from meta_animator.media.images import read_image
 from meta_animator.models.backbones.wan_text import WanText
+from meta_animator.sampling.opening import open_references
 from meta_animator.settings import ExtractConfig
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.memory import count
@@ -168,6 +169,15 @@ def test_a_base_without_a_branch_needs_stage_0(moving_data, tiny_wan, tmp_path, 
     with pytest.raises(UserError, match=r"is not here, and model.architecture does not say"):
         check(Path("owner/name"))
     check(Path("owner/name"), tiny_wan)
+
+
+def test_the_named_photo_is_shown_first(moving_data):
+    size, folder = (64, 64), str(moving_data / "person")
+    plain = [one.frame for one in open_references(folder, "", 3, size)]
+    named = [one.frame for one in open_references(folder, "photo-2", 2, size)]
+    assert (named[0] == plain[2]).all() and (named[1] == plain[0]).all() and (plain[0] != plain[2]).any()
+    with pytest.raises(UserError, match=r"sample.references: 9 photos are asked for, .*person has 3"):
+        open_references(folder, "", 9, size)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ class Wan(nn.Module):
         vae_folder = Path(config.vae) if config.vae else folder / "vae"
         check_folder(folder, vae_folder)
         text = WanText(folder, Path(config.text_cache) if config.text_cache else None, PRECISIONS[config.text_precision])
+        _check_architecture(folder, config.architecture)
         transformer = load_part(_transformer_class(folder), folder / "transformer")
         vae = load_part(AutoencoderKLWan, vae_folder)
         base = cls(config, transformer, vae, text, read_process(folder, config.flow_shift))
@@ -319,6 +320,19 @@ def check_folder(folder: Path, vae_folder: Path) -> None:
     wanted = 2 * has + 4 ** len(vae.get("temperal_downsample", TEMPORAL))
     if (found := shape.get("vace_in_channels", wanted)) != wanted:
         raise UserError(f"{what}: its control branch reads {found} channels; expected {wanted}")
+
+
+def _check_architecture(folder: Path, architecture: str) -> None:
+    """Raises UserError where the config files that a run was planned by are another model's."""
+    if not architecture:
+        return
+    planned, found = (read_json(place / "transformer" / "config.json") for place in (Path(architecture), folder))
+    for key in ("num_layers", "num_attention_heads", "ffn_dim", "vace_layers"):
+        if planned.get(key) != found.get(key):
+            raise UserError(
+                f"base model {folder}: its transformer has {key} {found.get(key)}, model.architecture={architecture} has "
+                f"{planned.get(key)}; name the architecture of this base, or leave model.architecture empty"
+            )
 
 
 def control_channels(vae: AutoencoderKLWan) -> int:

@@ -54,6 +54,7 @@ class SampleSet(Dataset):
     what `batch.collate` stacks.
 
     photos        with `num_frames`: photos are samples too, of one frame each
+    every         a clip begins at every so many frames of a film: more begin where each frame is encoded once for all of them
     identifiers   {identity: identifier}
     cache         where latents come from; conditions are then not drawn
     latents_only  with a cache: pixels are not loaded either, for runs whose loss has no image terms
@@ -63,15 +64,16 @@ class SampleSet(Dataset):
 
     def __init__(
         self, clips: list[Clip], config: DataConfig, *, seed: int, identifiers: Mapping[str, str],
-        num_frames: int | None = None, photos: bool = False, cache: LatentCache | None = None,
+        num_frames: int | None = None, photos: bool = False, every: int = 1, cache: LatentCache | None = None,
     ):  # fmt: skip
         self.clips, self.config, self.seed, self.cache = clips, config, seed, cache
         self.identifiers, self.num_frames, self.photos = dict(identifiers), num_frames, photos and num_frames is not None
+        self.every = every
         for clip in clips:
             clip.video_reader = config.video_reader
         if config.flip:
             _check_mirrored(clips)
-        self.samples = [s for k, clip in enumerate(clips) for s in clip_samples(k, clip, config, num_frames, photos)]
+        self.samples = [s for k, clip in enumerate(clips) for s in clip_samples(k, clip, config, num_frames, photos, every)]
         if not self.samples:
             raise UserError(
                 f"data: no clip is long enough for {num_frames} frames at this fps or stride; "
@@ -272,17 +274,17 @@ def _check_mirrored(clips: Sequence[Clip]) -> None:
 
 
 def clip_samples(
-    number: int, clip: Clip, config: DataConfig, num_frames: int | None, photos: bool = False
+    number: int, clip: Clip, config: DataConfig, num_frames: int | None, photos: bool = False, every: int = 1
 ) -> list[Sample]:  # fmt: skip
-    """Every frame of a clip, or every whole window of `num_frames` at the wanted fps or stride; of a photo its one frame, where
-    `photos` are wanted beside clips."""
+    """Every frame of a clip, or whole windows of `num_frames` at the wanted fps or stride, which begin at every so many frames;
+    of a photo its one frame, where `photos` are wanted beside clips."""
     if num_frames is None or (photos and clip.kind == "photo"):
         return [Sample(number, k) for k in range(clip.num_frames)]
     if clip.kind == "photo":
         return []
     step = clip_step(clip, config)
     last = clip.num_frames - (num_frames - 1) * step
-    return [Sample(number, k, step, num_frames) for k in range(max(0, last))]
+    return [Sample(number, k, step, num_frames) for k in range(0, max(0, last), every)]
 
 
 def several(num_frames: int) -> int | None:

@@ -9,7 +9,7 @@ class PaddingOnce(WanAttnProcessor):
     """Of Wan's cross-attention: the same result as with all of the padding, up to rounding, for a fraction of the work. One is
     shared by all layers of a model.
 
-    bias   (b 1 1 n), the logarithm of how many tokens each of the n stands for; None: one each
+    bias   (1 1 1 n), the logarithm of how many tokens each of the n stands for; None: one each
     """
 
     bias: Tensor | None = None

@@ -4,6 +4,7 @@ Shapes: control input (b f k h w), f latent frames of which the first may be ref
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from meta_animator.models.lora import LoRABank, shared_state
-from meta_animator.models.precision import HALF, own_precision
+from meta_animator.models.precision import own_precision
 
 # of Wan's networks, what stays in float32 beside halves, as diffusers has it
 PRECISE = ("rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
@@ -78,16 +79,22 @@ class VaceControl(nn.Module):
 
         tokens   of the noisy latents; context of the text; time (b 6 d) modulation; rotary as the base's blocks take it
         """
-        dtype = self.net.vace_patch_embedding.weight.dtype
+        dtype, loras = self.net.vace_patch_embedding.weight.dtype, dict(self.bank.active)
         with own_precision(dtype, tokens.device):
             shown = rearrange(control_input, "b f k h w -> b k f h w")
             shown = self.net.vace_patch_embedding(shown.to(dtype)).flatten(2).transpose(1, 2)
-            noisy, text = (tokens.to(dtype), context.to(dtype)) if dtype in HALF else (tokens, context)
+            noisy, text = tokens.to(dtype), context.to(dtype)
             found = []
             for block in self.net.vace_blocks:
-                hint, shown = run_block(block, noisy, text, shown, time, rotary, checkpointed=self.checkpointing)
+                run = functools.partial(self._run, block, loras)  # computed again on the way back, under the same LoRAs
+                hint, shown = run_block(run, noisy, text, shown, time, rotary, checkpointed=self.checkpointing)
                 found.append(hint.to(tokens.dtype))
         return found
+
+    def _run(self, block: nn.Module, loras: dict[str, float], *arguments: Any) -> Any:
+        if self.bank.active != loras:
+            self.bank.use(loras)
+        return block(*arguments)
 
     def enable_gradient_checkpointing(self) -> None:
         self.checkpointing = True

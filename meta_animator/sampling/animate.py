@@ -25,6 +25,7 @@ from meta_animator.models.backbones import Backbone
 from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.sampling.driving import Driving
 from meta_animator.sampling.finite import require_finite
+from meta_animator.sampling.windows import temporal_windows
 from meta_animator.settings import SampleConfig
 
 
@@ -178,6 +179,7 @@ class Animator:
 
 def latent_window(window: int, overlap: int, backbone: Backbone) -> tuple[int, int]:
     """`sample.window` and `sample.overlap`, which count frames, in latent frames. Raises UserError where they are not whole."""
+    temporal_windows(window, window, overlap)  # refuses an overlap that is none
     names = {"sample.window": window, "sample.window - sample.overlap": window - overlap}
     latents = []
     for name, frames in names.items():

@@ -97,7 +97,12 @@ def check_control_folder(source: str, sample: SampleConfig) -> None:
 def check_motion(stage: str, model: ModelConfig) -> None:
     """Raises UserError where `model.motion_from` is a run without a motion module, or one that was trained otherwise."""
     source = model.motion_from
-    if not source or Path(source).is_file() or (Path(source) / "config.json").is_file():
+    others = Path(source).is_file() or (Path(source) / "config.json").is_file()
+    if others and model.backbone == "wan":
+        raise UserError(
+            f"model.motion_from: {source} is no run of stage 1; LoRAs of others for this base go into model.base_loras"
+        )
+    if not source or others:
         return
     _, metadata, names = _checkpoint(stage, "model.motion_from", source)
     check_motion_state(metadata, names, source, model)

@@ -5,7 +5,7 @@ from pathlib import Path
 from meta_animator.data.manifest import Clip, is_data_set, read_manifest
 from meta_animator.data.samples import SampleSet, several
 from meta_animator.errors import UserError
-from meta_animator.sampling.opening import open_inputs
+from meta_animator.sampling.opening import check_references, open_inputs
 from meta_animator.settings import NETWORKS, DataConfig, ModelConfig, SampleConfig, TrainConfig
 from meta_animator.stages.check_checkpoints import Absent
 from meta_animator.stages.check_settings import trained_tasks
@@ -81,6 +81,7 @@ def check_inputs(sample: SampleConfig, data: DataConfig) -> None:
         if path and not Path(path).exists() and not is_data_set(path):
             kind = "a photo or a data set" if key == "reference" else "a data set, a drawn pose video, a keypoint .npz or JSON"
             raise Absent(f"sample.{key}: {path}: no such file or folder; expected {kind}; {_maker(Path(path), data)}")
+    check_references(sample.reference, sample.references)
 
 
 def try_inputs(sample: SampleConfig, data: DataConfig, seed: int, model: ModelConfig) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
 from meta_animator.models.backbones.frames import latent_frames
+from meta_animator.sampling.windows import temporal_windows
 from meta_animator.settings import DataConfig, ModelConfig, SampleConfig, TrainConfig
 
 TIME = (False, True, True)  # which levels of Wan's published VAE halve time
@@ -67,6 +68,7 @@ def _frames(stage: str, data: DataConfig, sample: SampleConfig) -> dict[str, int
     if stage == "motion":
         return {"data.num_frames": data.num_frames}
     if stage == "sample":
+        temporal_windows(sample.window, sample.window, sample.overlap)  # refuses an overlap that is none
         return {"sample.window": sample.window, "sample.window - sample.overlap": sample.window - sample.overlap}
     return {"data.clip_frames": data.clip_frames}
 

@@ -44,7 +44,7 @@ class Training:
 
 def make_samples(
     clips: Sequence[Clip], data: DataConfig, seed: int, networks: Assembly, say: Callable[[str], None],
-    num_frames: int | None = None, photos: bool = False,
+    num_frames: int | None = None, photos: bool = False, every: int = 1,
 ) -> SampleSet:  # fmt: skip
     """Frames, or clips of `num_frames` and, with `photos`, photos too; says what there is to say of how they are cropped and
     described."""
@@ -52,8 +52,13 @@ def make_samples(
     for note in fit_descriptions(clips, data.prompt, networks.identifiers, networks.backbone.fits):
         say(f"note: {note}")
     samples = SampleSet(
-        list(clips), data, seed=seed, identifiers=networks.identifiers, num_frames=num_frames, photos=photos
+        list(clips), data, seed=seed, identifiers=networks.identifiers, num_frames=num_frames, photos=photos, every=every
     )  # fmt: skip
+    if photos and num_frames:
+        films = [k for k, clip in enumerate(samples.clips) if clip.kind != "photo"]
+        short = len(films) - len({sample.clip for sample in samples.samples} & set(films))
+        if short:
+            say(f"note: {short} of {len(films)} films are too short for {num_frames} frames at this fps, and left out")
     shown = some_framings(samples.clips, data)
     for note in [*bucket_notes(samples.clips, data), *crop_notes(shown, data.person_margin)]:
         say(f"note: {note}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from meta_animator.data.batch import Batch
 from meta_animator.diffusion.process import Noised
-from meta_animator.diffusion.randomness import noise_for, torch_generator
+from meta_animator.diffusion.randomness import noise_for, rng, torch_generator
 from meta_animator.diffusion.timesteps import training_timesteps
 from meta_animator.losses.hybrid import WEIGHTS, HybridLoss, Truth
 from meta_animator.losses.latent import face_region_weights
@@ -105,7 +105,7 @@ class DenoisingStage(nn.Module):
         count = self.config.loss.image_latent_frames
         if self.models.backbone.frames_apart or not count or count >= latent_frames:
             return None
-        start = step % (latent_frames - count + 1)
+        start = int(rng(self.config.seed, "image frames", step).integers(latent_frames - count + 1))  # the same for all ranks
         return slice(start, start + count)
 
     def _truth(self, batch: Batch, part: slice | None) -> Truth:

@@ -65,7 +65,8 @@ def denoising_run(
     """
     train, say = config.train, accelerator.print
     name_people(networks, config.output_dir, [clip.identity for clip in clips], person)
-    samples = make_samples(clips, config.data, config.seed, networks, say, num_frames, photos)
+    every = 1 if networks.backbone.frames_apart else max(1, (num_frames or 1) // 2)
+    samples = make_samples(clips, config.data, config.seed, networks, say, num_frames, photos, every)
     tasks = trained_tasks(config.stage, config.model, train)
     plan = make_plan(samples, tasks, train, accelerator.num_processes, own_clips, auxiliary)
     loss = make_loss(config.loss, networks, plan.steps_per_epoch, train.max_steps, say)

@@ -1,6 +1,7 @@
 """Where an animation goes wrong: the parts of stage 3 one by one, with the truth in place of the others."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,11 @@ def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np
 
     animator = load_animator(config)
     latents = _encode(animator, truth)
-    keep("decoder", np.stack(list(animator.decode(latents))))
+    frames_of = lambda latents: np.stack(list(itertools.islice(animator.decode(latents), len(truth))))  # noqa: E731
+    keep("decoder", frames_of(latents))
     for share in START_SHARES:
         started = animator.denoise_from(latents, share, driving, reference)
-        keep(f"truth with noise {share}", np.stack(list(animator.decode(started))))
+        keep(f"truth with noise {share}", frames_of(started))
     for name, changes in VARIANTS.items():
         if changes and getattr(getattr(config, changes[0]), changes[1]) == changes[2]:
             continue  # that is as configured
@@ -77,6 +79,9 @@ def _changed(config: RunConfig, animator: Animator, section: str, key: str, valu
 
 @torch.no_grad()
 def _encode(animator: Any, frames: np.ndarray) -> Tensor:
-    """Latents (1 f c h w)."""
-    pixels = torch.stack([to_pixels(frame) for frame in frames]).to(animator.device)
-    return torch.cat([animator.models.backbone.encode(part[None]) for part in pixels.split(8)], dim=1)
+    """Latents (1 f' c h w); the last frame is held where the base takes other numbers of frames."""
+    backbone = animator.models.backbone
+    held = [*frames, *[frames[-1]] * (backbone.next_clip(len(frames)) - len(frames))]
+    pixels = torch.stack([to_pixels(frame) for frame in held]).to(animator.device)
+    parts = pixels.split(8) if backbone.frames_apart else [pixels]
+    return torch.cat([backbone.encode(part[None]) for part in parts], dim=1)

@@ -29,7 +29,7 @@ def preview_examples(samples: SampleSet, plan: TaskPlan, count: int = 4) -> dict
     settings = dataclasses.replace(samples.config, prompt_drop=0.0, pose_drop=0.0)
     bare = SampleSet(
         samples.clips, settings, seed=samples.seed, identifiers=samples.identifiers, num_frames=samples.num_frames,
-        photos=samples.photos,
+        photos=samples.photos, every=samples.every,
     )
     count = 1 if samples.num_frames else count
     examples = {}
@@ -57,7 +57,7 @@ class Previews:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.models.parameters()).device
+        return next(self.models.control.parameters()).device
 
     def _condition(self, task: str, batch: Batch) -> Tensor:
         """Latents of an example's condition images."""

@@ -10,6 +10,7 @@ from meta_animator.data.manifest import Clip
 from meta_animator.data.orders import walk
 from meta_animator.data.samples import SampleSet, read_clips, several
 from meta_animator.diffusion.randomness import rng
+from meta_animator.errors import UserError
 from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages.check_data import check_others, only_person
 from meta_animator.stages.check_settings import without_missing_face
@@ -56,6 +57,11 @@ def auxiliary_samples(samples: SampleSet, first_clip: int, table: dict[str, list
         if sample.clip >= first_clip:
             by_clip.setdefault(sample.clip, []).append(index)
     if not by_clip:
+        if first_clip < len(samples.clips):
+            raise UserError(
+                f"data.auxiliary: no film is long enough for {samples.num_frames} frames (data.clip_frames); name longer ones, "
+                "or set data.auxiliary=[] to train without"
+            )
         return None
     rows = [
         [pool[walk(step, len(pool), f"{samples.seed} auxiliary frames {samples.clips[clip].id}")] for step in range(len(pool))]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from meta_animator.models.backbones import Backbone
@@ -21,8 +22,10 @@ class Texts:
         if len(self._kept) > MAX_CONTEXTS:
             self._kept.clear()
         for prompt in set(prompts) - set(self._kept):
-            self._kept[prompt] = self.backbone.embed_text([prompt]).cpu()
-        return torch.cat([self._kept[prompt] for prompt in prompts]).to(device, non_blocking=True)
+            embedding = self.backbone.embed_text([prompt])[0].cpu()
+            self._kept[prompt] = _without_padding(embedding), len(embedding)
+        rows = [F.pad(told, (0, 0, 0, length - len(told))) for told, length in map(self._kept.get, prompts)]
+        return torch.stack(rows).to(device, non_blocking=True)
 
     def embed_all(self, prompts: Sequence[str]) -> bool:
         """Embed all prompts that a run has; False, and nothing done, where they are too many."""
@@ -30,3 +33,9 @@ class Texts:
             return False
         self(prompts, "cpu")
         return True
+
+
+def _without_padding(embedding: Tensor) -> Tensor:
+    """(n d) without the rows of zeros at its end, which take most of the room where a base reads hundreds of tokens."""
+    told = embedding.abs().amax(1).nonzero()
+    return embedding[: int(told.max()) + 1 if len(told) else 1].clone()

@@ -145,6 +145,52 @@ def test_every_lora_matrix_gets_a_gradient_with_and_without_checkpointing(tiny_w
         assert torch.equal(plain, again)
 
 
+def test_checkpointing_keeps_each_condition_under_its_own_lora(tiny_wan):
+    """Blocks are computed again on the way back, when another LoRA is active."""
+    grads = []
+    for checkpointing in (False, True):
+        backbone, control = double(tiny_wan)
+        randomise_loras(control)
+        if checkpointing:
+            control.enable_gradient_checkpointing()
+        x_t, t, context, shown = inputs()
+        terms = []
+        for task, latents in (("dwpose", shown), ("depth", -shown)):
+            control.bank.use(task)
+            terms.append(control(backbone.control_input(latents), t, context))
+        backbone.predict(x_t, t, context, terms[0] + terms[1]).square().sum().backward()
+        grads.append([p.grad for task in ("dwpose", "depth") for p in control.bank.parameters(task)])
+    assert all(torch.equal(plain, again) for plain, again in zip(*grads, strict=True))
+
+
+def test_the_lora_on_the_base_learns_where_sharding_has_made_other_parameters(tiny_wan):
+    backbone = load_backbone(wan_model(tiny_wan, motion_lora_rank=2))
+    tree = backbone.with_motion(8)
+    for layer in tree.bank.layers.values():
+        for part in (layer.down, layer.up):
+            part["motion"] = torch.nn.Parameter(part["motion"].detach().clone() + 0.1)
+    x_t, t, context, _ = inputs(dtype=torch.float32)
+    backbone.predict(x_t, t, context).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in tree.bank.parameters("motion"))
+
+
+@torch.no_grad()
+def test_a_released_encoder_is_no_module_and_still_encodes(tiny_wan):
+    """So that it stays on the CPU when the rest moves to a GPU."""
+    backbone, clip = load_backbone(wan_model(tiny_wan)), torch.rand(1, 5, 3, 32, 32)
+    latents, names = backbone.encode(clip), (backbone.fingerprint(), backbone.encoder_fingerprint())
+    grey = backbone.control_input(latents)
+    before = sum(p.numel() for p in backbone.parameters())
+    backbone._grey.clear()
+    backbone.release(text=True, encoder=True)
+    backbone.release(text=True, encoder=True)
+    gone = sum(p.numel() for part in backbone.encoders for p in part.parameters())
+    assert sum(p.numel() for p in backbone.parameters()) == before - gone < before
+    assert torch.equal(backbone.encode(clip), latents) and torch.equal(backbone.control_input(latents), grey)
+    assert (backbone.fingerprint(), backbone.encoder_fingerprint()) == names
+    assert not any("encoder" in name for name, _ in backbone.named_parameters())
+
+
 @torch.no_grad()
 def test_latents_and_pixels_are_those_of_diffusers(tiny_wan):
     """Encoded and normalised as in WanVACEPipeline; a photo is a clip of one frame."""
@@ -213,6 +259,10 @@ def test_frozen_in_bfloat16_it_answers_nearly_the_same(tiny_wan):
     halve(control.requires_grad_(False), torch.bfloat16, control.precise)
     backbone.hold_frozen_in(torch.bfloat16)
     answer = backbone.predict(x_t, t, context, control(condition, t, context))
+    trained = load_backbone(wan_model(tiny_wan))
+    branch = trained.make_control(["dwpose"], 2)  # learns, so that it stays in float32: as previews see it, outside of autocast
+    trained.hold_frozen_in(torch.bfloat16)
+    assert trained.predict(x_t, t, context, branch(condition, t, context)).isfinite().all()
     assert answer.dtype == torch.float32 and 0 < (answer - exact).norm() < 0.03 * exact.norm()
     kinds = {n: p.dtype for part in (backbone.transformer, control.net) for n, p in part.named_parameters()}
     assert {kind for n, kind in kinds.items() if any(word in n for word in PRECISE)} == {torch.float32}
@@ -234,6 +284,21 @@ def test_a_model_in_several_files_is_the_same(tiny_wan, tmp_path):
     torch.testing.assert_close(*(one.embed_text(["Person looks like <id003>", ""]) for one in (whole, parts)))
 
 
+def test_embeddings_on_disk_are_those_of_the_encoder_that_is_there(tiny_wan, tmp_path):
+    """Weights of the same size are other weights; an encoder that is missing is told in one line."""
+    folder, prompt = shutil.copytree(tiny_wan, tmp_path / "wan"), ["Person looks like <id003>"]
+    cached = {"text_cache": str(tmp_path / "text")}
+    first = load_backbone(wan_model(folder, **cached)).embed_text(prompt)
+    other = UMT5EncoderModel.from_pretrained(folder / "text_encoder")
+    torch.nn.init.normal_(other.encoder.block[0].layer[0].SelfAttention.v.weight)
+    other.save_pretrained(folder / "text_encoder")
+    changed = load_backbone(wan_model(folder, **cached)).embed_text(prompt)
+    assert (changed - first).abs().max() > 1e-3
+    shutil.rmtree(folder / "text_encoder")
+    with pytest.raises(UserError, match=r"text_encoder: no config.json"):
+        load_backbone(wan_model(folder, **cached)).embed_text(prompt)
+
+
 def changed_config(folder, to, part, **changes):
     """A copy of a model's folder, hard links, with other values in one config file."""
     shutil.copytree(folder, to, copy_function=os.link)
@@ -250,6 +315,8 @@ def changed_config(folder, to, part, **changes):
         ("model_index.json", {"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "two experts .* expected one: Wan 2.1"),
         ("model_index.json", {"boundary_ratio": 0.9}, "has two experts"),
         ("transformer/config.json", {"in_channels": 9}, r"9 channels .*image-to-video.* its VAE has 4; expected a text-"),
+        ("vae/config.json", {"patch_size": 2, "is_residual": True}, r"its VAE is not Wan 2.1's \(Wan 2.2\?\)"),
+        ("vae/config.json", {"temperal_downsample": [False, False, True]}, "expected four frames to a latent"),
         ("transformer/config.json", {"image_dim": 8}, r"or a picture \(image-to-video\?\)"),
         ("scheduler/scheduler_config.json", {"use_flow_sigmas": False}, "is no flow .* expected Wan's scheduler"),
     ],

@@ -19,6 +19,7 @@ from meta_animator.models.backbones.wan_text import WanText
 from meta_animator.sampling.opening import open_references
 from meta_animator.settings import ExtractConfig
 from meta_animator.stages.checks import check_run
+from meta_animator.stages.diagnose import diagnose
 from meta_animator.stages.memory import count
 from meta_animator.stages.sample import sample
 from meta_animator.stages.train import train
@@ -83,7 +84,10 @@ def test_the_image_loss_sees_one_latent_frame_of_a_clip_and_another_at_each_step
     stage, samples, _ = make_stage(config)
     batch = collate([samples[Draw(k, "dwpose", k)] for k in range(2)])
     with torch.no_grad():
-        for step, frames in ((0, slice(0, 1)), (1, slice(1, 5)), (2, slice(0, 1))):
+        seen = {step: stage._part(2, step) for step in range(8)}
+        assert {part.start for part in seen.values()} == {0, 1} == {seen[step].start for step in (0, 2, 4, 6)}
+        for step in (1, 2, 3):
+            frames = (slice(0, 1), slice(1, 5))[seen[step].start]
             stage.begin_step([batch], step, lambda counts: counts)
             _, logs = stage(batch, step)
             noised = noised_of(stage, batch)
@@ -171,6 +175,26 @@ def test_a_base_without_a_branch_needs_stage_0(moving_data, tiny_wan, tmp_path, 
     check(Path("owner/name"), tiny_wan)
 
 
+def test_films_that_are_too_short_are_told(tiny_wan, moving_data, trained, tmp_path, capsys):
+    about = {"model__control_from": trained / "motion", "data__clip_frames": 9}
+    with pytest.raises(UserError, match=r"data.auxiliary: no film is long enough for 9 frames"):
+        make_stage(wan_config(tmp_path / "reference", tiny_wan, moving_data, "reference", **about))
+    assert "note: 3 of 3 films are too short for 9 frames at this fps, and left out" in capsys.readouterr().out
+
+
+def test_clips_of_a_film_overlap_by_half(tiny_wan, moving_data, tmp_path):
+    """Each is encoded by itself, other than single frames."""
+    _, samples, _ = make_stage(wan_config(tmp_path / "control", tiny_wan, moving_data, "control"))
+    assert sorted((sample.clip, sample.first) for sample in samples.samples) == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_diagnosis_with_the_truth_in_the_place_of_the_parts(trained, tiny_wan, moving_data):
+    """Six frames, where the base takes five or nine."""
+    numbers, rows = diagnose(wan_config(trained / "sample", tiny_wan, moving_data, "sample", sample__fit_pose="no"))
+    assert {"decoder", "truth with noise 0.2", "as configured", "no control"} <= numbers.keys()
+    assert all(len(row) == 4 for row in rows)
+
+
 def test_the_named_photo_is_shown_first(moving_data):
     size, folder = (64, 64), str(moving_data / "person")
     plain = [one.frame for one in open_references(folder, "", 3, size)]
@@ -188,6 +212,9 @@ def test_the_named_photo_is_shown_first(moving_data):
         ("sample", {"sample__window": 16}, r"sample.window: 16 frames: .* 13 and 17"),
         ("sample", {"sample__window": 9, "sample__overlap": 3}, r"sample.window - sample.overlap: 6 frames: .* 5 and 9"),
         ("control", {"model__base_loras": "{nowhere.safetensors: 1.0}"}, "model.base_loras: nowhere.safetensors: no such file"),
+        ("sample", {"sample__window": 5, "sample__overlap": 5}, r"sample.overlap: 5 must be .* less than sample.window \(5\)"),
+        ("sample", {"sample__references": 9}, "sample.references: 9 photos are asked for, .* has 3"),
+        ("sample", {"model__motion_from": "tests"}, "model.motion_from: .* checkpoint"),
         ("control", {"data__height": 72}, r"data.height: 72 is not divisible by 16"),
         ("sample", {"sample__init_noise": "inversion"}, "sample.init_noise: is for model.backbone=sd; set .*=random"),
         ("sample", {"model__motion_lora_rank": 0}, "holds a LoRA; set model.motion_lora_rank to its rank"),

@@ -1,5 +1,6 @@
 """The Wan 2.1 family: a causal video VAE, a UMT5 text encoder, a transformer over all of a clip, and VACE's control branch."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from meta_animator.models.backbones.parts import download, load_part
 from meta_animator.models.backbones.wan_loras import fold_loras
 from meta_animator.models.backbones.wan_text import MOST_TOKENS, WanText
 from meta_animator.models.identifiers import built_in_identifiers, rare_words
-from meta_animator.models.lora import shared_state
+from meta_animator.models.lora import LoRABank, shared_state
 from meta_animator.models.lora_tree import LoRATree
 from meta_animator.models.padding import PaddingOnce
 from meta_animator.models.precision import HALF, autocast, halve, own_precision
@@ -47,7 +48,8 @@ class Wan(nn.Module):
     def __init__(self, config: ModelConfig, transformer: nn.Module, vae: AutoencoderKLWan, text: WanText | None, process: Flow):
         super().__init__()
         self.config, self.vae, self.text, self.process = config, vae, text, process
-        self.layers = list(getattr(transformer.config, "vace_layers", None) or vace_layers(transformer.config.num_layers))
+        layers = getattr(transformer.config, "vace_layers", None) or vace_layers(transformer.config.num_layers)
+        self.layers = sorted(layers)
         self.branch = [_take_branch(transformer)]  # in a list: no module of this one until a control network is made of it
         self.transformer = transformer
         self.frames_per_latent = 2 ** sum(vae.config.temperal_downsample)
@@ -58,11 +60,13 @@ class Wan(nn.Module):
         self.text_shape = (text.length if text else MOST_TOKENS, transformer.config.text_dim)
         self.requires_grad_(False)
         self.eval()
+        self.motion_bank: LoRABank | None = None
         self.padding = PaddingOnce()
         for block in transformer.blocks:
             block.attn2.set_processor(self.padding)
         self._grey: dict[tuple[int, ...], Tensor] = {}
-        self._fingerprint = ""  # once it was needed, or the weights were rounded
+        self._fingerprint = self._encoder_fingerprint = ""  # once they were needed, or the weights were rounded or released
+        self._released: list[nn.Module] = []
 
     @classmethod
     def load(cls, config: ModelConfig) -> "Wan":
@@ -136,16 +140,21 @@ class Wan(nn.Module):
     @torch.no_grad()
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         self.latent_frames(pixels.shape[1])
-        weight = self.vae.encoder.conv_in.weight
-        with autocast(weight.device, enabled=False):  # latents are data: not rounded to half precision
-            clips = rearrange(pixels.to(weight), "b f c h w -> b c f h w")
-            posteriors = [DiagonalGaussianDistribution(self.vae._encode(clip)) for clip in clips.split(1)]
+        with self._with_encoder():
+            weight = self.vae.encoder.conv_in.weight
+            posteriors = self._posteriors(pixels, weight)
         drawn = torch.cat([posterior.mode() for posterior in posteriors])
         if noise is not None:
             std = torch.cat([posterior.std for posterior in posteriors])
             drawn = drawn + std * rearrange(noise, "b f c h w -> b c f h w").to(drawn)
         mean, std = self._scales(drawn)
         return rearrange((drawn - mean) / std, "b c f h w -> b f c h w").to(pixels.device)
+
+    def _posteriors(self, pixels: Tensor, like: Tensor) -> list[DiagonalGaussianDistribution]:
+        """Of each clip, encoded where and as exactly as `like` is."""
+        with autocast(like.device, enabled=False):  # latents are data: not rounded to half precision
+            clips = rearrange(pixels.to(like), "b f c h w -> b c f h w")
+            return [DiagonalGaussianDistribution(self.vae._encode(clip)) for clip in clips.split(1)]
 
     def encode_condition(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         if self.config.condition_range == "unit":
@@ -170,8 +179,7 @@ class Wan(nn.Module):
         """(1 f' c h w) of a clip of mid-grey"""
         if (frames, height, width) not in self._grey:
             sides = (self.vae_scale_factor * height, self.vae_scale_factor * width)
-            like = self.vae.encoder.conv_in.weight
-            grey = torch.zeros(1, (frames - 1) * self.frames_per_latent + 1, 3, *sides, device=like.device)
+            grey = torch.zeros(1, (frames - 1) * self.frames_per_latent + 1, 3, *sides)
             self._grey[frames, height, width] = self.encode(grey).to(device)
         return self._grey[frames, height, width]
 
@@ -220,11 +228,15 @@ class Wan(nn.Module):
         """The velocity of clips (b r+f' c h w). As diffusers' WanVACETransformer3DModel computes it, with the sum of several
         conditions' residuals."""
         net = self.transformer
+        if self.motion_bank is not None:  # what shards weights makes others of them
+            self.motion_bank.use(self.motion_bank.active)
         dtype = net.patch_embedding.weight.dtype
         x = rearrange(x_t, "b f c h w -> b c f h w").to(dtype)
         rotary = net.rope(x)
         if x.device.type == "cpu":  # a GPU does not mind the padding, and its fused kernels mind the bias
             context = self.padding.shorten(context)
+        else:
+            self.padding.bias = None
         with own_precision(dtype, x.device):
             tokens = net.patch_embedding(x).flatten(2).transpose(1, 2)
             time, modulation, text, _ = net.condition_embedder(t, context.to(dtype), None)
@@ -245,8 +257,9 @@ class Wan(nn.Module):
         return prediction.float() if dtype in HALF else prediction
 
     def make_control(self, tasks: list[str], rank: int) -> VaceControl:
-        own = self.branch.pop() if self.branch else None
-        branch = own or fresh_branch(self.transformer, self.layers, self.control_channels)
+        if not self.branch:
+            raise ValueError("the base's control branch was given away: one control network can be made of a base")
+        branch = self.branch.pop() or fresh_branch(self.transformer, self.layers, self.control_channels)
         for block in branch.vace_blocks:
             block.attn2.set_processor(self.padding)
         return VaceControl(branch, tasks, rank)
@@ -255,7 +268,9 @@ class Wan(nn.Module):
         """A LoRA on the self-attention of every block: the base has time in it, and needs no more to learn a motion."""
         if not self.config.motion_lora_rank:
             return None
-        return LoRATree(self.transformer, self.config.motion_lora_rank, lambda name: ".attn1." in name)
+        tree = LoRATree(self.transformer, self.config.motion_lora_rank, lambda name: ".attn1." in name)
+        self.motion_bank = tree.bank
+        return tree
 
     def hold_frozen_in(self, dtype: torch.dtype) -> None:
         if dtype != torch.float16:  # whose rounding no name knows of
@@ -270,15 +285,29 @@ class Wan(nn.Module):
 
     @property
     def encoders(self) -> list[nn.Module]:
-        return [self.vae.encoder, self.vae.quant_conv]
+        return self._released or [self.vae.encoder, self.vae.quant_conv]
 
     def release(self, text: bool, encoder: bool) -> None:
-        """The VAE's encoder moves to the CPU: grey clips of another length may still have to be encoded."""
+        """The VAE's encoder stays on the CPU, and is no module any more: grey clips of another length may still have to be
+        encoded."""
         if text and self.text:
             self.text.release()
-        if encoder and not self.vae.encoder.conv_in.weight.is_meta:
-            self.vae.encoder.cpu()
-            self.vae.quant_conv.cpu()
+        if encoder and self.vae.encoder is not None:
+            self.fingerprint()
+            self._encoder_fingerprint = self.encoder_fingerprint()
+            parts, without_weights = self.encoders, self.vae.quant_conv.weight.is_meta
+            self._released = parts if without_weights else [part.cpu() for part in parts]
+            self.vae.encoder = self.vae.quant_conv = None
+
+    @contextlib.contextmanager
+    def _with_encoder(self) -> Iterator[None]:
+        """Inside, the VAE has its encoder, released or not."""
+        here = self.vae.encoder is not None
+        if not here:
+            self.vae.encoder, self.vae.quant_conv = self._released
+        yield
+        if not here:
+            self.vae.encoder = self.vae.quant_conv = None
 
     def fingerprint(self) -> str:
         if not self._fingerprint:
@@ -290,6 +319,8 @@ class Wan(nn.Module):
         return {f"{name}.{n}": w for name, part in parts.items() for n, w in shared_state(part).items()}
 
     def encoder_fingerprint(self) -> str:
+        if self._encoder_fingerprint:
+            return self._encoder_fingerprint
         used = {n: w for n, w in self.vae.state_dict().items() if n.startswith(("encoder.", "quant_conv."))}
         return f"{fingerprint(used)}*{self.vae.config.latents_mean}{self.vae.config.latents_std}"
 
@@ -309,6 +340,8 @@ def check_folder(folder: Path, vae_folder: Path) -> None:
     if (second and second[0]) or (folder / "transformer_2").is_dir() or index.get("boundary_ratio") is not None:
         raise UserError(f"{what}: has two experts (transformer, transformer_2; Wan 2.2); expected one: Wan 2.1, with VACE or T2V")
     shape, vae = read_json(folder / "transformer" / "config.json"), read_json(vae_folder / "config.json")
+    if vae.get("patch_size") or vae.get("is_residual") or sum(vae.get("temperal_downsample", TEMPORAL)) != sum(TEMPORAL):
+        raise UserError(f"{what}: its VAE is not Wan 2.1's (Wan 2.2?); expected four frames to a latent, and no patches")
     reads, has = shape.get("in_channels", CHANNELS), vae.get("z_dim", CHANNELS)
     if shape.get("image_dim") or shape.get("added_kv_proj_dim") or reads > has:
         raise UserError(

@@ -58,6 +58,10 @@ def _added(own: Mapping[str, Tensor], modules: Mapping[str, str], path: Path, we
     state, scale = read_state(file), _scale(file, f"model.base_loras: {path}")
     found = _by_module(state, what)
     unknown = sorted(set(found) - set(modules))
+    if not found:
+        raise UserError(f"{what}: holds no LoRA; expected weights such as blocks.0.self_attn.q.lora_A.weight")
+    if not all(tensor.isfinite().all() for tensor in state.values() if tensor.is_floating_point()):
+        raise UserError(f"{what}: holds values that are not finite; is it damaged?")
     if len(unknown) == len(found):
         raise UserError(f"{what}: fits no layer of base {base}, its first is '{unknown[0]}'; expected a LoRA for Wan 2.1")
     known = {modules[name]: parts for name, parts in found.items() if name in modules}

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from meta_animator.errors import UserError
 from meta_animator.models.backbones.parts import load_part
+from meta_animator.models.precision import autocast
 from meta_animator.weights import load_tensors, save_tensors
 
 MOST_TOKENS = 512  # that Wan reads of a prompt
 SPARE = 2 * 2**30  # bytes of a GPU to be left free beside the encoder; it stays on the CPU otherwise
+BLOCKS, BLOCK = 16, 2**16  # of a file that name it, and the bytes of one
 NAME = "embedding"
 
 
@@ -67,9 +69,10 @@ class WanText:
         if self.encoder is None:
             encoder = load_part(UMT5EncoderModel, self.folder / "text_encoder", dtype=self.precision)
             self.encoder = encoder.requires_grad_(False).eval().to(_room_for(encoder, device))
-        prompt = " ".join(prompt.split())  # as diffusers' pipeline reads it
+        prompt = " ".join(prompt.split())  # as diffusers' pipeline reads it, which also mends broken letters where ftfy is there
         tokens = self.tokenizer(prompt, truncation=True, max_length=self.length, return_tensors="pt").to(self.encoder.device)
-        return self.encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state[0].cpu()
+        with autocast(self.encoder.device, enabled=False):
+            return self.encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state[0].cpu()
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -88,11 +91,16 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _identity(folder: Path, precision: torch.dtype) -> str:
-    """Names what embeddings depend on, by the sizes of files: the published encoder has 11 GB, which nobody wants to hash."""
-    files = sorted(file for part in ("text_encoder", "tokenizer") for file in (folder / part).rglob("*") if file.is_file())
-    sizes = " ".join(f"{file.relative_to(folder)}:{file.stat().st_size}" for file in files)
-    config = (folder / "text_encoder" / "config.json").read_text() if files else ""
-    return hashlib.sha256(f"{sizes} {config} {precision}".encode()).hexdigest()
+    """Names what embeddings depend on: by the sizes of files and some blocks of each, since the published encoder has 11 GB."""
+    digest = hashlib.sha256(str(precision).encode())
+    for file in sorted(file for part in ("text_encoder", "tokenizer") for file in (folder / part).rglob("*") if file.is_file()):
+        size = file.stat().st_size
+        digest.update(f" {file.relative_to(folder)} {size} ".encode())
+        with file.open("rb") as content:
+            for k in range(BLOCKS):
+                content.seek(max(0, size - BLOCK) * k // (BLOCKS - 1))
+                digest.update(content.read(BLOCK))
+    return digest.hexdigest()
 
 
 def _room_for(network: torch.nn.Module, device: torch.device) -> torch.device:

@@ -25,6 +25,7 @@ ONLY_CHECKED = {
     "motion": {"train.trainable"},
     "reference": {"model.motion_from"},
     "sample": {"model.tasks", "model.condition_posterior"},
+    "extract": {"model.text_cache", "model.text_precision"},
     "base_unet": {"model.motion_from", "train.trainable", "train.lora_tasks"},
     "base_vae": {
         "model.tasks", "train.lora_tasks", "data.task_weights", "data.pose_drop", "data.pose_variants", "data.prompt",
@@ -70,6 +71,9 @@ def read(tmp_path_factory, tiny_base, tiny_wan, puppet_data, moving_data, prepar
     for stage in ("control", "motion", "reference", "sample"):
         run(stage, sample if stage == "sample" else train, wan_config(root / f"wan-{stage}", tiny_wan, moving_data, stage))
     run("extract", tiny.extract, extract__checkpoint=prepared)
+    own = {"model__backbone": "wan", "model__motion_from": root / "wan-motion", "model__motion_lora_rank": 2}
+    about = own | {"extract__checkpoint": root / "wan-reference", "extract__merge": "dwpose"}
+    run("extract", tiny.extract, tiny.make_config(root / "wan-extract", tiny_wan, moving_data, "extract", **about))
     found["extract"].add("output_dir")  # the entry point hands it on
     return found
 

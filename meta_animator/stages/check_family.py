@@ -4,11 +4,9 @@ from pathlib import Path
 
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
-from meta_animator.models.backbones.frames import latent_frames
+from meta_animator.models.backbones.frames import TEMPORAL, latent_frames
 from meta_animator.sampling.windows import temporal_windows
 from meta_animator.settings import DataConfig, ModelConfig, SampleConfig, TrainConfig
-
-TIME = (False, True, True)  # which levels of Wan's published VAE halve time
 
 
 def check_family(stage: str, model: ModelConfig, data: DataConfig, train: TrainConfig, sample: SampleConfig) -> None:
@@ -75,4 +73,4 @@ def _frames(stage: str, data: DataConfig, sample: SampleConfig) -> dict[str, int
 
 def _frames_per_latent(model: ModelConfig) -> int:
     file = Path(model.vae or Path(model.architecture or model.base) / "vae") / "config.json"
-    return 2 ** sum(read_json(file).get("temperal_downsample", TIME) if file.is_file() else TIME)
+    return 2 ** sum(read_json(file).get("temperal_downsample", TEMPORAL) if file.is_file() else TEMPORAL)

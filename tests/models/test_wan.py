@@ -96,8 +96,14 @@ def test_conditions_add_up_each_under_its_own_lora(tiny_wan):
     control.bank.use(None)
     hints = lambda output: torch.stack(output.hints(*tokens))  # noqa: E731
     tokens = _tokens(backbone, x_t, t, context)
-    together = hints(parts["dwpose"] * 0.5 + parts["depth"])
-    torch.testing.assert_close(together, 0.5 * hints(parts["dwpose"]) + hints(parts["depth"]))
+    together, alone = hints(parts["dwpose"] * 0.5 + parts["depth"]), {}
+    for task, latents in (("dwpose", shown), ("depth", -shown)):
+        control.bank.use(task)
+        alone[task] = torch.stack(control.hints(backbone.control_input(latents), *tokens))
+    torch.testing.assert_close(together, 0.5 * alone["dwpose"] + alone["depth"])
+    control.bank.use("dwpose")
+    under_another = torch.stack(control.hints(backbone.control_input(-shown), *tokens))
+    assert (under_another - alone["depth"]).abs().max() > 1e-3
 
 
 def _tokens(backbone, x_t, t, context):

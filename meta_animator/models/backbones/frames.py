@@ -2,6 +2,8 @@
 
 from meta_animator.errors import UserError
 
+TEMPORAL = (False, True, True)  # which levels of Wan's published VAE halve time too
+
 
 def latent_frames(num_frames: int, each: int) -> int:
     """How many latent frames a clip has whose first frame has one of its own and whose others share one between `each` of them.

@@ -17,7 +17,7 @@ from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint
 from meta_animator.json_files import read_json
 from meta_animator.models.backbones import wan_vae
-from meta_animator.models.backbones.frames import latent_frames
+from meta_animator.models.backbones.frames import TEMPORAL, latent_frames
 from meta_animator.models.backbones.parts import download, load_part
 from meta_animator.models.backbones.wan_loras import fold_loras
 from meta_animator.models.backbones.wan_text import MOST_TOKENS, WanText
@@ -30,7 +30,6 @@ from meta_animator.models.vace import PRECISE, Branch, VaceControl, VaceOutput, 
 from meta_animator.settings import ModelConfig
 
 CHANNELS = 16  # of a latent, in the published models
-TEMPORAL = (False, True, True)  # which of the VAE's levels halve time too, in the published models
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by the names of model.text_precision
 
 
@@ -305,9 +304,11 @@ class Wan(nn.Module):
         here = self.vae.encoder is not None
         if not here:
             self.vae.encoder, self.vae.quant_conv = self._released
-        yield
-        if not here:
-            self.vae.encoder = self.vae.quant_conv = None
+        try:
+            yield
+        finally:
+            if not here:
+                self.vae.encoder = self.vae.quant_conv = None
 
     def fingerprint(self) -> str:
         if not self._fingerprint:

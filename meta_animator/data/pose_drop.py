@@ -30,7 +30,8 @@ TRIES = 32  # until something is left out that was there
 
 @dataclasses.dataclass(frozen=True)
 class PoseDrop:
-    """Which parts the poses of a sample lack: a function of (seed, name), and with `per_frame` of the frame's number too."""
+    """Which parts the poses of a sample lack: a function of (seed, name) alone, so that all frames of a clip lack the same
+    ones, or with `per_frame` of the frame's number and of what it shows too."""
 
     seed: int
     name: str
@@ -38,7 +39,8 @@ class PoseDrop:
 
     def apply(self, keypoints: np.ndarray, frame: int) -> np.ndarray:
         """The points (133, 3) of frame number `frame`, those of the parts with score 0."""
-        return drop_parts(keypoints, rng(self.seed, f"pose drop {self.name}", *([frame] if self.per_frame else [])))
+        random = rng(self.seed, f"pose drop {self.name}", *([frame] if self.per_frame else []))
+        return drop_parts(keypoints, random) if self.per_frame else _without(keypoints, some_parts(random))
 
 
 def number_of_drops(config: DataConfig) -> int:
@@ -61,16 +63,23 @@ def drop_parts(keypoints: np.ndarray, random: np.random.Generator) -> np.ndarray
     out, where any of these parts is."""
     seen = keypoints[:, 2] >= kp.VISIBLE
     for _ in range(TRIES):
-        lost = list(_some_parts(random))
-        if seen[lost].any():
+        lost = some_parts(random)
+        if seen[list(lost)].any():
             break
+    return _without(keypoints, lost)
+
+
+def _without(keypoints: np.ndarray, lost: set[int]) -> np.ndarray:
     dropped = np.array(keypoints)
-    dropped[lost, 2] = 0
+    dropped[list(lost), 2] = 0
     return dropped
 
 
-def _some_parts(random: np.random.Generator) -> set[int]:
-    face, hands, limb = random.random(3) < (FACE_SHARE, HANDS_SHARE, LIMB_SHARE)
+def some_parts(random: np.random.Generator) -> set[int]:
+    """The points of face, hands or a limb, or of several of them; never none."""
+    face = hands = limb = False
+    while not (face or hands or limb):
+        face, hands, limb = random.random(3) < (FACE_SHARE, HANDS_SHARE, LIMB_SHARE)
     head = random.choice(len(HEADS), p=[share for _, share in HEADS])
     which, part = random.integers(4), random.integers(len(LIMBS))
     lost = set(HEADS[head][0]) if face else set()

@@ -178,7 +178,7 @@ class SampleSet(Dataset):
         if not (number := self._drop_number(draw)):
             return None
         if not self.config.pose_variants:
-            return PoseDrop(self.seed, f"of draw {draw.number}", per_frame=False)
+            return PoseDrop(self.seed, f"of draw {draw.number}", per_frame=self.num_frames is None)
         return drop_of(clip, number, self._crop_number(draw), self.seed, per_frame=self.num_frames is None)
 
     def _drop_number(self, draw: Draw) -> int:

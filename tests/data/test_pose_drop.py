@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from meta_animator.data import keypoints as kp
-from meta_animator.data.pose_drop import drop_parts
+from meta_animator.data.pose_drop import PoseDrop, drop_parts
 from meta_animator.data.tasks import Draw
 from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
@@ -84,6 +84,15 @@ def test_frames_lack_different_parts_and_a_clip_of_stage_1_the_same(make_config,
         drop, points = samples._drop(samples.clips[0], draw), samples.clips[0].load_keypoints(0)
         seen += [tuple(drop.apply(points, k)[:, 2] > 0) for k in range(4)]
     assert len(set(asked[clips])) == 1 and len(set(asked[frames])) > 1
+
+
+def test_a_clip_lacks_the_same_parts_where_a_frame_shows_fewer_of_them():
+    turned = PERSON.copy()
+    turned[[*range(kp.FACE.start, kp.FACE.stop), *range(91, 133), kp.NOSE], 2] = 0  # seen from behind, hands before the body
+    for k in range(100):
+        drop = PoseDrop(0, f"clip {k}", per_frame=False)
+        stays, fewer = (drop.apply(points, 0)[:, 2] > 0 for points in (PERSON, turned))
+        assert np.array_equal(fewer, stays & (turned[:, 2] > 0)) and not np.array_equal(stays, PERSON[:, 2] > 0)
 
 
 @pytest.mark.parametrize("stage", ["control", "motion"])

@@ -119,8 +119,8 @@ class Animator:
         chunks = []
         for start in range(0, count, at_once):
             places = range(start, min(start + at_once, count) if backbone.frames_apart else start + at_once)
-            pixels = torch.stack([to_pixels(driving.condition(task, min(k, count - 1))) for k in places]).to(self.device)
-            chunks.append(backbone.encode_condition(pixels[None]))
+            pixels = torch.stack([to_pixels(driving.condition(task, min(k, count - 1))) for k in places])
+            chunks.append(backbone.encode_condition(pixels[None]).to(self.device))
         return torch.cat(chunks, dim=1)
 
     def _encode_photos(self, references: Sequence[Layers]) -> Tensor | None:

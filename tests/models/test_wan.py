@@ -202,16 +202,24 @@ def test_latents_and_pixels_are_those_of_diffusers(tiny_wan):
     """Encoded and normalised as in WanVACEPipeline; a photo is a clip of one frame."""
     backbone, _ = double(tiny_wan)
     vae = AutoencoderKLWan.from_pretrained(tiny_wan / "vae").double()
-    clips = torch.rand(2, 5, 3, 32, 32, dtype=torch.float64) * 2 - 1
+    clips = torch.rand(2, 13, 3, 32, 32, dtype=torch.float64) * 2 - 1
     mean, std = (torch.tensor(v).double().view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
     raw = vae.encode(clips.transpose(1, 2)).latent_dist.mode()
     latents = backbone.encode(clips)
     torch.testing.assert_close(latents, ((raw - mean) / std).transpose(1, 2), rtol=0, atol=1e-7)
-    assert latents.shape == (2, 2, LATENT_CHANNELS, 4, 4)
+    assert latents.shape == (2, 4, LATENT_CHANNELS, 4, 4)
     decoded = backbone.decode(latents)
     torch.testing.assert_close(decoded.clamp(-1, 1), vae.decode(raw).sample.transpose(1, 2), rtol=0, atol=1e-6)
     photo = backbone.encode(clips[:, :1])
     torch.testing.assert_close(photo, latents[:, :1], rtol=0, atol=1e-12)  # causal: the first latent is the first frame's
+
+
+def test_a_long_clip_comes_to_the_encoder_in_parts(tiny_wan):
+    backbone, _ = double(tiny_wan)
+    seen = []
+    backbone.vae.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[2]))
+    backbone.encode(torch.zeros(1, 13, 3, 32, 32))
+    assert seen == [1, 4, 4, 4]
 
 
 def test_latent_frames_of_a_clip_alone_are_decoded_as_within_it(tiny_wan):

@@ -33,7 +33,8 @@ class Backbone(Protocol):
 
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         """Scaled latents of clips; no gradient. The posterior's mode, or with unit normal `noise`, shaped
-        like the latents, a draw from it."""
+        like the latents, a draw from it. Pixels may lie on another device than the networks, and go there in parts; latents
+        come back to where they lie."""
 
     def encode_condition(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         """The same of condition images, in the range that the run's config asks for; `noise` counts only where

@@ -134,12 +134,13 @@ class StableDiffusion(nn.Module):
     @torch.no_grad()
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         flat, frames = _fold(pixels)
-        flat = flat.to(self.vae.encoder.conv_in.weight.dtype)
-        with autocast(flat.device, enabled=False):  # latents are data: not rounded to half precision
-            moments = [self.vae.encode(part).latent_dist.parameters for part in flat.split(images_at_once(*flat.shape[-2:]))]
+        weight = self.vae.encoder.conv_in.weight
+        parts = flat.split(images_at_once(*flat.shape[-2:]))
+        with autocast(weight.device, enabled=False):  # latents are data: not rounded to half precision
+            moments = [self.vae.encode(part.to(weight)).latent_dist.parameters for part in parts]
         posterior = DiagonalGaussianDistribution(torch.cat(moments))
-        latents = posterior.mode() if noise is None else posterior.mean + posterior.std * _fold(noise)[0].to(flat.device)
-        return _unfold(latents * self.vae.config.scaling_factor, frames)
+        latents = posterior.mode() if noise is None else posterior.mean + posterior.std * _fold(noise)[0].to(weight.device)
+        return _unfold(latents * self.vae.config.scaling_factor, frames).to(pixels.device)
 
     def control_input(self, condition_latents: Tensor, references: Tensor | None = None) -> Tensor:
         if references is not None:

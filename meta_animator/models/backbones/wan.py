@@ -140,8 +140,7 @@ class Wan(nn.Module):
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         self.latent_frames(pixels.shape[1])
         with self._with_encoder():
-            weight = self.vae.encoder.conv_in.weight
-            posteriors = self._posteriors(pixels, weight)
+            posteriors = self._posteriors(pixels)
         drawn = torch.cat([posterior.mode() for posterior in posteriors])
         if noise is not None:
             std = torch.cat([posterior.std for posterior in posteriors])
@@ -149,11 +148,11 @@ class Wan(nn.Module):
         mean, std = self._scales(drawn)
         return rearrange((drawn - mean) / std, "b c f h w -> b f c h w").to(pixels.device)
 
-    def _posteriors(self, pixels: Tensor, like: Tensor) -> list[DiagonalGaussianDistribution]:
-        """Of each clip, encoded where and as exactly as `like` is."""
-        with autocast(like.device, enabled=False):  # latents are data: not rounded to half precision
-            clips = rearrange(pixels.to(like), "b f c h w -> b c f h w")
-            return [DiagonalGaussianDistribution(self.vae._encode(clip)) for clip in clips.split(1)]
+    def _posteriors(self, pixels: Tensor) -> list[DiagonalGaussianDistribution]:
+        """Of each clip, encoded where and as exactly as the encoder is."""
+        with autocast(self.vae.encoder.conv_in.weight.device, enabled=False):  # latents are data: not rounded to half precision
+            clips = rearrange(pixels, "b f c h w -> b c f h w")
+            return [DiagonalGaussianDistribution(wan_vae.encode(self.vae, clip)) for clip in clips.split(1)]
 
     def encode_condition(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         if self.config.condition_range == "unit":

@@ -1,10 +1,11 @@
-"""The decoder of Wan's VAE by latent frame: causal in time, four frames to a latent but for the first, which is one frame's.
+"""Wan's VAE by latent frame: causal in time, four frames to a latent but for the first, which is one frame's.
 
 Shapes here as diffusers has them: pixels (b 3 f H W), latents (b c f' h w).
 """
 
 import functools
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,6 +16,18 @@ from torch.utils.checkpoint import checkpoint
 
 # called with (x, what all layers remember of earlier frames, [its own place there]), as diffusers' layers are
 Layer = Callable[[Tensor, list[Any], list[int]], Tensor]
+
+
+def encode(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
+    """The parameters (b 2c f' h w) of `vae.encode(pixels).latent_dist`, of pixels (b 3 f H W) that may lie on another device: the
+    frames of one latent come to the encoder at a time."""
+    remembered: list[Any] = [None] * vae._cached_conv_counts["encoder"]
+    firsts = [0, *range(1, pixels.shape[2], vae.config.scale_factor_temporal)]
+    parts = []
+    for first, behind in pairwise([*firsts, pixels.shape[2]]):
+        some = pixels[:, :, first:behind].to(vae.encoder.conv_in.weight)
+        parts.append(vae.encoder(some, feat_cache=remembered, feat_idx=[0]))
+    return vae.quant_conv(torch.cat(parts, dim=2))
 
 
 def decode(vae: AutoencoderKLWan, latents: Tensor, part: slice | None = None, checkpointed: bool = False) -> Tensor:

@@ -69,10 +69,12 @@ class Animator:
         )  # fmt: skip
 
     @torch.no_grad()
-    def denoise_from(self, latents: Tensor, share: float, driving: Driving, reference: Layers | None) -> Tensor:
+    def denoise_from(
+        self, latents: Tensor, share: float, driving: Driving, reference: Layers | None, references: Sequence[Layers] = ()
+    ) -> Tensor:  # fmt: skip
         """Given latents (1 f c h w) with the animation's first noise on them, up to the share `share` in (0, 1] of the
         noise process, denoised as `animate` does it."""
-        return self._sample(driving, reference, latents=latents, share=share)
+        return self._sample(driving, reference, references, latents=latents, share=share)
 
     def _sample(
         self, driving: Driving, reference: Layers | None, references: Sequence[Layers] = (), progress=None,
@@ -82,12 +84,14 @@ class Animator:
         sample, backbone = self.sample, self.models.backbone
         shown = {task: self._encode_conditions(driving, task) for task in sample.tasks}
         shape = tuple(next(iter(shown.values())).shape[1:])
-        denoiser = self._denoiser(shown, self._encode_photos(references))
+        photos = self._encode_photos(references)
+        denoiser = self._denoiser(shown, photos)
         x_T = self._first_latents(reference, denoiser, (shape[0] + len(references), *shape[1:]))
         timesteps = self._timesteps()
         if latents is not None:
             timesteps = timesteps[len(timesteps) - max(1, round(share * len(timesteps))) :]
-            x_T = backbone.process.add_noise(latents, x_T, timesteps[:1])
+            known = latents if photos is None else torch.cat([photos.flip(1), latents], dim=1)  # as `control_input` has them
+            x_T = backbone.process.add_noise(known, x_T, timesteps[:1])
         if last:
             backbone.release(text=True, encoder=True)
         watch = self._watch("sampling", len(timesteps), progress)

@@ -6,16 +6,25 @@ from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
 from meta_animator.models.backbones.frames import TEMPORAL, latent_frames
 from meta_animator.sampling.windows import temporal_windows
-from meta_animator.settings import DataConfig, ModelConfig, SampleConfig, TrainConfig
+from meta_animator.settings import DataConfig, LossConfig, ModelConfig, SampleConfig, TrainConfig
 
 
-def check_family(stage: str, model: ModelConfig, data: DataConfig, train: TrainConfig, sample: SampleConfig) -> None:
+def check_family(
+    stage: str, model: ModelConfig, data: DataConfig, loss: LossConfig, train: TrainConfig, sample: SampleConfig
+) -> None:  # fmt: skip
     """Raises UserError for a setting that the family does not have, and for numbers of frames that it does not take."""
-    (_check_wan if model.backbone == "wan" else _check_sd)(stage, model, data, train, sample)
+    if model.backbone == "wan":
+        _check_wan(stage, model, data, train, sample)
+    else:
+        _check_sd(stage, model, data, loss, train, sample)
 
 
-def _check_sd(stage: str, model: ModelConfig, data: DataConfig, train: TrainConfig, sample: SampleConfig) -> None:
-    wan_only = {"model.base_loras": model.base_loras, "train.timestep_shift": stage != "sample" and train.timestep_shift != 1}
+def _check_sd(
+    stage: str, model: ModelConfig, data: DataConfig, loss: LossConfig, train: TrainConfig, sample: SampleConfig
+) -> None:  # fmt: skip
+    wan_only = {"model.base_loras": model.base_loras, "model.flow_shift": model.flow_shift, "model.text_cache": model.text_cache}
+    if stage != "sample":
+        wan_only |= {"train.timestep_shift": train.timestep_shift != 1, "loss.image_latent_frames": loss.image_latent_frames}
     if stage in ("control", "reference"):
         wan_only["data.clip_frames"] = data.clip_frames > 1
     else:

@@ -28,7 +28,7 @@ class Check(NamedTuple):
 
 
 CHECKS = (  # in this order
-    Check(check_family, METHOD, "stage model data train sample"),
+    Check(check_family, METHOD, "stage model data loss train sample"),
     Check(check_training, TRAINING, "stage data model train"),
     Check(check_data, TRAINING, "stage data model train"),
     Check(check_sampling, SAMPLE, "sample model"),

@@ -46,7 +46,9 @@ class DenoisingRun:
         training = Training(stage=stage, samples=self.samples, plan=self.plan)
         if frees:
             cached = self.samples.cache is not None
-            training.release = functools.partial(release, self.networks, *frees, self.samples.prompts(), cached)
+            training.release = functools.partial(
+                release, self.networks, *frees, self.samples.prompts(), cached, self.accelerator
+            )
         return training
 
 

@@ -13,7 +13,7 @@ from meta_animator.data.samples import to_pixels
 from meta_animator.errors import UserError
 from meta_animator.evaluation.frames import frame_metrics
 from meta_animator.sampling.animate import Animator
-from meta_animator.sampling.opening import open_inputs
+from meta_animator.sampling.opening import open_inputs, open_references
 from meta_animator.settings import RunConfig
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.sample import load_animator
@@ -54,18 +54,21 @@ def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np
         numbers[name] = frame_metrics(frames, truth, masks, boxes)
         rows.append(list(frames[shown]))
 
-    animator = load_animator(config)
+    animator, shown_to = load_animator(config), config.sample
+    photos = open_references(
+        shown_to.reference, shown_to.reference_clip, shown_to.references, driving.size, config.data.person_margin
+    )  # fmt: skip
     latents = _encode(animator, truth)
     frames_of = lambda latents: np.stack(list(itertools.islice(animator.decode(latents), len(truth))))  # noqa: E731
     keep("decoder", frames_of(latents))
     for share in START_SHARES:
-        started = animator.denoise_from(latents, share, driving, reference)
+        started = animator.denoise_from(latents, share, driving, reference, photos)
         keep(f"truth with noise {share}", frames_of(started))
     for name, changes in VARIANTS.items():
         if changes and getattr(getattr(config, changes[0]), changes[1]) == changes[2]:
             continue  # that is as configured
         variant = animator if not changes else _changed(config, animator, *changes)
-        keep(name, np.stack(list(variant.animate(driving, reference).frames)))
+        keep(name, np.stack(list(variant.animate(driving, reference, photos).frames)))
     return numbers, rows
 
 

@@ -95,6 +95,8 @@ def knobs(config: RunConfig) -> dict[str, dict[str, Any]]:
             {"train.batch_size": 1, "train.gradient_accumulation_steps": samples}, {"train.optimizer": "adamw8bit"},
             {"train.ema_device": "cpu"} if train.ema_decay else {},
             {"data.num_frames": half(data.num_frames)} if config.stage == "motion" else {"train.trainable": "lora"},
+            {"data.clip_frames": half(data.clip_frames)} if config.stage != "motion" else {},
+            {"loss.image_latent_frames": 1} if config.loss.image_weight and not backbone.frames_apart else {},
             smaller,
         ]  # fmt: skip
     texts = (" ".join(f"{key}={str(value).lower()}" for key, value in changes.items()) for changes in found)
@@ -126,13 +128,21 @@ def measure(config: RunConfig) -> int:
     stage = stage_without_weights(config)
     before = _peak_so_far(device, anew=True)
     gone = {module for part in _encoders(stage.models, config) for module in part.modules()}
-    for module in stage.modules():
-        for values in (module._parameters, module._buffers) if module not in gone else ():
-            values.update({name: _random(value, device) for name, value in values.items() if value is not None})
+    give_weights([module for module in stage.modules() if module not in gone], device)
     optimizer = make_optimizer(stage.param_groups(), config.train)
     TrainingStep(stage, config).run(torch.autograd.backward)
     optimizer.step()
     return _peak_so_far(device) - before
+
+
+def give_weights(modules: Sequence[nn.Module], device: torch.device) -> None:
+    """Random ones in the place of those on the meta device; what is registered in several modules stays one."""
+    made: dict[int, Tensor] = {}
+    for module in modules:
+        for values in (module._parameters, module._buffers):
+            for name, value in values.items():
+                if value is not None:
+                    made[id(value)] = values[name] = made[id(value)] if id(value) in made else _random(value, device)
 
 
 def _random(value: Tensor, device: torch.device) -> Tensor:

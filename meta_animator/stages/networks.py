@@ -1,9 +1,11 @@
 """The networks of a training run: put together, named, started from checkpoints, and freed of what is needed no more."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from meta_animator.checkpoints.files import read_weights, trained_fps
@@ -68,10 +70,15 @@ def note_rate(motion_from: str, fps: float, say: Callable[[str], None]) -> None:
         say(f"note: {motion_from} was trained at {before:.3g} frames per second, this run's clips have {fps:.3g} (data.fps)")
 
 
-def release(networks: Assembly, texts: Texts, previews: Previews, prompts: Sequence[str], cached: bool) -> None:
+def release(
+    networks: Assembly, texts: Texts, previews: Previews, prompts: Sequence[str], cached: bool, accelerator: Accelerator
+) -> None:  # fmt: skip
     """Free what training no longer needs: the text encoder, once all `prompts` that there are (if not too many) are embedded,
-    and where latents are cached the VAE's encoder."""
-    text = texts.embed_all(prompts)
+    and where latents are cached the VAE's encoder. Where embeddings are kept on disk, the other processes wait for those of the
+    first and read them, without an encoder of their own."""
+    on_disk = bool(networks.config.text_cache)
+    with accelerator.main_process_first() if on_disk else nullcontext():
+        text = texts.embed_all(prompts, on_disk)
     if cached:
         previews.keep_conditions()
     networks.backbone.release(text=text, encoder=cached)

@@ -27,12 +27,15 @@ class Texts:
         rows = [F.pad(told, (0, 0, 0, length - len(told))) for told, length in map(self._kept.get, prompts)]
         return torch.stack(rows).to(device, non_blocking=True)
 
-    def embed_all(self, prompts: Sequence[str]) -> bool:
-        """Embed all prompts that a run has; False, and nothing done, where they are too many."""
-        if len(prompts) > MAX_PROMPTS:
-            return False
-        self(prompts, "cpu")
-        return True
+    def embed_all(self, prompts: Sequence[str], on_disk: bool = False) -> bool:
+        """Embed all prompts that a run has, into memory or, where they are too many and the base keeps them `on_disk`, there;
+        False, and nothing done, where they can be kept nowhere."""
+        if len(prompts) <= MAX_PROMPTS:
+            self(prompts, "cpu")
+            return True
+        for prompt in prompts if on_disk else ():
+            self.backbone.embed_text([prompt])
+        return on_disk
 
 
 def _without_padding(embedding: Tensor) -> Tensor:

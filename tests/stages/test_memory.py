@@ -7,10 +7,11 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from meta_animator.config import load_config
 from meta_animator.models.counting import LikeCuda, PeakMemory
-from meta_animator.stages.memory import CUDA_ITSELF, GIB, advice, count, knobs
+from meta_animator.stages.memory import CUDA_ITSELF, GIB, advice, count, give_weights, knobs
 
 STAGE_1 = "configs/sd15/step1.yaml"
 
@@ -79,6 +80,22 @@ def test_advice_is_what_a_run_takes():
     assert not any("data.num_frames" in knob for knob in knobs(smallest).values())
     uncached = load_config("configs/demo/step0.yaml", ["data.cache_latents=false", "data.flip=0.5"])
     assert not any("data.cache_latents" in knob for knob in knobs(uncached).values()), "flipped pictures cannot be cached"
+
+
+def test_advice_on_clips_of_a_video_transformer():
+    wan = load_config("configs/wan/step2.yaml", ["data.clip_frames=17", "loss.image_latent_frames=2"])
+    found = list(knobs(wan).values())
+    assert {"data.clip_frames": 5} in found and {"loss.image_latent_frames": 1} in found
+    photos = list(knobs(load_config("configs/wan/step2.yaml", ["loss.image_weight=0"])).values())
+    assert not any("data.clip_frames" in knob or "loss.image_latent_frames" in knob for knob in photos)
+
+
+def test_what_two_modules_share_stays_one_weight():
+    shared = nn.Linear(2, 2, device="meta")
+    modules = [nn.ModuleList([shared]), nn.Linear(2, 2, device="meta")]
+    modules[1].weight = shared.weight
+    give_weights([module for one in modules for module in one.modules()], torch.device("cpu"))
+    assert shared.weight is modules[1].weight and not shared.weight.is_meta and not modules[1].bias.is_meta
 
 
 def test_advice_names_what_helps_most_first():

@@ -18,11 +18,14 @@ from meta_animator.media.images import read_image
 from meta_animator.models.backbones.wan_text import WanText
 from meta_animator.sampling.opening import open_references
 from meta_animator.settings import ExtractConfig
+from meta_animator.stages import texts
+from meta_animator.stages import train as training
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.diagnose import diagnose
 from meta_animator.stages.memory import count
 from meta_animator.stages.sample import sample
 from meta_animator.stages.train import train
+from meta_animator.training.engine import Trainer
 from tests.tiny import make_stage
 from tests.tiny_wan import make_wan, wan_config, wan_model
 
@@ -115,6 +118,23 @@ def test_the_text_encoder_is_loaded_once_for_all_stages(trained, tiny_wan, movin
     train(wan_config(trained / "again", tiny_wan, moving_data, "control", train__max_steps=1, data__clip_frames=1))
 
 
+def test_prompts_too_many_for_the_memory_are_on_disk_before_the_first_step(tiny_wan, moving_data, tmp_path, monkeypatch):
+    there = []
+
+    class Seen(Trainer):
+        def run(self):
+            files = list((tmp_path / "texts").glob("*.safetensors"))
+            there.append((len(files), self.stage.models.backbone.text.encoder))
+            super().run()
+
+    monkeypatch.setattr(training, "Trainer", Seen)
+    monkeypatch.setattr(texts, "MAX_PROMPTS", 1)
+    changes = {"train__max_steps": 1, "data__prompt_drop": 0.3, "data__prompt": "{description} {identifier}"}
+    train(wan_config(tmp_path / "run", tiny_wan, moving_data, "control", model__text_cache=tmp_path / "texts", **changes))
+    ((count, encoder),) = there
+    assert count >= 3 and encoder is None
+
+
 def test_stage_3_gives_as_many_frames_as_the_driving_has(trained, tiny_wan, moving_data):
     """Six, where the base takes five or nine, in windows of five."""
     folder = trained / "sample"
@@ -190,7 +210,8 @@ def test_clips_of_a_film_overlap_by_half(tiny_wan, moving_data, tmp_path):
 
 def test_diagnosis_with_the_truth_in_the_place_of_the_parts(trained, tiny_wan, moving_data):
     """Six frames, where the base takes five or nine."""
-    numbers, rows = diagnose(wan_config(trained / "sample", tiny_wan, moving_data, "sample", sample__fit_pose="no"))
+    changes = {"sample__fit_pose": "no", "sample__references": 2}
+    numbers, rows = diagnose(wan_config(trained / "sample", tiny_wan, moving_data, "sample", **changes))
     assert {"decoder", "truth with noise 0.2", "as configured", "no control"} <= numbers.keys()
     assert all(len(row) == 4 for row in rows)
 
@@ -235,8 +256,12 @@ def test_what_this_family_does_not_take_is_refused(trained, tiny_wan, moving_dat
 
 @pytest.mark.parametrize(
     ("stage", "key", "value"),
-    [("control", "data__clip_frames", 5), ("motion", "train__timestep_shift", 3), ("control", "model__base_loras", "{a: 1.0}")],
-)
+    [
+        ("control", "data__clip_frames", 5), ("motion", "train__timestep_shift", 3), ("control", "model__base_loras", "{a: 1.0}"),
+        ("control", "model__text_cache", "folder"), ("control", "model__flow_shift", 3),
+        ("motion", "loss__image_latent_frames", 1),
+    ],
+)  # fmt: skip
 def test_what_the_other_family_does_not_take_is_refused(tiny_base, puppet_data, tmp_path, make_config, stage, key, value):
     with pytest.raises(UserError, match=f"{key.replace('__', '.')}: is for model.backbone=wan"):
         check_run(make_config(stage, **{key: value}))

@@ -18,6 +18,7 @@ from meta_animator.models.precision import HALF
 
 # what autocast computes in half precision and in float32 on CUDA, of what these networks call (torch.amp's op reference)
 HALF_OPS = {F.linear, F.conv2d, torch.matmul, torch.bmm, torch.baddbmm, F.scaled_dot_product_attention, Tensor.matmul}
+FUSED_ATTENTION = torch.ops.aten._scaled_dot_product_efficient_attention  # it keeps its output and a row statistic
 FLOAT_OPS = {F.group_norm, F.layer_norm, F.mse_loss, torch.exp, torch.pow, Tensor.pow, Tensor.square, torch.softmax}
 
 
@@ -96,7 +97,7 @@ class LikeCuda(TorchFunctionMode):
                 args, kwargs = tree_map_only(Tensor, functools.partial(self._cast, dtype=half), (args, kwargs))
         if func is F.scaled_dot_product_attention:
             named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
-            return _FusedAttention.apply(named["query"], named["key"], named["value"])
+            return FUSED_ATTENTION(named["query"], named["key"], named["value"], None, True)[0]
         return func(*args, **kwargs)
 
     @staticmethod
@@ -106,21 +107,6 @@ class LikeCuda(TorchFunctionMode):
         _engine_run_backward(
             (loss,), (torch.ones_like(loss),), False, False, tuple(inputs), allow_unreachable=True, accumulate_grad=True
         )
-
-
-class _FusedAttention(torch.autograd.Function):
-    """The tensors that a fused attention kernel makes and keeps: output and a row statistic, three gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        output = torch.empty_like(query)
-        statistic = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
-        ctx.save_for_backward(query, key, value, output, statistic)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
 
 
 def peak_of(run: Callable[[], Any]) -> int:

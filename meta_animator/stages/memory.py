@@ -126,13 +126,13 @@ def measure(config: RunConfig) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = copy.deepcopy(config)
     stage = stage_without_weights(config)
-    before = _peak_so_far(device, anew=True)
+    before = peak_so_far(device, anew=True)
     gone = {module for part in _encoders(stage.models, config) for module in part.modules()}
     give_weights([module for module in stage.modules() if module not in gone], device)
     optimizer = make_optimizer(stage.param_groups(), config.train)
     TrainingStep(stage, config).run(torch.autograd.backward)
     optimizer.step()
-    return _peak_so_far(device) - before
+    return peak_so_far(device) - before
 
 
 def give_weights(modules: Sequence[nn.Module], device: torch.device) -> None:
@@ -151,14 +151,15 @@ def _random(value: Tensor, device: torch.device) -> Tensor:
     return nn.Parameter(made, value.requires_grad) if isinstance(value, nn.Parameter) else made
 
 
-def _peak_so_far(device: torch.device, anew: bool = False) -> int:
-    """Bytes of the device that this process has used at most, or with `anew` uses now, from where the peak counts anew."""
+def peak_so_far(device: torch.device, anew: bool = False) -> int:
+    """Bytes of the device that this process has used at most, or with `anew` uses now, from where the peak counts anew. Raises
+    UserError where neither a GPU nor Linux tells."""
     if device.type == "cuda":
         if anew:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated()
     if not Path("/proc/self/clear_refs").exists():
-        raise UserError("--measure: reads a CPU's memory as Linux tells it; expected Linux, or a GPU")
+        raise UserError("a CPU's memory is read as Linux tells it; expected Linux, or a GPU")
     if anew:
         Path("/proc/self/clear_refs").write_text("5")
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
@@ -189,13 +190,9 @@ def _count_training(config: RunConfig) -> Memory:
 
 
 def _count_sampling(config: RunConfig) -> Memory:
-    sample = config.sample
-    config.model.tasks = list(sample.tasks)
-    models = Assembly(config.model, backbone_without_weights(config.model), with_motion=bool(config.model.motion_from))
-    if (precision := PRECISIONS[config.train.mixed_precision]) in HALF:
-        models.requires_grad_(False).hold_frozen_in(precision)
+    models = sampling_without_weights(config)
     phases = {}
-    for name, run in _sampling_steps(config, models).items():
+    for name, run in sampling_steps(config, models).items():
         with torch.no_grad(), PeakMemory() as memory, LikeCuda():
             run()
         phases[name] = {"weights": bytes_of(models), f"activations ({name})": memory.peak}
@@ -205,7 +202,16 @@ def _count_sampling(config: RunConfig) -> Memory:
     return Memory({**most, "CUDA itself (allowance)": CUDA_ITSELF})
 
 
-def _sampling_steps(config: RunConfig, models: Assembly) -> dict[str, Callable[[], Any]]:
+def sampling_without_weights(config: RunConfig) -> Assembly:
+    """The networks of stage 3 on the meta device, with LoRAs of the tasks that it samples with."""
+    model = dataclasses.replace(config.model, tasks=list(config.sample.tasks))
+    models = Assembly(model, backbone_without_weights(model), with_motion=bool(model.motion_from))
+    if (precision := PRECISIONS[config.train.mixed_precision]) in HALF:
+        models.requires_grad_(False).hold_frozen_in(precision)
+    return models
+
+
+def sampling_steps(config: RunConfig, models: Assembly) -> dict[str, Callable[[], Any]]:
     """What stage 3 does, by name."""
     sample, backbone = config.sample, models.backbone
     frames = backbone.latent_frames(sample.window if backbone.has_time else sample.frame_batch_size) + sample.references

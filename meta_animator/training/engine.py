@@ -96,6 +96,11 @@ class Trainer:
                 tracker.close()
                 self.lock.close()
 
+    def step_once(self, stream: Generator[Any, None, None]) -> None:
+        """One optimizer step and nothing beside it, no log, no checkpoint: for measuring."""
+        self._optimizer_step(stream)
+        self.step += 1
+
     def _loop(self, tracker: Tracker | None, request: StopRequest) -> None:
         train, main = self.config.train, tracker is not None
         if main:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from meta_animator.annotators.base import Detection
+from meta_animator.benchmark import preparation
+from meta_animator.benchmark.preparation import DRAWN, measure
 from meta_animator.data.layers import Layers
 from meta_animator.errors import UserError
 from meta_animator.media.video import VideoSource, write_video
-from meta_animator.preparation import benchmark
-from meta_animator.preparation.benchmark import DRAWN, measure
 from tests.data.people import layers_of_person
 
 
@@ -47,7 +47,7 @@ def test_without_networks_every_frame_is_decoded_once_and_what_can_be_drawn_is(f
     decoded, read = [], VideoSource.read
     monkeypatch.setattr(VideoSource, "read", lambda self, indices: decoded.extend(indices) or read(self, indices))
     drawn = []
-    monkeypatch.setattr(benchmark, "draw_condition", lambda task, layers: drawn.append((task, layers.size)))
+    monkeypatch.setattr(preparation, "draw_condition", lambda task, layers: drawn.append((task, layers.size)))
     timing = measure(film, 48, 4, None, truth)
     assert (timing.frames, timing.size, timing.networks) == (4, (96, 64), {})
     assert decoded == [0, 1, 2, 3] and drawn == [(task, (48, 48)) for task in DRAWN] * 4

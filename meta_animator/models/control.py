@@ -31,6 +31,15 @@ class ControlOutput(NamedTuple):
     def __add__(self, other: "ControlOutput") -> "ControlOutput":
         return ControlOutput(tuple(a + b for a, b in zip(self.down, other.down, strict=True)), self.mid + other.mid)
 
+    def behind(self, batch: int, frames: int, other: "ControlOutput") -> "ControlOutput":
+        """Of clips that begin with the last `frames` of `batch` clips in this one and go on with `other`."""
+
+        def joined(own: Tensor, more: Tensor) -> Tensor:
+            own, more = (x.unflatten(0, (batch, -1)) for x in (own, more))
+            return torch.cat([own[:, -frames:], more], 1).flatten(0, 1)
+
+        return ControlOutput(tuple(map(joined, self.down, other.down)), joined(self.mid, other.mid))
+
 
 class NoHint(nn.Module):
     """Takes the place of the ControlNet's hint block: adds nothing, since the condition enters through conv_in."""
@@ -49,6 +58,7 @@ class MetaControlNet(ModelMixin, ConfigMixin):
     """
 
     ignore_for_config = ("net",)
+    sees_noise = False  # its residuals of a frame are the same whatever is beside it, and however noisy it is
     _supports_gradient_checkpointing = True
 
     @register_to_config

@@ -63,6 +63,7 @@ class VaceControl(nn.Module):
 
     checkpointing = False
     precise = PRECISE
+    sees_noise = True  # the branch goes on from the base's tokens
 
     def __init__(self, net: Branch, tasks: Sequence[str], rank: int):
         super().__init__()

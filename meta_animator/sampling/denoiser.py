@@ -12,6 +12,8 @@ from torch import Tensor
 
 from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 
+Shared = dict[str, tuple[int, Any]]  # of a step, by the text: where the last window ends, and its residuals
+
 
 class Base(Protocol):
     """What a denoiser asks of a base model: a `Backbone`, or a diffusers pipeline's networks."""
@@ -56,28 +58,48 @@ class Denoiser:
         frames = x_t.shape[1] - self.references
         windows = temporal_windows(frames, self.window or frames, self.overlap)
         weights = window_weights(frames, windows, self.overlap)
+        shared: Shared = {}
         return predict_in_windows(
-            lambda part, places: self._guided(part, t, places), x_t, windows, weights, self.references
+            lambda part, places: self._guided(part, t, places, shared), x_t, windows, weights, self.references
         )  # fmt: skip
 
-    def _guided(self, x_t: Tensor, t: Tensor, window: slice | Tensor) -> Tensor:
+    def _guided(self, x_t: Tensor, t: Tensor, window: slice | Tensor, shared: Shared) -> Tensor:
         """Both branches of single frames go through the networks as one batch, those of clips in turn: a clip is a batch
         already, and two would take twice the memory."""
-        shown = {task: latents[:, window] for task, latents in self.control_latents.items()}
         if self.guidance_scale == 1.0:
-            return self._branch(x_t, t, self.context, shown)
+            return self._branch("text", x_t, t, self.context, window, shared)
         if self.backbone.has_time and x_t.shape[1] > 1:
-            unconditional = self._branch(x_t, t, self.null_context, shown)
-            return unconditional + self.guidance_scale * (self._branch(x_t, t, self.context, shown) - unconditional)
-        twice = {task: torch.cat([latents, latents]) for task, latents in shown.items()}
-        texts = torch.cat([self.context, self.null_context])
-        conditional, unconditional = self._branch(torch.cat([x_t, x_t]), torch.cat([t, t]), texts, twice).chunk(2)
+            unconditional = self._branch("no text", x_t, t, self.null_context, window, shared)
+            conditional = self._branch("text", x_t, t, self.context, window, shared)
+        else:
+            twice, contexts = torch.cat([t, t]), torch.cat([self.context, self.null_context])
+            shown = {task: torch.cat([latents, latents]) for task, latents in self._shown(window).items()}
+            residuals = self._control(twice, contexts, shown)
+            conditional, unconditional = self.backbone.predict(torch.cat([x_t, x_t]), twice, contexts, residuals).chunk(2)
         return unconditional + self.guidance_scale * (conditional - unconditional)
 
-    def _branch(self, x_t: Tensor, t: Tensor, context: Tensor, control_latents: Mapping[str, Tensor]) -> Tensor:
+    def _branch(
+        self, name: str, x_t: Tensor, t: Tensor, context: Tensor, window: slice | Tensor, shared: Shared
+    ) -> Tensor:  # fmt: skip
+        """Residuals of frames that the window before has too are not computed again, unless the control network sees the noisy
+        latents."""
+        if not (self.overlap and self.control_latents) or self.control.sees_noise:
+            return self.backbone.predict(x_t, t, context, self._control(t, context, self._shown(window)))
+        stop, before = shared.get(name, (window.start, None))
+        residuals = self._control(t, context, self._shown(slice(stop, window.stop)))
+        if before is not None:
+            residuals = before.behind(len(context), stop - window.start, residuals)
+        shared[name] = window.stop, residuals
+        return self.backbone.predict(x_t, t, context, residuals)
+
+    def _shown(self, places: slice | Tensor) -> dict[str, Tensor]:
+        return {task: latents[:, places] for task, latents in self.control_latents.items()}
+
+    def _control(self, t: Tensor, context: Tensor, shown: Mapping[str, Tensor]) -> Any | None:
+        """The sum over conditions; None where there are none."""
         residuals = None
-        for task, latents in control_latents.items():
+        for task, latents in shown.items():
             self.control.bank.use(self.loras or task)
             scaled = self.control(latents, t, context) * (self.tasks[task] * self.controlnet_conditioning_scale)
             residuals = scaled if residuals is None else residuals + scaled
-        return self.backbone.predict(x_t, t, context, residuals)
+        return residuals

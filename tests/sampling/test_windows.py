@@ -147,6 +147,21 @@ def test_batched_clips_equal_clips_one_by_one(scene, name):
             torch.testing.assert_close(together[place], alone, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", GUIDES)
+@torch.no_grad()
+def test_control_sees_each_frame_once_and_gives_every_window_what_it_needs(scene, name, monkeypatch):
+    backbone, control, x_t, t, texts, conditions = scene
+    seen = []
+    forward = type(control).forward
+    monkeypatch.setattr(type(control), "forward", lambda self, x, *more: seen.append(x.shape[1]) or forward(self, x, *more))
+    denoise = denoiser(backbone, control, conditions, texts, window=3, overlap=2, **GUIDES[name])
+    shared = denoise(x_t, t)
+    branches = len(GUIDES[name]["tasks"]) * (2 if "guidance_scale" in GUIDES[name] else 1)
+    assert sum(seen) == 5 * branches, "three windows, and five frames"
+    monkeypatch.setattr(type(control), "sees_noise", True)
+    torch.testing.assert_close(shared, denoise(x_t, t), rtol=1e-5, atol=1e-5)
+
+
 def test_frames_of_a_clip_see_each_other(scene):
     backbone, control, x_t, t, (context, null), conditions = scene
     with torch.no_grad():

@@ -69,8 +69,8 @@ class Counting(TorchDispatchMode):
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping | None = None) -> Any:
         kwargs = dict(kwargs or {})
         formula = FLOPS.get(func._overloadpacket)
-        if formula is None:
-            with self:  # what torch itself takes apart is counted by its parts
+        if formula is None and not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CPU"):
+            with self:  # what has no kernel of its own is counted by its parts
                 output = func.decompose(*args, **kwargs)
             if output is not NotImplemented:
                 return output

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import NoHint
-from meta_animator.models.precision import PRECISIONS
+from meta_animator.models.precision import HALF, PRECISIONS, halve
 from meta_animator.settings import RunConfig
 
 HINT_CHANNELS = (16, 32, 96, 256)  # of a hint block that makes pictures 8 times smaller; fewer for fewer
@@ -53,9 +53,9 @@ class DiffusersTraining:
         dtype = self.dtype = PRECISIONS[train.mixed_precision]
         self.count, self.max_grad_norm = train.gradient_accumulation_steps, train.max_grad_norm or math.inf
         self.accelerator = Accelerator(mixed_precision=train.mixed_precision, gradient_accumulation_steps=self.count)
-        self.vae = None if bare else same_weights(base.vae).to(device, dtype)
-        self.text_encoder = None if bare else copy.deepcopy(base.text_encoder).to(device, dtype)
-        self.unet = same_weights(base.unet).to(device, dtype)
+        self.vae = None if bare else in_precision(same_weights(base.vae), dtype).to(device)
+        self.text_encoder = None if bare else in_precision(copy.deepcopy(base.text_encoder), dtype).to(device)
+        self.unet = in_precision(same_weights(base.unet), dtype).to(device)
         control = _bare_control(models) if bare else control_with_hint(models)
         if train.gradient_checkpointing:
             control.enable_gradient_checkpointing()
@@ -66,7 +66,7 @@ class DiffusersTraining:
         schedule = get_scheduler(
             train.lr_scheduler, optimizer, num_warmup_steps=train.lr_warmup_steps, num_training_steps=train.max_steps
         )
-        control = control.to(device, torch.float32).requires_grad_(True).train()
+        control = control.to(device).requires_grad_(True).train()
         self.control, self.optimizer, self.schedule = self.accelerator.prepare(control, optimizer, schedule)
         self.process = _scheduler(DDPMScheduler, base.scheduler)
         self.losses: list[Tensor] = []
@@ -138,9 +138,12 @@ class DiffusersSampling:
         self.sample, self.frames = config.sample, frames
         self.pipe = AnimateDiffControlNetPipeline(
             vae=same_weights(base.vae, encoder=False), text_encoder=None, tokenizer=None, unet=same_weights(base.unet),
-            motion_adapter=models.motion, controlnet=control_with_hint(models),
+            motion_adapter=models.motion, controlnet=control_with_hint(models).requires_grad_(False),
             scheduler=_scheduler(DDIMScheduler, base.scheduler, clip_sample=False),
-        ).to(device, dtype)  # fmt: skip
+        )  # fmt: skip
+        for part in (self.pipe.vae, self.pipe.unet.requires_grad_(False), self.pipe.controlnet):
+            in_precision(part, dtype)
+        self.pipe.to(device)
         self.pipe.set_progress_bar_config(disable=True)
         self.size = {"height": config.data.height, "width": config.data.width}
         sides = (side // base.vae_scale_factor for side in self.size.values())
@@ -169,6 +172,13 @@ class DiffusersSampling:
         self.pipe.video_processor.postprocess_video(video=pixels, output_type="np")
 
 
+def in_precision(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The frozen network, in a half precision where `dtype` is one."""
+    if dtype in HALF:
+        halve(network, dtype)
+    return network
+
+
 def same_weights(network: UNet2DConditionModel | AutoencoderKL, encoder: bool = True) -> Any:
     """A network of diffusers' own class around the same tensors: it shares no module, hook or flag with ours.
     encoder: False where a VAE's has been freed."""
@@ -194,7 +204,7 @@ def control_with_hint(models: Assembly) -> ControlNetModel:
     lacking = [name for name in found.missing_keys if not name.startswith("controlnet_cond_embedding.")]
     if lacking or found.unexpected_keys:
         raise AssertionError(f"weights that do not fit: {lacking[:1] + found.unexpected_keys[:1]}")
-    return control.float()
+    return control
 
 
 def _bare_control(models: Assembly) -> nn.Module:

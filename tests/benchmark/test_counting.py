@@ -49,6 +49,23 @@ def test_attention_and_convolutions(device):
     assert counts.total.flops == 2 * 2 * 6 * 4 * 9 * 100
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_kernel_is_one_call_though_torch_could_take_it_apart(device):
+    x = torch.ones(3, device=device, requires_grad=True)
+    with counting() as counts:
+        torch.autograd.backward(F.silu(x), torch.ones_like(x))
+    assert counts.operators == {"ones_like": 1, "silu": 1, "silu_backward": 1, "detach": 1}
+
+
+@torch.inference_mode()
+def test_what_has_no_kernel_is_counted_by_its_parts():
+    """Where nothing is recorded for a gradient, such operators come whole."""
+    layer, x = nn.Linear(4, 3), torch.randn(5, 4)
+    with counting() as counts:
+        layer(x)
+    assert counts.total.flops == 120 and counts.operators["addmm"] == 1
+
+
 def test_what_is_checkpointed_counts_again_in_the_backward_pass():
     """Of two layers the first one: once the second has its input again, no more is needed."""
     layers = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))

@@ -27,7 +27,8 @@ from meta_animator.sampling.windows import temporal_windows
 from meta_animator.settings import PuppetsConfig
 from meta_animator.stages import reference
 from meta_animator.stages.data import load_batches
-from meta_animator.training.engine import Trainer, make_accelerator
+from meta_animator.training.engine import Trainer
+from meta_animator.training.processes import make_accelerator
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "assets" / "base"

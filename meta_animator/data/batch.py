@@ -5,6 +5,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
+ON_HOST = ("draws", "landmarks", "face_visible")  # of a batch, what no device needs to hold
+
 
 @dataclasses.dataclass(kw_only=True)
 class Batch:
@@ -35,10 +37,11 @@ class Batch:
     face_visible: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
+        """What is computed with is moved; what decides who takes part stays in main memory, where nobody waits for it."""
         moved = {
             field.name: value.to(device, non_blocking=True)
             for field in dataclasses.fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor) and field.name != "draws"
+            if isinstance(value := getattr(self, field.name), Tensor) and field.name not in ON_HOST
         }
         return dataclasses.replace(self, **moved)
 

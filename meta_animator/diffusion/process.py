@@ -103,7 +103,7 @@ class DDPM:
     def scales(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """(signal, noise) scales of x_t, each shaped like t, on t's device."""
         signal, noise = self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()
-        return signal.to(t.device, dtype)[t], noise.to(t.device, dtype)[t]
+        return tuple(table.to(t.device, dtype, non_blocking=True)[t] for table in (signal, noise))
 
     def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t, shaped like x_0."""
@@ -214,6 +214,6 @@ class Noised:
 def _scales_for(process: Process, t: Tensor, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """The process's scales in the working precision of two inputs, shaped to broadcast over x from the left."""
     dtype = torch.promote_types(torch.promote_types(x.dtype, other.dtype), torch.float32)
-    alpha, sigma = process.scales(t.to(x.device), dtype)
+    alpha, sigma = process.scales(t.to(x.device, non_blocking=True), dtype)
     shape = t.shape + (1,) * (x.ndim - t.ndim)
     return alpha.view(shape), sigma.view(shape)

@@ -88,7 +88,7 @@ class HybridLoss:
 
     def __call__(
         self, prediction: Tensor, noised: Noised, truth: Truth, step: int, *, place_weights: Tensor | None = None,
-        counts: Tensor | None = None, part: slice | None = None,
+        counts: Tensor | None = None, part: slice | None = None, gated: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
         """The loss, a float32 scalar, and its parts.
 
@@ -98,6 +98,8 @@ class HybridLoss:
                         Where a gradient is averaged over micro-batches and processes, the mean over all of them needs the mean
                         of their counts.
         part            the latent frames of each clip that the image terms see, and that `truth` shows; None: all of them
+        gated           `gated` of the timesteps, in main memory, where they are known there; so that, with faces and landmarks
+                        there too, nothing waits for the device
 
         The logs are detached float32 scalars. `pixel`, `face` and `clean_latent` (error of the implied clean latents)
         are means over this batch's `gated_images`, `faces` and `gated_images`, and 0 where those are 0: weigh by them
@@ -106,7 +108,8 @@ class HybridLoss:
         latent = latent_loss(prediction, noised.target, place_weights).mean()
         if not self.image_active(step):
             return self.latent_weight * latent, {"latent": latent.detach()}
-        gated = self.gated(noised.t).nonzero().squeeze(1).to(prediction.device)
+        chosen = (self.gated(noised.t) if gated is None else gated).nonzero().squeeze(1)
+        gated = chosen.to(prediction.device, non_blocking=True)
         clean = self.process.to_x0(prediction[gated], noised.x_t[gated], noised.t[gated.to(noised.t.device)])
         pixels = truth.pixels[gated]
         if part is None:
@@ -115,10 +118,10 @@ class HybridLoss:
         else:
             x_0, shown = noised.latents[gated][:, part], clean.detach()[:, part]
         x = pixels.reshape(len(clean), -1, *pixels.shape[2:]) if len(clean) else pixels
-        points, visible = self._faces(truth, gated, x) if self.face_weight else (x, [[False]] * len(x))
-        own = {"gated_images": latent.new_tensor(x.shape[0] * x.shape[1]), "faces": latent.new_tensor(sum(map(sum, visible)))}
+        points, visible = self._faces(truth, chosen, x) if self.face_weight else (x, [[False]] * len(x))
+        own = {"gated_images": latent.new_full((), x.shape[0] * x.shape[1]), "faces": latent.new_full((), sum(map(sum, visible)))}
         counts = torch.stack(list(own.values())) if counts is None else counts.to(latent)
-        weights = torch.stack([counts.new_tensor(self.pixel_weight), counts.new_tensor(self.face_weight)])
+        weights = torch.stack([counts.new_full((), self.pixel_weight), counts.new_full((), self.face_weight)])
 
         def terms(k: int, one: Tensor) -> Tensor:
             """Pixel and face error of part k, decoded from its clean latents."""
@@ -126,8 +129,7 @@ class HybridLoss:
             pixel = pixel_loss(x[k], decoded).sum()
             if not any(visible[k]):
                 return torch.stack([pixel, torch.zeros_like(pixel)])
-            seen = torch.tensor(visible[k], device=decoded.device)
-            return torch.stack([pixel, identity_loss(self.embed_face, x[k], decoded, points[k], seen)[0]])
+            return torch.stack([pixel, identity_loss(self.embed_face, x[k], decoded, points[k], torch.tensor(visible[k]))[0]])
 
         image, (pixel, face) = sum_one_by_one(terms, clean, weights / counts.clamp_min(1e-6))
         frames = x.shape[1]
@@ -136,11 +138,12 @@ class HybridLoss:
         logs = {name: total / own[WEIGHTS[name]].clamp_min(1) for name, total in sums.items()}
         return self.latent_weight * latent + self.image_weight * image, {"latent": latent.detach(), **logs, **own}
 
-    def _faces(self, truth: Truth, gated: Tensor, x: Tensor) -> tuple[Tensor, list[list[bool]]]:
-        """Landmarks (p v 5 2) of the parts' frames, and which of them show a face; x (p v 3 H W)."""
+    def _faces(self, truth: Truth, chosen: Tensor, x: Tensor) -> tuple[Tensor, list[list[bool]]]:
+        """Landmarks (p v 5 2) of the chosen samples' parts' frames, and which of them show a face; x (p v 3 H W)."""
         if truth.landmarks is None or truth.face_visible is None or self.embed_face is None:
             raise UserError("loss.face_weight: above 0, it needs a face embedder and data with face landmarks")
-        return truth.landmarks[gated].reshape(*x.shape[:2], 5, 2), truth.face_visible[gated].reshape(x.shape[:2]).tolist()
+        points, visible = (all_of[chosen.to(all_of.device)] for all_of in (truth.landmarks, truth.face_visible))
+        return points.reshape(*x.shape[:2], 5, 2), visible.reshape(x.shape[:2]).tolist()
 
 
 def _decodable(latents: Tensor, pixels: Tensor) -> Tensor:

@@ -21,13 +21,13 @@ def identity_loss(
     embed_face  (images `n 3 h w` in [-1, 1], landmarks (n, 5, 2) in pixels) -> (n, d)
     x, decoded  `n 3 h w` in [-1, 1]: the true and the generated images
     landmarks   (n, 5, 2) of x, in pixels with centres at integers: eyes, nose tip, mouth corners, image left first
-    visible     bool (n,)
+    visible     bool (n,); in main memory, as the landmarks, nothing waits for the device that the images are on
     """
     count = visible.sum().float()
     chosen = visible.nonzero().squeeze(1)
     if len(chosen) == 0:
-        return count.new_zeros(()), count
-    landmarks = landmarks[chosen]
+        return decoded.new_zeros((), dtype=torch.float32), count
+    landmarks, chosen = landmarks[chosen], chosen.to(x.device, non_blocking=True)
     with torch.no_grad():
         wanted = embed_face(x[chosen], landmarks)
     found = embed_face(decoded[chosen], landmarks)

@@ -62,24 +62,24 @@ def align_faces(images: Tensor, landmarks: Tensor, size: int = ARCFACE_SIZE, ove
     crops = images.new_zeros((len(images), images.shape[1], size, size), dtype=torch.float32)
     for factor in factors.unique().tolist():
         chosen = (factors == factor).nonzero().squeeze(1)
-        crops = crops.index_copy(0, chosen.to(crops.device), _align(images, landmarks, chosen, size, factor))
+        crops = crops.index_copy(0, chosen.to(crops.device, non_blocking=True), _align(images, landmarks, chosen, size, factor))
     return crops
 
 
 def _align(images: Tensor, landmarks: Tensor, chosen: Tensor, size: int, oversample: int) -> Tensor:
     """Crops of the chosen (m,) images, each pixel a mean of oversample^2 points."""
-    images, landmarks = images[chosen.to(images.device)], landmarks[chosen]
+    images, landmarks = images[chosen.to(images.device, non_blocking=True)], landmarks[chosen]
     transform = face_transform(landmarks, size * oversample)
     linear, shift = transform[..., :2], transform[..., 2]
     scale = linear[:, :, 0].square().sum(1).clamp_min(1e-12)
     back = linear.transpose(1, 2) / scale[:, None, None]
-    axis = torch.arange(size * oversample, device=images.device, dtype=torch.float32)
+    axis = torch.arange(size * oversample, device=transform.device, dtype=torch.float32)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    crop_pixels = torch.stack([x, y], -1).view(1, -1, 2).to(transform.device)
+    crop_pixels = torch.stack([x, y], -1).view(1, -1, 2)
     source = _apply(back[:, None], crop_pixels - shift[:, None])
     extent = torch.tensor([images.shape[-1], images.shape[-2]], device=source.device, dtype=torch.float32)
     grid = ((2 * source + 1) / extent - 1).view(-1, len(axis), len(axis), 2)
-    crops = F.grid_sample(images.float(), grid.to(images.device), padding_mode="zeros", align_corners=False)
+    crops = F.grid_sample(images.float(), grid.to(images.device, non_blocking=True), padding_mode="zeros", align_corners=False)
     return F.avg_pool2d(crops, oversample) if oversample > 1 else crops
 
 

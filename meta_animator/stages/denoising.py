@@ -77,17 +77,19 @@ class DenoisingStage(nn.Module):
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Any]]:
         latents, control_latents = self._latents(batch)
-        noise = self.parts.noise(batch.draws, tuple(latents.shape[1:])).to(latents)
-        noised = Noised.of(self.loss.process, latents, noise, self.timesteps(batch.draws).to(latents.device))
+        noise = self.parts.noise(batch.draws, tuple(latents.shape[1:]))
+        noise, t = noise.to(latents.device, latents.dtype, non_blocking=True), self.timesteps(batch.draws)
+        noised = Noised.of(self.loss.process, latents, noise, t.to(latents.device, non_blocking=True))
         context = self.parts.context(batch.prompts, latents.device)
         residuals = self.parts.residuals(batch.task, batch.draws, control_latents, noised.t, context)
         prediction = self.models.backbone.predict(noised.x_t, noised.t, context, residuals)
         weights, part = self._place_weights(batch, latents), self._part(latents.shape[1], step)
         truth = self._truth(batch, part)
-        loss, logs = self.loss(prediction, noised, truth, step, place_weights=weights, counts=self.counts, part=part)
-        numbers = {name: float(value) for name, value in logs.items()}
-        means = {name: Mean(numbers[name], numbers[of]) for name, of in WEIGHTS.items() if name in numbers}
-        return loss, {"task": batch.task, **numbers, **means}
+        loss, logs = self.loss(
+            prediction, noised, truth, step, place_weights=weights, counts=self.counts, part=part, gated=self.loss.gated(t)
+        )  # fmt: skip
+        means = {name: Mean(logs[name], logs[of]) for name, of in WEIGHTS.items() if name in logs}
+        return loss, {"task": batch.task, **logs, **means}
 
     def begin_step(self, batches: Sequence[Batch], step: int, mean: Callable[[Tensor], Tensor]) -> None:
         """Count what the image terms are means over: gated images and visible faces, of all micro-batches and processes."""
@@ -138,9 +140,9 @@ class DenoisingStage(nn.Module):
         weight = self.config.loss.face_region_weight
         if weight == 1 or batch.landmarks is None:
             return None
-        points = batch.landmarks.to(latents.device)
+        points = batch.landmarks.to(latents.device, non_blocking=True)
         sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
-        visible, factor = batch.face_visible.to(latents.device), self.models.backbone.vae_scale_factor
+        visible, factor = batch.face_visible.to(latents.device, non_blocking=True), self.models.backbone.vae_scale_factor
         size = tuple(factor * side for side in latents.shape[-2:])
         weights = face_region_weights(points.mean(-2), sides, visible, latents.shape[-2:], size, weight)
         shown = [self.models.backbone.pixel_frames(slice(k, k + 1)) for k in range(latents.shape[1])]

@@ -13,7 +13,8 @@ from meta_animator.settings import PuppetsConfig, RunConfig
 from meta_animator.stages import control, motion, reference
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.data import Training, load_batches
-from meta_animator.training.engine import Trainer, make_accelerator
+from meta_animator.training.engine import Trainer
+from meta_animator.training.processes import make_accelerator
 from meta_animator.training.sharding import take_sharding_request
 
 Builder = Callable[[RunConfig, Accelerator], Training]

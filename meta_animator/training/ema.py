@@ -1,7 +1,7 @@
 """Exponential moving average of trained weights."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +27,10 @@ class EMA:
         return parameter.detach().to(self.device, copy=True) if self.device else parameter.detach().clone()
 
     @torch.no_grad()
-    def update(self) -> None:
-        """To be called after an optimizer step, while its gradients are there: they say what was stepped."""
-        for name, parameter in self.parameters.items():
-            if parameter.grad is None:
-                continue
-            count, shadow = self.updates[name], self.shadow[name]
+    def update(self, names: Iterable[str]) -> None:
+        """To be called after an optimizer step, with the names of what it moved."""
+        for name in names:
+            count, shadow, parameter = self.updates[name], self.shadow[name], self.parameters[name]
             self.updates[name] += 1
             weight = parameter.to(self.device) if self.device else parameter
             shadow.lerp_(weight, 1 - min(self.decay, (1 + count) / (10 + count)))

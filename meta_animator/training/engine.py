@@ -1,7 +1,6 @@
 """The only training loop. It knows steps, precision, checkpoints and logs, and nothing of what is trained."""
 
 import contextlib
-import datetime
 import math
 import signal
 import tempfile
@@ -9,13 +8,13 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from diffusers.optimization import get_scheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
@@ -25,19 +24,32 @@ from meta_animator.errors import Stopped, UserError
 from meta_animator.settings import RunConfig
 from meta_animator.training.ema import EMA
 from meta_animator.training.lock import lock_folder
+from meta_animator.training.logs import Later, StepLogs
 from meta_animator.training.means import Means
-from meta_animator.training.optim import load_named_state, make_optimizer, named_state
+from meta_animator.training.memory_advice import out_of_memory
+from meta_animator.training.optim import load_named_state, make_optimizer, named_state, skips_on_device
 from meta_animator.training.page import write_page
 from meta_animator.training.resume import changed_settings, check_same_run, training_settings
 from meta_animator.training.sharding import gather_full, shard
 from meta_animator.training.signals import StopRequest, stop_request
-from meta_animator.training.stage import Mean
 from meta_animator.training.trackers import Tracker
 
 PAGE_SECONDS = 60  # at most between two versions of a run's page
 
 # batches(first_step, last_step) yields micro-batches, `gradient_accumulation_steps` of them per optimizer step
 Batches = Callable[[int, int], Generator[Any, None, None]]
+
+
+class LastStep(NamedTuple):
+    """A step that is taken but not settled yet.
+
+    moved       names of what it moved, if it was taken
+    searching   whether the scaler of fp16 is looking for its scale, so that it does not count as skipped
+    """
+
+    logs: StepLogs
+    moved: list[str]
+    searching: bool
 
 
 class Trainer:
@@ -83,7 +95,7 @@ class Trainer:
             if tracker is not None:
                 print(f"done: {list_checkpoints(self.run_folder)[-1]}; to look at: {self.run_folder}/index.html")
         except torch.OutOfMemoryError as error:
-            raise UserError(self._advice_on_memory()) from error
+            raise UserError(out_of_memory(self.config, self.step + 1, self.sharded)) from error
         except RuntimeError as error:  # torch notices a dead worker wherever this process happens to be
             if "DataLoader worker" not in str(error):
                 raise
@@ -112,10 +124,9 @@ class Trainer:
         stream = self.batches(self.step, train.max_steps)
         with contextlib.closing(stream), bar:
             while self.step < train.max_steps:
-                logs = self._optimizer_step(stream)
+                self._optimizer_step(stream)
                 self.step += 1
                 bar.update()
-                self.means.add(logs)
                 if self.step % train.log_every == 0 or self.step == train.max_steps:
                     means, self.means = self._means_of_all_ranks(), Means()
                     bar.set_postfix(loss=f"{means.overall()['loss']:.4f}")
@@ -127,38 +138,52 @@ class Trainer:
                     name = signal.Signals(stop).name
                     raise Stopped(f"{name} after step {self.step}, which is saved; the same command continues", stop)
 
-    def _optimizer_step(self, stream: Generator[Any, None, None]) -> dict[str, Any]:
-        """Forward and backward over the micro-batches, clip, step; returns the means of their logs.
+    def _optimizer_step(self, stream: Generator[Any, None, None]) -> None:
+        """Forward and backward over the micro-batches, clip, step.
 
         A step whose gradient is not finite changes nothing but the step number; `train.max_skipped_steps` of them are
         forgiven. With fp16 the scaler skips steps of its own until it has found its scale; those do not count.
         """
         count, train = self.config.train.gradient_accumulation_steps, self.config.train
-        device = self.accelerator.device
         all_logs, batches = [], [next(stream) for _ in range(count)]
         self.wrapped.train()
-        self.stage.begin_step(batches, self.step, lambda values: self.accelerator.reduce(values.to(device), "mean"))
+        self.stage.begin_step(batches, self.step, self._mean_of_all_ranks)
         for micro, batch in enumerate(batches):
             with self._without_sync() if micro < count - 1 else contextlib.nullcontext():
                 with self.accelerator.autocast():
-                    loss, logs = self.wrapped(batch.to(device), self.step)
+                    loss, logs = self.wrapped(batch.to(self.accelerator.device), self.step)
                 self.accelerator.backward(loss / count)
-            all_logs.append({"loss": float(loss.detach()), **logs})
+            all_logs.append({"loss": loss.detach(), **logs})
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), train.max_grad_norm or math.inf)
-        norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-        mean = _mean_logs(all_logs)
-        mean["learning_rate"], mean["gradient_norm"] = float(self.optimizer.param_groups[0]["lr"]), norm
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        own = {"learning_rate": float(self.optimizer.param_groups[0]["lr"]), "gradient_norm": norm}
+        self._settle()
         scaler = self.accelerator.scaler
         searching = scaler is not None and scaler.get_scale() >= 1
-        if math.isfinite(norm) or scaler is not None:  # with a scaler, `step` itself skips, and must be called
-            self.prepared.step()
-            if self.ema is not None and not self.accelerator.optimizer_step_was_skipped:
-                self.ema.update()
-        if not math.isfinite(norm) and not searching:
-            self._skip(mean)
+        if skips_on_device(self.optimizer, norm) or scaler is not None or math.isfinite(norm):
+            self.prepared.step()  # with a scaler, it skips by itself, and must be called
+        moved = [name for name, parameter in self.parameters.items() if parameter.grad is not None]
+        by_scaler = self.accelerator.optimizer_step_was_skipped
+        self.last = LastStep(StepLogs(self.step + 1, all_logs, own), [] if by_scaler else moved, searching)
         self.prepared.zero_grad(set_to_none=True)
         self.scheduler.step()
-        return mean
+
+    def _settle(self) -> None:
+        """What is left to do of the last step, once its gradient norm is known: to average what it moved, or to count it as
+        skipped. As late as can be, when the device has the next one to do. Raises UserError when too many were skipped."""
+        last, self.last = self.last, None
+        if last is None:
+            return
+        logs = last.logs.read()
+        if not math.isfinite(logs["gradient_norm"]):
+            if not last.searching:
+                self._skip(logs, last.logs.step)
+        elif self.ema is not None:
+            self.ema.update(last.moved)
+        self.means.add(logs)
+
+    def _mean_of_all_ranks(self, values: Tensor) -> Tensor:
+        return self.accelerator.reduce(values.to(self.accelerator.device, non_blocking=True), "mean")
 
     @contextlib.contextmanager
     def _without_sync(self) -> Iterator[None]:
@@ -173,12 +198,13 @@ class Trainer:
 
     def _means_of_all_ranks(self) -> Means:
         """Of the steps since the last line."""
+        self._settle()
         together = Means()
         for one in [self.means] if self.accelerator.num_processes == 1 else gather_object([self.means]):
             together.merge(one)
         return together
 
-    def _skip(self, logs: dict[str, Any]) -> None:
+    def _skip(self, logs: dict[str, Any], step: int) -> None:
         """Count a step that is not taken. Raises UserError when there were too many."""
         self.skipped += 1
         logs["skipped_steps"] = self.skipped
@@ -186,34 +212,18 @@ class Trainer:
         if self.skipped > budget:
             saved = list_checkpoints(self.run_folder)
             raise UserError(
-                f"{self.run_folder}: the gradient is not finite at step {self.step + 1} (loss {logs['loss']:.4g}), and "
+                f"{self.run_folder}: the gradient is not finite at step {step} (loss {logs['loss']:.4g}), and "
                 f"{budget} steps were skipped for that before; lower train.learning_rate; "
                 f"{f'the last checkpoint, {saved[-1].name}, is good' if saved else 'nothing was saved yet'}"
             )
 
     def _stop_on_any_rank(self, request: StopRequest) -> int:
-        """The signal that some process got, or 0; the same on all of them."""
+        """The signal that some process got, or 0; the same on all of them. Of several, each asks what was known a step ago."""
         if self.accelerator.num_processes == 1:
             return request.number
-        numbers = self.accelerator.gather(torch.tensor([request.number], device=self.accelerator.device))
-        return int(numbers.max())
-
-    def _advice_on_memory(self) -> str:
-        train, data = self.config.train, self.config.data
-        advice = [] if train.gradient_checkpointing else ["train.gradient_checkpointing=true"]
-        if train.batch_size > 1:
-            half, double = train.batch_size // 2, train.gradient_accumulation_steps * 2
-            advice.append(f"train.batch_size={half} with train.gradient_accumulation_steps={double}")
-        advice += [] if train.mixed_precision != "no" else ["train.mixed_precision=bf16"]
-        if not self.sharded:
-            advice += ["train.optimizer=adamw8bit"] if train.optimizer == "adamw" else []
-            advice += ["train.ema_device=cpu"] if train.ema_decay and not train.ema_device else []
-        advice += ["loss.image_weight=0"] if self.config.loss.image_weight else []
-        advice.append(f"smaller data.height and data.width (now {data.height} x {data.width})")
-        return (
-            f"{self.run_folder}: out of memory at step {self.step + 1}; what helps: {', then '.join(advice)}; "
-            "--dry-run counts what each would save"
-        )
+        number = torch.full((1,), float(request.number), device=self.accelerator.device)
+        before, self.asked = self.asked, Later(self.accelerator.gather(number).max()[None])
+        return int(before.read()[0]) if before else 0
 
     def _save_and_show(self, save_now: bool) -> None:
         """What is due at this step: checkpoint, preview, and after either, or every minute, the page that shows the run."""
@@ -232,6 +242,7 @@ class Trainer:
 
     def _show(self) -> None:
         """A preview of the averaged weights, by the main process; where weights are shared out, all must take part."""
+        self._settle()
         if not (self.accelerator.is_main_process or self.sharded):
             return
         with contextlib.ExitStack() as stack:
@@ -249,6 +260,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a checkpoint from the main process; it holds whole tensors, however they are shared out."""
+        self._settle()
         main = self.accelerator.is_main_process
         model = gather_full(self.stage.trainable_state(), keep=main)
         optimizer = gather_full(named_state(self.optimizer, self.groups), keep=main)
@@ -298,6 +310,8 @@ class Trainer:
         self.prepared = self.accelerator.prepare(self.optimizer)
         self.ema = EMA(self.parameters, train.ema_decay, train.ema_device) if train.ema_decay else None
         self.step, self.skipped, self.means = 0, 0, Means()
+        self.last: LastStep | None = None
+        self.asked: Later | None = None
         if checkpoint is None:
             return
         load_named_state(self.optimizer, self.groups, checkpoint.optimizer)
@@ -309,29 +323,3 @@ class Trainer:
         if self.accelerator.is_main_process:  # they are all processes'
             self.means = Means(checkpoint.metadata.get("means_since_last_line"))
         self.accelerator.print(f"continuing {self.run_folder} at step {checkpoint.step}")
-
-
-def _mean_logs(all_logs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over micro-batches; texts (the task) are the same in all of them."""
-    mean = {}
-    for key in dict.fromkeys(key for logs in all_logs for key in logs):
-        values = [logs[key] for logs in all_logs if key in logs]
-        if isinstance(values[0], Mean):
-            weight = sum(each.weight for each in values)
-            mean[key] = Mean(sum(each.value * each.weight for each in values) / max(weight, 1), weight)
-        else:
-            mean[key] = values[0] if isinstance(values[0], str) else sum(values) / len(values)
-    return mean
-
-
-def make_accelerator(mixed_precision: str) -> Accelerator:
-    """find_unused_parameters: inactive LoRAs take no part in a step. The long timeout: some encode for longer than others."""
-    from accelerate import DistributedDataParallelKwargs, InitProcessGroupKwargs
-
-    return Accelerator(
-        mixed_precision=mixed_precision,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True),
-            InitProcessGroupKwargs(timeout=datetime.timedelta(hours=24)),
-        ],
-    )

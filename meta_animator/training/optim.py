@@ -2,11 +2,14 @@
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from meta_animator.errors import UserError
 from meta_animator.settings import TrainConfig
 from meta_animator.training.sharding import like
 from meta_animator.training.stage import ParamGroup
+
+FUSED_ON = ("cuda",)  # kinds of devices where one kernel steps all weights, which on a CPU rounds otherwise
 
 
 def make_optimizer(groups: list[ParamGroup], config: TrainConfig) -> torch.optim.Optimizer:
@@ -15,12 +18,30 @@ def make_optimizer(groups: list[ParamGroup], config: TrainConfig) -> torch.optim
     Raises UserError where the 8-bit one is asked for and its package is missing.
     """
     kind = torch.optim.AdamW if config.optimizer == "adamw" else _eight_bits()
+    fused = {"fused": True} if config.optimizer == "adamw" and _can_be_fused(groups, config) else {}
     return kind(
         [{"params": list(g.parameters.values()), "lr": g.lr, "name": g.name} for g in groups],
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
         weight_decay=config.weight_decay,
+        **fused,
     )
+
+
+def _can_be_fused(groups: list[ParamGroup], config: TrainConfig) -> bool:
+    """Not where weights are shared out, nor beside fp16's scaler, which the average has to ask what it skipped."""
+    parameters = [parameter for group in groups for parameter in group.parameters.values()]
+    plain = all(parameter.device.type in FUSED_ON and not isinstance(parameter, DTensor) for parameter in parameters)
+    return plain and config.mixed_precision != "fp16"
+
+
+def skips_on_device(optimizer: torch.optim.Optimizer, gradient_norm: Tensor) -> bool:
+    """Tell an optimizer that can (the fused one) to leave weights, momenta and step numbers as they are, should the norm not be
+    finite, which the device finds out for itself; False where it cannot."""
+    if not optimizer.defaults.get("fused"):
+        return False
+    optimizer.found_inf = (~gradient_norm.isfinite()).float()  # as a GradScaler does it
+    return True
 
 
 def _eight_bits() -> type[torch.optim.Optimizer]:
@@ -55,7 +76,8 @@ def load_named_state(optimizer: torch.optim.Optimizer, groups: list[ParamGroup],
         if part:
             quantised.setdefault((name, slot), {})[part] = value.to(parameter.device, copy=True)
         else:
-            optimizer.state[parameter][slot] = value.clone() if slot == "step" else like(value, parameter).clone()
+            counts = slot == "step" and not optimizer.defaults.get("fused")  # steps, which are counted in main memory
+            optimizer.state[parameter][slot] = value.clone() if counts else like(value, parameter).clone()
     for (name, slot), parts in quantised.items():
         from torchao.optim.subclass_8bit import OptimState8bit
 

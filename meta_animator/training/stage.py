@@ -22,8 +22,8 @@ class ParamGroup:
 class Mean(NamedTuple):
     """A number to log that is a mean over `weight` things, possibly none; means of such means are weighted."""
 
-    value: float
-    weight: float
+    value: "Tensor | float"
+    weight: "Tensor | float"
 
 
 class Stage(Protocol):
@@ -34,8 +34,8 @@ class Stage(Protocol):
 
     config: RunConfig
 
-    def __call__(self, batch: Any, step: int) -> tuple[Tensor, dict[str, "float | str | Mean"]]:
-        """The scalar loss and what to log of the batch."""
+    def __call__(self, batch: Any, step: int) -> tuple[Tensor, dict[str, "Tensor | float | str | Mean"]]:
+        """The scalar loss and what to log of the batch: numbers as scalars on the device, where they are, are read later."""
 
     def begin_step(self, batches: Sequence[Any], step: int, mean: Callable[[Tensor], Tensor]) -> None:
         """See all micro-batches of an optimizer step before the first of them; `mean` averages over processes. What is

@@ -18,7 +18,7 @@ from meta_animator.errors import Stopped, UserError
 from meta_animator.json_files import read_json
 from meta_animator.stages.denoising import DenoisingStage
 from meta_animator.stages.train import train
-from meta_animator.training import engine
+from meta_animator.training import engine, optim
 from meta_animator.weights import load_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -46,16 +46,20 @@ def disturbed(monkeypatch):
     return lambda step, what: plans.__setitem__(step, what)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_step_without_a_finite_gradient_is_skipped_and_counted(make_config, disturbed, value):
+@pytest.mark.parametrize(("value", "fused_on"), [(float("nan"), ()), (float("inf"), ()), (float("nan"), ("cpu",))])
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted(make_config, disturbed, monkeypatch, value, fused_on):
+    """By the loop, or (which a GPU does) by the optimizer itself."""
+    monkeypatch.setattr(optim, "FUSED_ON", fused_on)
     disturbed(2, lambda loss: loss * value)
     config = make_config(train__max_steps=5, train__checkpoint_every=1, train__keep_checkpoints=9, train__ema_decay=0.9)
     train(config)
-    two, three, four = (
-        load_tensors(Path(config.output_dir) / "checkpoints" / f"step-{k:06d}" / "model.safetensors") for k in (2, 3, 4)
-    )
-    assert all(torch.equal(two[name], three[name]) for name in two)
-    assert any(not torch.equal(three[name], four[name]) for name in two)
+    for file in ("model", "ema", "optimizer"):
+        two, three, four = (
+            load_tensors(Path(config.output_dir) / "checkpoints" / f"step-{k:06d}" / f"{file}.safetensors") for k in (2, 3, 4)
+        )
+        assert all(torch.equal(two[name], three[name]) for name in two)
+        assert not any(three[name].any() for name in three.keys() - two.keys()), "at most fresh momenta"
+        assert any(not torch.equal(three[name], four[name]) for name in two)
     lines = steps(config)
     assert [line.get("skipped_steps") for line in lines] == [None, None, 1, None, None]
     assert lines[2]["loss"] is None and read_json(last(config) / "manifest.json")["skipped_steps"] == 1

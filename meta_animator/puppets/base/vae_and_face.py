@@ -83,7 +83,7 @@ class VAEStage(BaseStage):
         trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
         return [ParamGroup(name="base", parameters=trained, lr=self.config.train.learning_rate)]
 
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         vae = self.networks["vae"]
         pixels = cut_out(as_images(batch), self.config.seed)
         posterior = vae.encode(pixels).latent_dist
@@ -92,7 +92,7 @@ class VAEStage(BaseStage):
         absolute, squared, kl = F.l1_loss(decoded, pixels), F.mse_loss(decoded, pixels), posterior.kl().mean()
         loss = absolute + squared + self.edge_weight * edge_loss(decoded, pixels) + self.kl_weight * kl
         psnr = 10 * torch.log10(4 / squared.detach())
-        return loss, {"l1": float(absolute.detach()), "kl": float(kl.detach()), "psnr": float(psnr)}
+        return loss, {"l1": absolute.detach(), "kl": kl.detach(), "psnr": psnr}
 
     def preview(self, folder: Path, step: int) -> None:
         vae, pixels = self.networks["vae"], self.examples.pixels.to(self.networks["vae"].device)
@@ -158,7 +158,7 @@ class FaceStage(BaseStage):
         size = embedder.config.embedding_dim
         self.centres = nn.Parameter(torch.randn(len(identities), size) / size**0.5)  # a step of Adam turns longer ones less
 
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         batch = as_images(batch)
         seen = batch.face_visible
         labels = torch.tensor([self.index[name] for name in batch.identities], device=batch.pixels.device)[seen]
@@ -171,7 +171,7 @@ class FaceStage(BaseStage):
         cosine = (embedding @ F.normalize(self.centres, dim=1).T).clamp(-1 + 1e-6, 1 - 1e-6)
         chosen = F.one_hot(labels, len(self.index)).bool()
         logits = self.scale * torch.where(chosen, (cosine.arccos() + self.margin).cos(), cosine)
-        accuracy = float((cosine.argmax(1) == labels).float().mean())
+        accuracy = (cosine.argmax(1) == labels).float().mean()
         return F.cross_entropy(logits, labels), {"accuracy": accuracy, "faces": float(len(labels))}
 
     def preview(self, folder: Path, step: int) -> None:

@@ -113,7 +113,7 @@ class WanStage(nn.Module):
     def begin_step(self, batches: Sequence[Batch], step: int, mean) -> None:
         """Nothing to do: the error is a mean over a micro-batch."""
 
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float | Mean]]:
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Mean]]:
         networks, seed = self.networks, self.config.seed
         photo, latents, control = batch.latents[:, :1], batch.latents[:, 1:], batch.control_latents
         if rng(seed, "photo", step).random() < PHOTOS:
@@ -130,7 +130,7 @@ class WanStage(nn.Module):
         velocity = networks.predict(noised.x_t, t, networks.text_states(batch.prompts), context, float(controlled))
         loss = latent_loss(velocity, noised.target, weights).mean()
         kind = batch.task if controlled else "text"
-        return loss, {f"loss_{kind}": Mean(float(loss.detach()), 1)}
+        return loss, {f"loss_{kind}": Mean(loss.detach(), 1.0)}
 
     def timesteps(self, draws: Tensor) -> Tensor:
         """One for each draw, float32 (b,): uniform before the shift."""
@@ -143,9 +143,10 @@ class WanStage(nn.Module):
         weight = self.config.loss.face_region_weight
         if weight == 1:
             return None
-        points, size = batch.landmarks, [8 * side for side in latents.shape[-2:]]
+        points, visible = batch.landmarks.to(latents.device), batch.face_visible.to(latents.device)
+        size = [8 * side for side in latents.shape[-2:]]
         sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
-        each = face_region_weights(points.mean(-2), sides, batch.face_visible, latents.shape[-2:], size, weight)
+        each = face_region_weights(points.mean(-2), sides, visible, latents.shape[-2:], size, weight)
         fours = each[:, 1:].split(4, dim=1) if latents.shape[1] > 1 else ()
         return torch.cat([each[:, :1], *(four.amax(1, keepdim=True) for four in fours)], dim=1)
 

@@ -84,7 +84,7 @@ class WanVAEStage(BaseStage):
         trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
         return [ParamGroup(name="base", parameters=trained, lr=self.config.train.learning_rate)]
 
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float | Mean]]:
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | Mean]]:
         vae, (pixels, weights) = self.networks["vae"], self.shown(batch)
         shape = shape_of(self.config.seed, step, step / self.config.train.max_steps)
         both = cut_clips(torch.cat([pixels, weights], dim=2), batch.draws, shape, self.config.seed)
@@ -99,8 +99,8 @@ class WanVAEStage(BaseStage):
         change = error.diff(dim=2).abs().mean() if pixels.shape[2] > 1 else error.new_zeros(())
         loss = absolute + squared + self.edge_weight * edges + self.change_weight * change + self.kl_weight * kl
         kind = shape if batch.task == PERSON else "condition"
-        psnr = float(10 * torch.log10(4 / error.detach().square().mean()))
-        return loss, {"l1": float(absolute.detach()), "kl": float(kl.detach()), f"psnr_{kind}": Mean(psnr, 1)}
+        psnr = 10 * torch.log10(4 / error.detach().square().mean())
+        return loss, {"l1": absolute.detach(), "kl": kl.detach(), f"psnr_{kind}": Mean(psnr, 1.0)}
 
     def shown(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What a batch shows (b f 3 H W), and how much an error counts where (b f 1 H W), 1 in their mean."""
@@ -109,9 +109,9 @@ class WanVAEStage(BaseStage):
             images = torch.cat([images[:1] * 0, images[1:]])
             return images, torch.ones_like(images[:, :, :1])
         weights = 1 + self.person_weight * (images > -1).any(2, keepdim=True)
-        points, size = batch.landmarks, images.shape[-2:]
+        points, size = batch.landmarks.to(images.device), images.shape[-2:]
         sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
-        face = face_region_weights(points.mean(-2), sides, batch.face_visible, size, size, 1 + self.face_weight)
+        face = face_region_weights(points.mean(-2), sides, batch.face_visible.to(images.device), size, size, 1 + self.face_weight)
         weights = weights + (face - 1)
         return batch.pixels, weights / weights.mean()
 

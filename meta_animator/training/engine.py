@@ -22,13 +22,14 @@ from meta_animator.checkpoints.files import Checkpoint, list_checkpoints, read_c
 from meta_animator.config import save_config
 from meta_animator.errors import Stopped, UserError
 from meta_animator.settings import RunConfig
+from meta_animator.training.beside import Beside
 from meta_animator.training.ema import EMA
 from meta_animator.training.lock import lock_folder
 from meta_animator.training.logs import Later, StepLogs
 from meta_animator.training.means import Means
 from meta_animator.training.memory_advice import out_of_memory
 from meta_animator.training.optim import load_named_state, make_optimizer, named_state, skips_on_device
-from meta_animator.training.page import write_page
+from meta_animator.training.page import RunPage
 from meta_animator.training.resume import changed_settings, check_same_run, training_settings
 from meta_animator.training.sharding import gather_full, shard
 from meta_animator.training.signals import StopRequest, stop_request
@@ -60,6 +61,7 @@ class Trainer:
     ):
         self.config, self.accelerator, self.batches = config, accelerator, batches
         self.run_folder, self.next_page = Path(config.output_dir), time.monotonic() + PAGE_SECONDS
+        self.page, self.pages = RunPage(self.run_folder, config, versions()), Beside()
         if not any(group.parameters for group in stage.param_groups()):
             raise UserError(f"{config.output_dir}: this configuration trains nothing; see train.trainable")
         try:
@@ -92,6 +94,7 @@ class Trainer:
         try:
             with stop_request() as request:
                 self._loop(tracker, request)
+                self.pages.wait()
             if tracker is not None:
                 print(f"done: {list_checkpoints(self.run_folder)[-1]}; to look at: {self.run_folder}/index.html")
         except torch.OutOfMemoryError as error:
@@ -135,6 +138,7 @@ class Trainer:
                 stop = self._stop_on_any_rank(request)
                 self._save_and_show(save_now=bool(stop))
                 if stop and self.step < train.max_steps:
+                    self.pages.wait()
                     name = signal.Signals(stop).name
                     raise Stopped(f"{name} after step {self.step}, which is saved; the same command continues", stop)
 
@@ -235,7 +239,7 @@ class Trainer:
         if show:
             self._show()
         if self.accelerator.is_main_process and (save or show or time.monotonic() > self.next_page):
-            write_page(self.run_folder, self.config, versions())
+            self.pages.start(self.page.of_now())
             self.next_page = time.monotonic() + PAGE_SECONDS
         if save or show:
             self.accelerator.wait_for_everyone()

@@ -1,11 +1,12 @@
 """A run as one HTML page, complete in itself: curves, previews, config, versions."""
 
 import base64
+import functools
 import html
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from meta_animator.settings import RunConfig
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e")
 FIRST = ("loss", "latent", "pixel", "face", "clean_latent", "l1", "psnr")  # the order of charts; others follow by name
+OF_ALL_TASKS = ("learning_rate", "gradient_norm", "skipped_steps")  # one line in a chart
 SHOWN_PREVIEWS = 12
 WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 56, 22
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1500px;padding:0 1rem;color:#222;background:#fff}
@@ -28,22 +30,45 @@ figure{margin:0}figcaption{font-weight:600}svg text{font-size:11px;fill:#666}.ke
 img,video{max-width:100%;border:1px solid #ddd}pre{background:#f6f6f6;padding:1rem;overflow:auto}"""
 
 
-def write_page(folder: Path, config: RunConfig, versions: Mapping[str, str]) -> Path:
-    """<folder>/index.html from the folder's metrics.jsonl and previews; a browser needs nothing else."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n") if line]
-    last = lines[-1]["step"] if lines else 0
-    facts = f"{config.stage}, step {last} of {config.train.max_steps}, seed {config.seed}"
-    parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(folder.name)}</title>",
-        f"<style>{STYLE}</style><h1>{html.escape(str(folder))}</h1><p>{facts}</p>",
-        "<h2>Curves</h2>", *_charts(lines),
-        "<h2>Previews</h2>", *_previews(folder / "previews"),
-        f"<h2>Config</h2><pre>{html.escape(to_yaml(config))}</pre>",
-        f"<h2>Versions</h2><p>{html.escape(', '.join(f'{name} {number}' for name, number in versions.items()))}</p></html>",
-    ]  # fmt: skip
-    with whole_file(folder / "index.html") as part:
-        part.write_text("\n".join(parts), encoding="utf-8")
-    return folder / "index.html"
+class RunPage:
+    """<folder>/index.html, from the folder's metrics.jsonl and previews; a browser needs nothing else.
+
+    What was read or encoded once is kept: a page costs what is new since the last one.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, versions: Mapping[str, str]):
+        self.folder, self.config, self.versions = folder, config, versions
+        self.lines: list[dict[str, Any]] = []
+        self.read_to = 0  # bytes of metrics.jsonl
+        self.embedded: dict[tuple, str] = {}  # previews by name and stamp
+
+    def of_now(self) -> Callable[[], Path]:
+        """What writes the page of the present state when it is called, in another thread, too."""
+        with (self.folder / "metrics.jsonl").open("rb") as file:
+            file.seek(self.read_to)
+            whole = file.read().rpartition(b"\n")[0]
+        self.lines += [json.loads(line) for line in whole.split(b"\n") if line]
+        self.read_to += len(whole) + 1 if whole else 0
+        return functools.partial(self._write, tuple(self.lines), chosen_previews(self.folder / "previews"))
+
+    def _write(self, lines: Sequence[Mapping[str, Any]], previews: Sequence[tuple]) -> Path:
+        """previews: (file, its stamp)"""
+        last = lines[-1]["step"] if lines else 0
+        facts = f"{self.config.stage}, step {last} of {self.config.train.max_steps}, seed {self.config.seed}"
+        self.embedded = {preview: self.embedded.get(preview) or _embed(preview[0]) for preview in previews}
+        numbers = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        parts = [
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(self.folder.name)}</title>",
+            f"<style>{STYLE}</style><h1>{html.escape(str(self.folder))}</h1><p>{facts}</p>",
+            "<h2>Curves</h2>", *_charts(lines),
+            "<h2>Previews</h2>", *(_figure(file.stem, self.embedded[file, stamp]) for file, stamp in previews),
+            *([] if previews else ["<p>None yet.</p>"]),
+            f"<h2>Config</h2><pre>{html.escape(to_yaml(self.config))}</pre>",
+            f"<h2>Versions</h2><p>{html.escape(numbers)}</p></html>",
+        ]  # fmt: skip
+        with whole_file(self.folder / "index.html") as part:
+            part.write_text("\n".join(parts), encoding="utf-8")
+        return self.folder / "index.html"
 
 
 # curves
@@ -51,21 +76,20 @@ def write_page(folder: Path, config: RunConfig, versions: Mapping[str, str]) -> 
 
 def _charts(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """A chart per logged number, with a line per task where the loss is meant."""
-    names = sorted({key for line in lines for key in line} - {"step", "task"})
-    names = [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
+    points: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name not in ("step", "task") and value is not None:
+                task = "" if name in OF_ALL_TASKS else line.get("task", "")
+                points.setdefault(name, {}).setdefault(task, []).append((line["step"], value))
+    names = [name for name in FIRST if name in points] + sorted(points.keys() - set(FIRST))
     tasks = sorted({line["task"] for line in lines if "task" in line})
     colours = {task: COLOURS[k % len(COLOURS)] for k, task in enumerate(tasks)}
     key = "".join(f'<span class=key><i style="background:{c}"></i>{html.escape(t)}</span>' for t, c in colours.items())
     charts = []
     for name in names:
-        per_task = bool(tasks) and name not in ("learning_rate", "gradient_norm", "skipped_steps")
-        curves = {}
-        for task in tasks if per_task else [""]:
-            points = [(x["step"], x[name]) for x in lines if x.get(name) is not None and (not per_task or x["task"] == task)]
-            if points:
-                curves[colours.get(task, COLOURS[0])] = points
-        if curves:
-            charts.append(f"<figure><figcaption>{html.escape(name)}</figcaption>{chart(curves)}</figure>")
+        curves = {colours.get(task, COLOURS[0]): points[name][task] for task in sorted(points[name])}
+        charts.append(f"<figure><figcaption>{html.escape(name)}</figcaption>{chart(curves)}</figure>")
     return [f"<p>{key}</p>", "<div class=charts>", *charts, "</div>"] if charts else ["<p>Nothing was logged yet.</p>"]
 
 
@@ -109,13 +133,16 @@ def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 # previews
 
 
-def _previews(folder: Path) -> list[str]:
-    """The newest first, evenly chosen over the run where there are many."""
-    files = sorted(path for path in folder.glob("*") if path.suffix in (".png", ".mp4")) if folder.is_dir() else []
-    if not files:
-        return ["<p>None yet.</p>"]
-    chosen = sorted({round(k) for k in np.linspace(0, len(files) - 1, min(SHOWN_PREVIEWS, len(files)))}, reverse=True)
-    return [f"<figure><figcaption>{html.escape(files[k].stem)}</figcaption>{_embed(files[k])}</figure>" for k in chosen]
+def chosen_previews(folder: Path) -> list[tuple[Path, tuple[int, int]]]:
+    """(file, its time and size) of those that are shown: the newest first, evenly chosen over the run where there are many."""
+    found = sorted(path for path in folder.glob("[!.]*") if path.suffix in (".png", ".mp4")) if folder.is_dir() else []
+    places = {round(k) for k in np.linspace(0, len(found) - 1, min(SHOWN_PREVIEWS, len(found)))}
+    chosen = [found[k] for k in sorted(places, reverse=True)]
+    return [(path, (path.stat().st_mtime_ns, path.stat().st_size)) for path in chosen]
+
+
+def _figure(title: str, picture: str) -> str:
+    return f"<figure><figcaption>{html.escape(title)}</figcaption>{picture}</figure>"
 
 
 def _embed(path: Path) -> str:

@@ -26,14 +26,19 @@ class EMA:
     def _copy(self, parameter: Tensor) -> Tensor:
         return parameter.detach().to(self.device, copy=True) if self.device else parameter.detach().clone()
 
+    def _near(self, parameter: Tensor) -> Tensor:
+        return parameter.to(self.device) if self.device else parameter
+
     @torch.no_grad()
     def update(self, names: Iterable[str]) -> None:
         """To be called after an optimizer step, with the names of what it moved."""
+        alike: dict[int, list[str]] = {}  # by n
         for name in names:
-            count, shadow, parameter = self.updates[name], self.shadow[name], self.parameters[name]
+            alike.setdefault(self.updates[name], []).append(name)
             self.updates[name] += 1
-            weight = parameter.to(self.device) if self.device else parameter
-            shadow.lerp_(weight, 1 - min(self.decay, (1 + count) / (10 + count)))
+        for n, group in alike.items():
+            weights = [self._near(self.parameters[name]) for name in group]
+            torch._foreach_lerp_([self.shadow[name] for name in group], weights, 1 - min(self.decay, (1 + n) / (10 + n)))
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

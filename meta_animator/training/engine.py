@@ -1,6 +1,7 @@
 """The only training loop. It knows steps, precision, checkpoints and logs, and nothing of what is trained."""
 
 import contextlib
+import functools
 import math
 import signal
 import tempfile
@@ -31,7 +32,7 @@ from meta_animator.training.memory_advice import out_of_memory
 from meta_animator.training.optim import load_named_state, make_optimizer, named_state, skips_on_device
 from meta_animator.training.page import RunPage
 from meta_animator.training.resume import changed_settings, check_same_run, training_settings
-from meta_animator.training.sharding import gather_full, shard
+from meta_animator.training.sharding import shard, whole_copies
 from meta_animator.training.signals import StopRequest, stop_request
 from meta_animator.training.trackers import Tracker
 
@@ -61,7 +62,7 @@ class Trainer:
     ):
         self.config, self.accelerator, self.batches = config, accelerator, batches
         self.run_folder, self.next_page = Path(config.output_dir), time.monotonic() + PAGE_SECONDS
-        self.page, self.pages = RunPage(self.run_folder, config, versions()), Beside()
+        self.page, self.pages, self.saving = RunPage(self.run_folder, config, versions()), Beside(), Beside()
         if not any(group.parameters for group in stage.param_groups()):
             raise UserError(f"{config.output_dir}: this configuration trains nothing; see train.trainable")
         try:
@@ -92,9 +93,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             tracker = Tracker(self.run_folder, self.step, self.config.train.wandb_project)
         try:
-            with stop_request() as request:
+            with stop_request() as request, self.saving, self.pages:
                 self._loop(tracker, request)
-                self.pages.wait()
             if tracker is not None:
                 print(f"done: {list_checkpoints(self.run_folder)[-1]}; to look at: {self.run_folder}/index.html")
         except torch.OutOfMemoryError as error:
@@ -138,7 +138,7 @@ class Trainer:
                 stop = self._stop_on_any_rank(request)
                 self._save_and_show(save_now=bool(stop))
                 if stop and self.step < train.max_steps:
-                    self.pages.wait()
+                    self.saving.wait()
                     name = signal.Signals(stop).name
                     raise Stopped(f"{name} after step {self.step}, which is saved; the same command continues", stop)
 
@@ -214,6 +214,7 @@ class Trainer:
         logs["skipped_steps"] = self.skipped
         budget = self.config.train.max_skipped_steps
         if self.skipped > budget:
+            self.saving.wait()
             saved = list_checkpoints(self.run_folder)
             raise UserError(
                 f"{self.run_folder}: the gradient is not finite at step {step} (loss {logs['loss']:.4g}), and "
@@ -263,12 +264,13 @@ class Trainer:
                 self.stage.reshard()
 
     def _save(self) -> None:
-        """Write a checkpoint from the main process; it holds whole tensors, however they are shared out."""
+        """Let a checkpoint be written by the main process, of copies; it holds whole tensors, however they are shared out."""
         self._settle()
+        self.saving.wait()  # or there would be copies of two
         main = self.accelerator.is_main_process
-        model = gather_full(self.stage.trainable_state(), keep=main)
-        optimizer = gather_full(named_state(self.optimizer, self.groups), keep=main)
-        ema = gather_full(self.ema.shadow, keep=main) if self.ema else {}
+        model = whole_copies(self.stage.trainable_state(), keep=main)
+        optimizer = whole_copies(named_state(self.optimizer, self.groups), keep=main)
+        ema = whole_copies(self.ema.shadow, keep=main) if self.ema else {}
         means = self._means_of_all_ranks().state()
         if not main:
             return
@@ -278,11 +280,12 @@ class Trainer:
             **({"means_since_last_line": means} if means else {}),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
         }  # fmt: skip
-        updates = self.ema.updates if self.ema else {}
+        updates = dict(self.ema.updates) if self.ema else {}
         checkpoint = Checkpoint(
             step=self.step, metadata=metadata, model=model, optimizer=optimizer, ema=ema, ema_updates=updates
         )  # fmt: skip
-        save_checkpoint(self.run_folder, checkpoint, self.config.train.keep_checkpoints)
+        keep = self.config.train.keep_checkpoints
+        self.saving.start(functools.partial(save_checkpoint, self.run_folder, checkpoint, keep))
 
     def _identity(self) -> dict[str, Any]:
         """What must stay the same for a run to continue."""

@@ -52,16 +52,16 @@ def shard(stage: nn.Module, device: torch.device) -> None:
     register_fsdp_forward_method(stage, "preview")
 
 
-def gather_full(state: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """The state with its DTensors gathered, one by one, and put into main memory where `keep` is set: nothing of them
-    stays on the device. To be called by all processes."""
-    gathered = {}
+def whole_copies(state: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """The state in main memory, where `keep` is set, as it is now, whatever is trained meanwhile: copies of what may change,
+    DTensors gathered one by one. Otherwise empty ones. To be called by all processes."""
+    copies = {}
     for name, value in state.items():
         if isinstance(value, DTensor):
             value = value.full_tensor()
-            value = value.cpu() if keep else value.new_empty(0)
-        gathered[name] = value
-    return gathered
+        frozen = isinstance(value, nn.Parameter) and not value.requires_grad and value.device.type == "cpu"
+        copies[name] = (value if frozen else value.detach().to("cpu", copy=True)) if keep else torch.empty(0)
+    return copies
 
 
 def like(value: Tensor, parameter: Tensor) -> Tensor:

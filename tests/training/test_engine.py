@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -147,6 +148,65 @@ def test_the_page_is_written_as_the_run_goes(make_config, disturbed, monkeypatch
     train(config)
     assert "step 1 of 4" in seen[0] or "step 2 of 4" in seen[0]
     assert "step 4 of 4" in (Path(config.output_dir) / "index.html").read_text()
+
+
+def hold_back(monkeypatch, until) -> None:
+    """Checkpoints are written, but not before `until` is set."""
+    original = engine.save_checkpoint
+    monkeypatch.setattr(engine, "save_checkpoint", lambda *arguments: until.wait(30) and original(*arguments))
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_it_is_of_its_step(make_config, disturbed, monkeypatch):
+    """The checkpoint of step 2 is held back until step 4 is under way."""
+    settings = {"train__max_steps": 4, "train__ema_decay": 0.9, "train__checkpoint_every": 2, "train__keep_checkpoints": 9}
+    train(whole := make_config(name="whole", **settings))
+    until = threading.Event()
+    hold_back(monkeypatch, until)
+    late = make_config(name="late", **settings)
+
+    def let_go(loss):
+        assert len(steps(late)) == 3 and not list_checkpoints(Path(late.output_dir))
+        until.set()
+        return loss
+
+    disturbed(3, let_go)
+    train(late)
+    names = [path.name for path in list_checkpoints(Path(late.output_dir))]
+    assert names == ["step-000002", "step-000004"]
+    for name in names:
+        folders = [Path(config.output_dir) / "checkpoints" / name for config in (late, whole)]
+        for file in ("model", "optimizer", "ema"):
+            ours, theirs = (load_tensors(folder / f"{file}.safetensors") for folder in folders)
+            assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours), (name, file)
+
+
+def test_a_stop_waits_for_the_checkpoint_that_it_names(make_config, disturbed, monkeypatch):
+    until = threading.Event()
+    hold_back(monkeypatch, until)
+    config = make_config(train__max_steps=5000, train__checkpoint_every=5000)
+
+    def ask_to_stop(loss):
+        threading.Timer(0.3, until.set).start()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    disturbed(1, ask_to_stop)
+    with pytest.raises(Stopped, match="after step 2, which is saved"):
+        train(config)
+    assert last(config).name == "step-000002"
+    train(make_config(train__max_steps=2))  # the folder's lock is free
+
+
+def test_a_checkpoint_that_cannot_be_written_is_no_stop_that_saved(make_config, disturbed, monkeypatch):
+    def fail(*_):
+        raise UserError("checkpoints: cannot be written (no space left)")
+
+    monkeypatch.setattr(engine, "save_checkpoint", fail)
+    disturbed(1, lambda loss: os.kill(os.getpid(), signal.SIGTERM) or loss)
+    with pytest.raises(UserError, match="no space left"):
+        train(make_config(train__max_steps=5000, train__checkpoint_every=5000))
+    with pytest.raises(UserError, match="no space left"):
+        train(make_config(name="end", train__max_steps=1))
 
 
 # through the entry point

@@ -246,6 +246,10 @@ class TrainConfig:
         stages=(*TRAINING, "sample"),
     )  # fmt: skip
     gradient_checkpointing: bool = setting(False, "less memory for about a third more time", stages=NETWORKS)
+    compile: str = setting(
+        "", "regional: torch.compile for each repeated block, minutes before the first step for faster ones on a GPU; empty: not",
+        choices=("", "regional"), stages=NETWORKS,
+    )  # fmt: skip
     ema_decay: float = setting(0.0, "moving average of the trained weights; 0: off", low=0.0, high=0.99999)
     ema_device: str = setting("", "where the moving average is kept; empty: with the weights", choices=("", "cpu"))
     timestep_bias_multiplier: float = setting(

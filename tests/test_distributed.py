@@ -325,6 +325,7 @@ def test_accelerate_understands_its_config_files(path, monkeypatch):
         ({}, {"train__mixed_precision": "fp16"}, "train.mixed_precision: fp16 does not go with FSDP2"),
         ({}, {"train__optimizer": "adamw8bit"}, "train.optimizer: adamw8bit does not go with FSDP2"),
         ({}, {"train__ema_device": "cpu"}, "train.ema_device: leave it empty; with FSDP2"),
+        ({}, {"train__compile": "regional"}, "train.compile: leave it empty; it does not go with FSDP2"),
         ({}, {"data__task_per_rank": True}, "data.task_per_rank: set it to false"),
         ({}, {"stage": "base_vae"}, "stage 'base_vae' does not go with FSDP2"),
     ],

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from meta_animator.fingerprints import fingerprint
 from meta_animator.models.arcface import load_face
+from meta_animator.models.compiling import compile_blocks
 from meta_animator.models.precision import halve
 from meta_animator.settings import ModelConfig
 from meta_animator.weights import copy_strict
@@ -94,6 +95,11 @@ class Assembly(nn.Module):
         if self.face is None or visible is None:
             return visible
         return visible & self.face.large_enough(landmarks.flatten(0, -3)).view(visible.shape)
+
+    def compile_blocks(self) -> int:
+        """Compile the repeated blocks of all that denoises; how many these are."""
+        base = [part for name, part in self.backbone.named_children() if name != "vae"]
+        return compile_blocks([*base, self.control, *([] if self.motion is None else [self.motion])])
 
     def enable_gradient_checkpointing(self) -> None:
         self.control.enable_gradient_checkpointing()

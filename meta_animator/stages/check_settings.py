@@ -10,6 +10,7 @@ from meta_animator.diffusion.samplers import sampler_for
 from meta_animator.errors import UserError
 from meta_animator.models.arcface import ADVICE
 from meta_animator.models.backbones import family
+from meta_animator.models.compiling import check_compiler
 from meta_animator.settings import NETWORKS, DataConfig, LossConfig, ModelConfig, RunConfig, SampleConfig, TrainConfig
 from meta_animator.stages.cache import check_cacheable
 
@@ -23,6 +24,8 @@ def check_training(stage: str, data: DataConfig, model: ModelConfig, train: Trai
         raise UserError("train.wandb_project: Weights & Biases is not installed; pip install wandb, or leave it empty")
     if stage not in NETWORKS:
         return []
+    if train.compile:
+        check_compiler("train.compile")
     if stage == "motion" and train.trainable == "lora":
         raise UserError("train.trainable=lora is for stages 0 and 2; stage 1 trains the motion module")
     if train.trainable == "decoder" and stage != "base_unet":

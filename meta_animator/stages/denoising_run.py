@@ -43,6 +43,9 @@ class DenoisingRun:
         frees   who embed and encode by the frozen base: what they need no more is freed before the first step
         """
         stage = DenoisingStage(self.config, self.networks, self.loss, parts).to(self.accelerator.device)
+        if self.config.train.compile:
+            count = self.networks.compile_blocks()
+            self.accelerator.print(f"{count} blocks are compiled as they are first used: the first steps take minutes")
         training = Training(stage=stage, samples=self.samples, plan=self.plan)
         if frees:
             cached = self.samples.cache is not None

@@ -258,6 +258,8 @@ class Trainer:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             stack.enter_context(self.ema.applied() if self.ema else contextlib.nullcontext())
             self.stage.eval()
+            if self.config.train.compile:  # but not for what a preview alone does
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
             with torch.no_grad():
                 self.stage.preview(folder, self.step)
             if self.sharded:

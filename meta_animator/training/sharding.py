@@ -33,6 +33,8 @@ def take_sharding_request(stage: str, train: TrainConfig, data: DataConfig) -> b
         raise UserError("train.mixed_precision: fp16 does not go with FSDP2; use bf16 or no")
     if train.optimizer != "adamw":
         raise UserError(f"train.optimizer: {train.optimizer} does not go with FSDP2, which shares momenta out; use adamw")
+    if train.compile:
+        raise UserError("train.compile: leave it empty; it does not go with FSDP2, which puts other weights into compiled blocks")
     if train.ema_device:
         raise UserError("train.ema_device: leave it empty; with FSDP2 averages are shared out as the weights are")
     if data.task_per_rank:

@@ -19,9 +19,9 @@ from meta_animator.data.tasks import TaskPlan
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.settings import DataConfig, TrainConfig
+from meta_animator.stages import workers
 from meta_animator.stages.cache import make_cache
 from meta_animator.stages.check_settings import check_size
-from meta_animator.stages.workers import closing_workers
 from meta_animator.training.signals import leave_signals_to_the_loop
 
 MOST_DRAWN = 8  # clips whose drawn poses are looked at
@@ -120,7 +120,7 @@ def load_batches(
     draws = list(plan.batches(first, last, accelerator.process_index))
     loader = iter(DataLoader(
         samples, batch_sampler=draws, collate_fn=collate, num_workers=data.num_workers,
-        worker_init_fn=leave_signals_to_the_loop,
+        worker_init_fn=leave_signals_to_the_loop, timeout=workers.LOADING_SECONDS if data.num_workers else 0,
     ))  # fmt: skip
-    with closing_workers(loader):
+    with workers.closing_workers(loader):
         yield from loader

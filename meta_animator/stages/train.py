@@ -14,7 +14,7 @@ from meta_animator.stages import control, motion, reference
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.data import Training, load_batches
 from meta_animator.training.engine import Trainer
-from meta_animator.training.processes import make_accelerator
+from meta_animator.training.processes import hang_no_longer, make_accelerator
 from meta_animator.training.sharding import take_sharding_request
 
 Builder = Callable[[RunConfig, Accelerator], Training]
@@ -46,6 +46,7 @@ def train(
     training = builders[config.stage](config, accelerator)
     training.release()
     batches = functools.partial(load_batches, config.data, training.samples, training.plan, accelerator)
+    hang_no_longer()
     Trainer(config, accelerator, training.stage, batches, sharded).run()
     leave_together(accelerator)
 

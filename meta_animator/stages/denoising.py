@@ -62,6 +62,7 @@ class DenoisingStage(nn.Module):
     def __init__(self, config: RunConfig, models: Assembly, loss: HybridLoss, parts: Parts):
         super().__init__()
         self.config, self.models, self.loss, self.parts = config, models, loss, parts
+        self.gradients_alike = not config.data.task_per_rank  # the LoRAs of one task
         self.counts: Tensor | None = None  # of this optimizer step's gated images and faces
         models.requires_grad_(False)
         for group in self.param_groups():

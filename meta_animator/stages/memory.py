@@ -182,7 +182,7 @@ def _count_training(config: RunConfig) -> Memory:
         "optimizer": round(STATE_BYTES[config.train.optimizer] * sum(p.numel() for p in trained)),
         "moving average": kept_on * bytes_of(trained),
         "gradients": gradients,
-        "gradients on their way (DDP)": gradients if processes > 1 else 0,
+        "gradients on their way": gradients if processes > 1 else 0,
         "activations": peak - gradients,
         "CUDA itself (allowance)": CUDA_ITSELF,
     }

@@ -25,6 +25,7 @@ from meta_animator.errors import Stopped, UserError
 from meta_animator.settings import RunConfig
 from meta_animator.training.beside import Beside
 from meta_animator.training.ema import EMA
+from meta_animator.training.gradients import GradientMeans
 from meta_animator.training.lock import lock_folder
 from meta_animator.training.logs import Later, StepLogs
 from meta_animator.training.means import Means
@@ -150,14 +151,16 @@ class Trainer:
         """
         count, train = self.config.train.gradient_accumulation_steps, self.config.train
         all_logs, batches = [], [next(stream) for _ in range(count)]
-        self.wrapped.train()
+        self.stage.train()
         self.stage.begin_step(batches, self.step, self._mean_of_all_ranks)
         for micro, batch in enumerate(batches):
-            with self._without_sync() if micro < count - 1 else contextlib.nullcontext():
+            with self._without_sync() if self.sharded and micro < count - 1 else contextlib.nullcontext():
                 with self.accelerator.autocast():
-                    loss, logs = self.wrapped(batch.to(self.accelerator.device), self.step)
+                    loss, logs = self.stage(batch.to(self.accelerator.device), self.step)
                 self.accelerator.backward(loss / count)
             all_logs.append({"loss": loss.detach(), **logs})
+        if self.gradients is not None:
+            self.gradients.take()
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), train.max_grad_norm or math.inf)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         own = {"learning_rate": float(self.optimizer.param_groups[0]["lr"]), "gradient_norm": norm}
@@ -191,11 +194,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _without_sync(self) -> Iterator[None]:
-        """Gradients stay in this process until the step's last micro-batch."""
-        if not self.sharded:
-            with self.accelerator.no_sync(self.wrapped):
-                yield
-            return
+        """Gradients that are shared out stay in this process until the step's last micro-batch."""
         self.stage.set_requires_gradient_sync(False)
         yield
         self.stage.set_requires_gradient_sync(True)
@@ -315,7 +314,9 @@ class Trainer:
         self.groups = self.stage.param_groups()
         self.parameters = {name: p for g in self.groups for name, p in g.parameters.items()}
         self.optimizer = make_optimizer(self.groups, train)
-        self.wrapped = self.stage if self.sharded else self.accelerator.prepare(self.stage)
+        several = self.accelerator.num_processes > 1 and not self.sharded
+        alike = getattr(self.stage, "gradients_alike", False)
+        self.gradients = GradientMeans(self.parameters.values(), alike) if several else None
         self.prepared = self.accelerator.prepare(self.optimizer)
         self.ema = EMA(self.parameters, train.ema_decay, train.ema_device) if train.ema_decay else None
         self.step, self.skipped, self.means = 0, 0, Means()

@@ -4,21 +4,14 @@ import datetime
 
 import torch.distributed
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs
 
 BEFORE_STEPS = datetime.timedelta(hours=24)  # one makes data, or encodes for longer than the others
 WITHIN_STEPS = datetime.timedelta(minutes=30)  # one shows a preview, copies a checkpoint or compiles
 
 
 def make_accelerator(mixed_precision: str) -> Accelerator:
-    """find_unused_parameters: inactive LoRAs take no part in a step."""
-    return Accelerator(
-        mixed_precision=mixed_precision,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True),
-            InitProcessGroupKwargs(timeout=BEFORE_STEPS),
-        ],
-    )
+    return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=BEFORE_STEPS)])
 
 
 def hang_no_longer() -> None:

@@ -29,10 +29,13 @@ class Mean(NamedTuple):
 class Stage(Protocol):
     """A trainable nn.Module: `stage(batch, step) -> (loss, logs)`; every stage is trained by the one loop.
 
-    config   what it trains by: the run's, without what is not there (a face embedder)
+    config            what it trains by: the run's, without what is not there (a face embedder)
+    gradients_alike   whether a step gives the same parameters a gradient in all processes; so that they need not ask each other.
+                      May be left out where it does not
     """
 
     config: RunConfig
+    gradients_alike: bool
 
     def __call__(self, batch: Any, step: int) -> tuple[Tensor, dict[str, "Tensor | float | str | Mean"]]:
         """The scalar loss and what to log of the batch: numbers as scalars on the device, where they are, are read later."""

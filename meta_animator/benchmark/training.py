@@ -101,10 +101,11 @@ def build_synthetic(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Mod
     parts = (MotionParts if moving else ControlParts)(config, models, {})
     parts.texts = SyntheticTexts(models.backbone.text_shape)
     stage = DenoisingStage(config, models, loss, parts)
-
     embedder = set() if models.face is None else set(models.face.modules())
     give_weights([module for module in stage.modules() if module not in embedder], accelerator.device)
     free = functools.partial(models.backbone.release, text=True, encoder=config.data.cache_latents)
+    if config.train.compile:
+        models.compile_blocks()
     return stage.to(accelerator.device), free
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from meta_animator.diffusion.process import Process
-from meta_animator.diffusion.samplers import Callback, Denoise, sampling_steps
+from meta_animator.diffusion.samplers import Callback, Denoise, batch_of, sampling_steps
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def ddim_inversion(
         raise ValueError(f"fixed_point_iterations: expected 0 or more, got {fixed_point_iterations}")
     x = x_0
     for step, (t, _, end) in enumerate(reversed(sampling_steps(process, timesteps))):
-        x_s, t_batch = x, t.to(x.device).expand(len(x))
+        x_s, t_batch = x, batch_of(t, x)
         for _ in range(1 + fixed_point_iterations):
             before, x = x, _undo_step(process, denoise(x, t_batch), x_s, t_batch, end)
             if tolerance > 0 and float((x - before).abs().max()) < tolerance:

@@ -40,7 +40,7 @@ def ddim(
     """
     x_t = x_T
     for step, (t, _, end) in enumerate(sampling_steps(process, timesteps)):
-        t_batch = t.to(x_t.device).expand(len(x_t))
+        t_batch = batch_of(t, x_t)
         prediction = denoise(x_t, t_batch)
         fresh = _ddim_sigma(process, t, end) * eta if eta > 0 else 0.0
         direction = math.sqrt(max(end[1] ** 2 - fresh**2, 0.0))
@@ -72,7 +72,7 @@ def dpm_solver_2m(
     x_t, x_0_before, h_before = x_T, None, 0.0
     steps = sampling_steps(process, timesteps)
     for step, (t, start, end) in enumerate(steps):
-        t_batch = t.to(x_t.device).expand(len(x_t))
+        t_batch = batch_of(t, x_t)
         x_0 = process.to_x0(denoise(x_t, t_batch), x_t, t_batch)
         h = _half_log_snr(end) - _half_log_snr(start)
         estimate = x_0
@@ -103,7 +103,7 @@ def unipc(
     """
     scheduler, x_t = _unipc_scheduler(process, timesteps), x_T
     for step, t in enumerate(scheduler.timesteps):
-        prediction = denoise(x_t, t.to(x_t.device).expand(len(x_t)))
+        prediction = denoise(x_t, batch_of(t, x_t))
         x_t = scheduler.step(prediction, t, x_t, return_dict=False)[0]
         if callback is not None:
             callback(step, x_t)
@@ -152,6 +152,11 @@ def sampler_for(name: str, eta: float = 0.0) -> Callable[..., Tensor]:
     if eta and name not in STOCHASTIC:
         raise UserError(f"sample.eta: {eta} is for sampler {' or '.join(STOCHASTIC)}; {name} draws no noise, set it to 0")
     return SAMPLERS[name]
+
+
+def batch_of(t: Tensor, x_t: Tensor) -> Tensor:
+    """t for each state, (b,), on its device; a fraction in its precision, since some devices know no float64."""
+    return t.to(x_t.device, x_t.dtype if t.is_floating_point() else t.dtype).expand(len(x_t))
 
 
 def sampling_steps(

@@ -16,7 +16,7 @@ export META_ANIMATOR_STARTED_IN=$started_in META_ANIMATOR_SHARED_SETTINGS=1
 configs=configs/demo/base_ output=outputs/base parts=(vae decoder unet face control motion)
 if [ "${1:-}" = wan ]; then
     shift
-    configs=configs/base_wan/ output=outputs/base_wan parts=(photos vae decoder transformer)
+    configs=configs/base_wan/ output=outputs/base_wan parts=(photos vae decoder transformer_photos transformer)
 fi
 for part in "${parts[@]}"; do
     "$PYTHON" scripts/launch.py scripts/train.py "$configs$part.yaml" "$@"

@@ -2,6 +2,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
+from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.diffusion.process import Flow
 from meta_animator.diffusion.samplers import SAMPLERS, ddim, dpm_solver_2m, unipc
 from meta_animator.diffusion.timesteps import flow_timesteps, sampling_timesteps
@@ -133,6 +134,22 @@ def test_the_second_order_is_nearer_to_the_exact_flow(process, timesteps):
     exact = flow_map(x_T, start, process.final_scales)
     first, second = (s(denoiser(process), x_T, process, timesteps) - exact for s in (ddim, dpm_solver_2m))
     assert second.abs().max() < 0.8 * first.abs().max() < 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("process", [Flow(shift=3), sd15("epsilon")])
+def test_a_network_is_told_of_timesteps_in_the_precision_of_its_input(process, dtype):
+    """Apple's GPUs know no float64; whole timesteps stay whole."""
+    told = set()
+
+    def denoise(x, t):
+        told.add(t.dtype)
+        return x
+
+    for sample in SAMPLERS.values():
+        sample(denoise, torch.ones(1, 2, dtype=dtype), process, process.sampling_timesteps(3))
+    ddim_inversion(denoise, torch.ones(1, 2, dtype=dtype), process, process.sampling_timesteps(3))
+    assert told <= {dtype, torch.int64} and (dtype in told) == isinstance(process, Flow)
 
 
 def test_timesteps_must_fall():

@@ -195,6 +195,14 @@ def test_base_and_branch_learn_together(wan_stage, drop):
     assert torch.equal(stage(batch, 0)[0], loss) == bool(drop)
 
 
+def test_the_transformer_learns_from_single_frames_too(wan_stage):
+    stage, batches = wan_stage("base_wan", data__num_frames=1, train__control_drop=0.0)
+    assert stage.grey.shape[1] == 1 and batches["dwpose"].latents.shape[1] == 2, "a photo beside the frame"
+    loss, _ = stage(batches["dwpose"], 0)
+    loss.backward()
+    assert any(p.grad is not None and bool(p.grad.any()) for p in stage.networks.transformer.vace_blocks.parameters())
+
+
 def test_a_fresh_branch_adds_nothing(wan_stage):
     stage, batches = wan_stage("base_wan", train__control_drop=0.0)
     with torch.no_grad():

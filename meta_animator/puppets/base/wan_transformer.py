@@ -36,6 +36,7 @@ from meta_animator.weights import copy_strict
 
 TRAINED = ("transformer", "text_encoder")
 PHOTOS, REFERENCES = 0.2, 0.3  # shares of the steps that show one frame, and of those with control that come with a photo
+EVERY = 5  # frames of a film from one photo to the next where single frames are learned from; its last one is the reference
 
 
 def build(config: RunConfig, accelerator: Accelerator) -> Training:
@@ -45,7 +46,8 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     check_frames(data.num_frames)
     clips = read_clips(data.train, data.split)
     networks = growing_wan(model, [clip.prompt for clip in clips])
-    samples = SampleSet(clips, data, seed=config.seed, identifiers={}, num_frames=data.num_frames)
+    every = EVERY if data.num_frames == 1 else 1
+    samples = SampleSet(clips, data, seed=config.seed, identifiers={}, num_frames=data.num_frames, every=every)
     plan = TaskPlan(
         samples=shares(samples.by_task(model.tasks), data.task_weights), batch_size=train.batch_size, seed=config.seed,
         micro_batches=train.gradient_accumulation_steps, world_size=accelerator.num_processes, weights=dict(data.task_weights),

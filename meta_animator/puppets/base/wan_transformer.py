@@ -88,13 +88,15 @@ class CachesByTask:
 
     def __init__(self, caches: dict[str, LatentCache], photos: LatentCache):
         self.caches, self.photos = caches, photos
-        self.owner = {(str(clip.folder), clip.id): task for task, cache in caches.items() for clip, _ in cache.kept}
+        self.owner = {}
+        for task, cache in caches.items():
+            self.owner |= {(str(clip.folder), clip.id, unit): task for clip, units in cache.kept for unit in units}
 
     def read(self, clip: Clip, name: str, frames: Sequence[int], crop: int = 0, drop: int = 0) -> Tensor:
         """As `LatentCache.read`, but for the photo."""
         if name != FRAME:
             return self.caches[name].read(clip, name, frames, crop, drop)
-        own = self.caches[self.owner[str(clip.folder), clip.id]].read(clip, FRAME, frames, crop)
+        own = self.caches[self.owner[str(clip.folder), clip.id, tuple(frames)]].read(clip, FRAME, frames, crop)
         return torch.cat([self.photos.read(clip, FRAME, [clip.num_frames - 1], crop), own])
 
 

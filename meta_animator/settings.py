@@ -297,7 +297,14 @@ class SampleConfig:
     loras: dict[str, float] = setting({}, "extracted LoRA folders and weights, instead of the checkpoint's LoRAs", path=True)
     controlnet_conditioning_scale: float = setting(1.0, "strength of all control residuals together", low=0.0)
     num_inference_steps: int = setting(50, "sampling steps", low=1)
-    sampler: str = setting("ddim", "ddim, dpm_solver_2m (needs fewer steps), or another of SAMPLERS in diffusion/samplers.py")
+    sampler: str = setting(
+        "ddim", "ddim, dpm_solver_2m or unipc (need fewer steps), lcm (for distilled motion modules), or another of SAMPLERS in "
+        "diffusion/samplers.py"
+    )
+    timestep_spacing: str = setting(
+        "", "where the steps lie, for motion modules that were distilled for few: trailing (AnimateDiff-Lightning), lcm "
+        "(AnimateLCM); empty: as the base has it", choices=("", "leading", "trailing", "linspace", "lcm"),
+    )  # fmt: skip
     guidance_scale: float = setting(7.5, "classifier-free guidance; 1: off", low=0.0)
     eta: float = setting(0.0, "stochasticity, 0 to 1; 0 with samplers that draw no noise", low=0.0)
     init_noise: str = setting(

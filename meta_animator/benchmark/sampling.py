@@ -42,7 +42,7 @@ class OwnSampling:
             window=window or sample.frame_batch_size, overlap=overlap,
         )  # fmt: skip
         self.x_t = torch.randn(1, sample.references + count, *self.shape[2:], device=device)
-        self.timesteps = backbone.process.sampling_timesteps(sample.num_inference_steps)[:1]
+        self.timesteps = backbone.process.sampling_timesteps(sample.num_inference_steps, sample.timestep_spacing)[:1]
 
     def step(self) -> Tensor:
         sampler, process = sampler_for(self.config.sample.sampler, self.config.sample.eta), self.models.backbone.process

@@ -76,7 +76,8 @@ def _animatediff_name(name: str) -> str:
 
 
 def from_animatediff(state: Mapping[str, Tensor], max_seq_length: int, what: str) -> dict[str, Tensor]:
-    """Weights under diffusers' names from a file of AnimateDiff's; its position tables are compared with the formula.
+    """Weights under diffusers' names from a file of AnimateDiff's, or of a MotionAdapter's weights as AnimateDiff-Lightning has
+    them; position tables are compared with the formula.
 
     Raises UserError for weights that are not a motion module's, or for positions that it was not trained with.
     """
@@ -86,16 +87,22 @@ def from_animatediff(state: Mapping[str, Tensor], max_seq_length: int, what: str
             f"{what}: is in the released Meta-Animator's layout, whose modules stand behind the upsampling layers instead "
             "of before them; give the AnimateDiff file that it was started from"
         )
-    tables = {name: tensor for name, tensor in state.items() if name.endswith(".pos_encoder.pe")}
+    ours = not any(".temporal_transformer." in name for name in state)
+    table = ".pos_embed.pe" if ours else ".pos_encoder.pe"
+    tables = {name: tensor for name, tensor in state.items() if name.endswith(table)}
     weights = {name: tensor for name, tensor in state.items() if name not in tables}
     if strange := sorted(name for name in weights if ".motion_modules." not in name):
         raise UserError(f"{what}: {len(strange)} weights are not of a motion module, the first is {strange[0]}")
     places = {name.removesuffix(".to_q.weight") for name in weights if name.endswith(".to_q.weight")}
-    if without := sorted(places - {name.removesuffix(".pos_encoder.pe") for name in tables}):
+    if ours:  # one table for both attentions of a block
+        places = {name.rpartition(".")[0] for name in places}
+    if without := sorted(places - {name.removesuffix(table) for name in tables}):
         raise UserError(
-            f"{what}: has no table of positions ({without[0]}.pos_encoder.pe), so it was trained without; ours always adds them"
+            f"{what}: has no table of positions ({without[0]}{table}), so it was trained without; ours always adds them"
         )
     check_positions(tables, max_seq_length, what)
+    if ours:
+        return weights
     back = {_from_inside(name): name for name in weights}
     return renamed(weights, reversed_names(back))
 

@@ -79,10 +79,11 @@ class DDPM:
             steps_offset=steps_offset,
         )
 
-    def sampling_timesteps(self, num_inference_steps: int) -> Tensor:
-        """Falling timesteps, int64 (n,), as this process wants them sampled. Raises ValueError for an impossible number."""
+    def sampling_timesteps(self, num_inference_steps: int, spacing: Spacing | Literal[""] = "") -> Tensor:
+        """Falling timesteps, int64 (n,), as this process wants them sampled, or in another spacing. Raises ValueError for an
+        impossible number."""
         return sampling_timesteps(
-            num_inference_steps, self.num_train_timesteps, self.timestep_spacing, self.steps_offset
+            num_inference_steps, self.num_train_timesteps, spacing or self.timestep_spacing, self.steps_offset
         )  # fmt: skip
 
     @property
@@ -153,8 +154,10 @@ class Flow:
     first_sigma: float = 0.0
     final_scales: ClassVar[tuple[float, float]] = (1.0, 0.0)
 
-    def sampling_timesteps(self, num_inference_steps: int) -> Tensor:
-        """Falling timesteps, float64 (n,), from pure noise."""
+    def sampling_timesteps(self, num_inference_steps: int, spacing: Literal[""] = "") -> Tensor:
+        """Falling timesteps, float64 (n,), from pure noise. Raises ValueError for an impossible number, or a spacing."""
+        if spacing:
+            raise ValueError(f"spacing: {spacing} is for diffusion over whole timesteps, flow has its shift")
         return flow_timesteps(num_inference_steps, self.num_train_timesteps, self.shift, self.first_sigma)
 
     @property

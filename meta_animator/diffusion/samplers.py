@@ -1,4 +1,4 @@
-"""From noise to data: DDIM (Euler's method with flow), DPM-Solver++(2M) and UniPC, for diffusion and flow alike.
+"""From noise to data: DDIM (Euler's method with flow), DPM-Solver++(2M), UniPC and LCM, for diffusion and flow alike.
 
 A sampler is a function with the arguments of `ddim`, and its name a line in SAMPLERS: `sample.sampler` takes it from there.
 It calls `denoise(x_t, t) -> prediction` with t `(b,)`; guidance, control and windows live inside that callable.
@@ -119,7 +119,7 @@ def _unipc_scheduler(process: Process, timesteps: Tensor) -> Any:
         betas = 1 - process.alphas_cumprod[1:] / process.alphas_cumprod[:-1]
         betas = torch.cat([1 - process.alphas_cumprod[:1], betas])
         scheduler = UniPCMultistepScheduler(trained_betas=betas.tolist(), prediction_type=process.prediction_type)
-        sigmas = [noise / signal for _, (signal, noise), _ in steps]
+        sigmas = [noise / max(signal, LEAST_SIGNAL) for _, (signal, noise), _ in steps]
         last = process.final_scales[1] / process.final_scales[0]
     else:
         scheduler = UniPCMultistepScheduler(
@@ -135,14 +135,44 @@ def _unipc_scheduler(process: Process, timesteps: Tensor) -> Any:
     return scheduler
 
 
+@torch.no_grad()
+def lcm(
+    denoise: Denoise,
+    x_T: Tensor,
+    process: Process,
+    timesteps: Tensor,
+    *,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Multistep consistency sampling (Luo et al. 2023, "Latent consistency models", algorithm 3), for networks that were
+    distilled for it: data at once from any state, then fresh noise on them, less each time; 4 to 8 steps.
+
+    Noise comes from `generator`; `eta` does nothing. Other arguments and the result as for `ddim`; it ends at the data.
+    """
+    x_t, steps = x_T, sampling_steps(process, timesteps)
+    for step, (t, _, end) in enumerate(steps):
+        t_batch, far = batch_of(t, x_t), float(t) * LCM_SCALE / LCM_DATA_STD
+        x_0 = process.to_x0(denoise(x_t, t_batch), x_t, t_batch)
+        x_0 = far / math.sqrt(far**2 + 1) * x_0 + 1 / (far**2 + 1) * x_t  # the state itself at t = 0
+        x_t = x_0 if step + 1 == len(steps) else end[0] * x_0 + end[1] * _randn_like(x_0, generator)
+        if callback is not None:
+            callback(step, x_t)
+    return x_t
+
+
 SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "ddim": ddim,
     "euler": ddim,
     "dpm_solver_2m": dpm_solver_2m,
     "unipc": unipc,
+    "lcm": lcm,
 }
-BELOW_PURE_NOISE = 1e-6  # UniPC takes logarithms of the signal, which there is none of in pure noise
-STOCHASTIC = ("ddim",)  # those that `eta` makes draw noise; for any other, an `eta` above 0 is refused
+LCM_SCALE, LCM_DATA_STD = 10.0, 0.5  # of timesteps, and what consistency models take for the spread of data
+# UniPC takes logarithms of the signal, which there is none of in pure noise: of flow, and of diffusion as diffusers has it there
+BELOW_PURE_NOISE, LEAST_SIGNAL = 1e-6, 2.0**-12
+STOCHASTIC = ("ddim",)  # those that `eta` makes draw more noise; for any other, an `eta` above 0 is refused
 
 
 def sampler_for(name: str, eta: float = 0.0) -> Callable[..., Tensor]:
@@ -150,7 +180,7 @@ def sampler_for(name: str, eta: float = 0.0) -> Callable[..., Tensor]:
     if name not in SAMPLERS:
         raise UserError(f"sample.sampler: '{name}' is not one of {', '.join(map(repr, SAMPLERS))}")
     if eta and name not in STOCHASTIC:
-        raise UserError(f"sample.eta: {eta} is for sampler {' or '.join(STOCHASTIC)}; {name} draws no noise, set it to 0")
+        raise UserError(f"sample.eta: {eta} is for sampler {' or '.join(STOCHASTIC)}; {name} has no use for it, set it to 0")
     return SAMPLERS[name]
 
 

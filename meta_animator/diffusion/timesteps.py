@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Spacing = Literal["leading", "trailing", "linspace"]
+Spacing = Literal["leading", "trailing", "linspace", "lcm"]
+LCM_STEPS = 50  # of DDIM, between whose timesteps a latent consistency model was distilled
 
 
 def training_timesteps(
@@ -44,7 +45,9 @@ def sampling_timesteps(
 
     leading   multiples of T // n, plus steps_offset (Stable Diffusion 1.5: offset 1, so 50 steps are 981, 961, .., 1)
     trailing  from T - 1 downwards in steps of T / n; linspace: evenly from T - 1 to 0. Both ignore steps_offset.
-    The three are named in Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed", table 2.
+    lcm       of the 50 steps that latent consistency models were distilled on (999, 979, .., 19), the first of each n-th part
+    The first three are named in Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed", table 2; the
+    last is that of diffusers' LCMScheduler.
     """
     n, total = num_inference_steps, num_train_timesteps
     if not 1 <= n <= total:
@@ -58,7 +61,11 @@ def sampling_timesteps(
         return (total - torch.arange(n, dtype=torch.float64) * (total / n)).round().long() - 1
     if spacing == "linspace":
         return torch.linspace(0, total - 1, n, dtype=torch.float64).round().long().flip(0)
-    raise ValueError(f"spacing: expected leading, trailing or linspace, got {spacing!r}")
+    if spacing == "lcm":
+        if n > LCM_STEPS:
+            raise ValueError(f"num_inference_steps: {n}; a latent consistency model takes 1 to {LCM_STEPS}, best 4 to 8")
+        return total - 1 - torch.arange(n) * LCM_STEPS // n * (total // LCM_STEPS)
+    raise ValueError(f"spacing: expected leading, trailing, linspace or lcm, got {spacing!r}")
 
 
 def flow_timesteps(

@@ -176,7 +176,8 @@ class Animator:
 
     def _timesteps(self) -> Tensor:
         try:
-            return self.models.backbone.process.sampling_timesteps(self.sample.num_inference_steps)
+            sample = self.sample
+            return self.models.backbone.process.sampling_timesteps(sample.num_inference_steps, sample.timestep_spacing)
         except ValueError as error:
             raise UserError(f"sample.num_inference_steps: {error}") from error
 

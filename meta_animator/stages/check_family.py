@@ -51,6 +51,7 @@ def _check_wan(stage: str, model: ModelConfig, data: DataConfig, train: TrainCon
     if stage == "sample":
         sd_only["sample.init_noise=random"] = sample.init_noise == "inversion"
         sd_only["sample.shared_noise=0"] = sample.shared_noise
+        sd_only["sample.timestep_spacing=''"] = sample.timestep_spacing
     for right, wrong in sd_only.items():
         if wrong:
             raise UserError(f"{right.split('=')[0]}: is for model.backbone=sd; set {right}")

@@ -106,7 +106,7 @@ def check_steps(model: ModelConfig, sample: SampleConfig) -> None:
     """Raises UserError for a number of sampling steps that the base whose config files are here cannot take."""
     if process := family(model.backbone).process_of(model):
         try:
-            process.sampling_timesteps(sample.num_inference_steps)
+            process.sampling_timesteps(sample.num_inference_steps, sample.timestep_spacing)
         except ValueError as error:
             raise UserError(f"sample.num_inference_steps: {error}") from error
 

@@ -83,6 +83,22 @@ def test_folders_are_checked_as_files_are(models, tmp_path, match, config, weigh
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_of_a_motion_adapter_is_what_its_folder_is(models, tmp_path):
+    """As AnimateDiff-Lightning is published for diffusers: every weight and table of a MotionAdapter, in one file."""
+    torch.manual_seed(1)
+    adapter = MotionAdapter.from_config(dict(models.motion.config))
+    state = {name: tensor.contiguous() for name, tensor in adapter.state_dict().items()}
+    assert any(name.endswith(".pos_embed.pe") for name in state)
+    save_tensors(state, tmp_path / "lightning.safetensors")
+    load_motion(models, str(tmp_path / "lightning.safetensors"))
+    own = dict(models.motion.named_parameters())
+    assert own and all(torch.equal(own[name], weight) for name, weight in adapter.named_parameters())
+    short = {name: tensor for name, tensor in state.items() if not name.endswith(".pos_embed.pe")}
+    save_tensors(short, tmp_path / "without.safetensors")
+    with pytest.raises(UserError, match=r"has no table of positions \(.*transformer_blocks\.0\.pos_embed\.pe\)"):
+        load_motion(models, str(tmp_path / "without.safetensors"))
+
+
 @pytest.mark.parametrize("stage", ["control", "reference"])
 def test_a_stage_without_a_motion_module_takes_none(make_config, stage):
     with pytest.raises(UserError, match=rf"model\.motion_from: stage '{stage}' has no motion module; leave it empty"):

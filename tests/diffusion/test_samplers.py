@@ -1,10 +1,10 @@
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, LCMScheduler, UniPCMultistepScheduler
 
 from meta_animator.diffusion.inversion import ddim_inversion
-from meta_animator.diffusion.process import Flow
-from meta_animator.diffusion.samplers import SAMPLERS, ddim, dpm_solver_2m, unipc
+from meta_animator.diffusion.process import DDPM, Flow
+from meta_animator.diffusion.samplers import SAMPLERS, ddim, dpm_solver_2m, lcm, unipc
 from meta_animator.diffusion.timesteps import flow_timesteps, sampling_timesteps
 from tests.diffusion.gaussian import MEAN, STD, denoiser, flow_map, noise, sd15
 
@@ -13,6 +13,7 @@ CASES = [
     (sd15("v_prediction"), sampling_timesteps(100)),
     (sd15("epsilon", set_alpha_to_one=True), sampling_timesteps(100, spacing="trailing")),
     (Flow(), flow_timesteps(100)),
+    (sd15("v_prediction", rescale_betas_zero_snr=True), sampling_timesteps(100, spacing="trailing")),  # ends in pure noise
 ]
 
 
@@ -105,8 +106,27 @@ def test_unipc_parity_with_diffusers_under_diffusion():
     torch.testing.assert_close(unipc(curved, x_T, process, theirs.timesteps), x, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("steps", "prediction_type"), [(1, "epsilon"), (4, "epsilon"), (7, "epsilon"), (4, "v_prediction"), (50, "v_prediction")]
+)
+def test_lcm_parity_with_diffusers(steps, prediction_type):
+    process = DDPM.from_betas("linear", 0.00085, 0.012, prediction_type=prediction_type)
+    theirs = LCMScheduler(beta_schedule="linear", prediction_type=prediction_type)
+    theirs.set_timesteps(steps)
+    timesteps = process.sampling_timesteps(steps, "lcm")
+    assert torch.equal(timesteps, theirs.timesteps)
+    x = x_T = noise(2, 3, 4, 4).float()
+    generator = torch.Generator().manual_seed(5)
+    for t in theirs.timesteps:
+        x = theirs.step(curved(x, t.expand(2)), t, x, generator=generator).prev_sample
+    ours = lcm(curved, x_T, process, timesteps, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(ours, x, rtol=2e-3, atol=1e-4)  # theirs has its tables in float32
+    with pytest.raises(ValueError, match="51; a latent consistency model takes 1 to 50, best 4 to 8"):
+        process.sampling_timesteps(51, "lcm")
+
+
 @pytest.mark.parametrize(("process", "timesteps"), CASES)
-@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+@pytest.mark.parametrize("sampler", [sampler for name, sampler in SAMPLERS.items() if name != "lcm"])
 def test_sampling_a_gaussian_gives_its_mean_and_spread(sampler, process, timesteps):
     states = []
     x_T = noisy_data(process, timesteps, noise(8, 3, 2, 16, 16))

@@ -90,7 +90,7 @@ def test_schedules_that_are_not_ours(base):
     for changes, match in (
         ({"beta_schedule": "squaredcos_cap_v2"}, "expected scaled_linear or linear"),
         ({"prediction_type": "sample"}, "expected epsilon or v_prediction"),
-        ({"timestep_spacing": "karras"}, "expected leading, trailing or linspace"),
+        ({"timestep_spacing": "karras"}, "expected leading, trailing, linspace or lcm"),
         ({"trained_betas": [0.1, 0.2]}, "trained_betas"),
     ):
         file.write_text(whole)

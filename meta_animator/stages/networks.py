@@ -1,7 +1,6 @@
 """The networks of a training run: put together, named, started from checkpoints, and freed of what is needed no more."""
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from meta_animator.settings import LossConfig, ModelConfig
 from meta_animator.stages.check_settings import wants_face
 from meta_animator.stages.previews import Previews
 from meta_animator.stages.texts import Texts
+from meta_animator.training.processes import main_first
 
 
 def load_networks(
@@ -77,8 +77,9 @@ def release(
     and where latents are cached the VAE's encoder. Where embeddings are kept on disk, the other processes wait for those of the
     first and read them, without an encoder of their own."""
     on_disk = bool(networks.config.text_cache)
-    with accelerator.main_process_first() if on_disk else nullcontext():
-        text = texts.embed_all(prompts, on_disk)
+    if on_disk:
+        main_first(accelerator, lambda: texts.embed_all(prompts, on_disk))
+    text = texts.embed_all(prompts, on_disk)
     if cached:
         previews.keep_conditions()
     networks.backbone.release(text=text, encoder=cached)

@@ -1,12 +1,10 @@
 """A training run from its config to its last checkpoint; each stage's own story is in control.py, motion.py, reference.py."""
 
 import functools
-import sys
 from collections.abc import Callable, Mapping
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from meta_animator.errors import UserError
 from meta_animator.settings import PuppetsConfig, RunConfig
@@ -14,7 +12,7 @@ from meta_animator.stages import control, motion, reference
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.data import Training, load_batches
 from meta_animator.training.engine import Trainer
-from meta_animator.training.processes import hang_no_longer, make_accelerator
+from meta_animator.training.processes import hang_no_longer, leave_together, main_first, make_accelerator
 from meta_animator.training.sharding import take_sharding_request
 
 Builder = Callable[[RunConfig, Accelerator], Training]
@@ -49,32 +47,3 @@ def train(
     hang_no_longer()
     Trainer(config, accelerator, training.stage, batches, sharded).run()
     leave_together(accelerator)
-
-
-def main_first(accelerator: Accelerator, prepare: Callable[[], None]) -> None:
-    """Call `prepare` in the main process while the others wait. Where it fails, all end: each with the main one's UserError, the
-    others silently where it is a bug."""
-    error, said = None, ""
-    if accelerator.is_main_process:
-        try:
-            prepare()
-        except Exception as caught:
-            error, said = caught, str(caught) if isinstance(caught, UserError) else ""
-    told = [(error is not None, said)]
-    broadcast_object_list(told)
-    failed, said = told[0]
-    if not failed:
-        return
-    leave_together(accelerator)
-    if error is not None:
-        raise error
-    if said:
-        raise UserError(said)
-    sys.exit(1)
-
-
-def leave_together(accelerator: Accelerator) -> None:
-    """One that leaves while another still listens to it can abort that one."""
-    if accelerator.num_processes > 1:
-        accelerator.wait_for_everyone()
-        accelerator.end_training()

@@ -18,7 +18,7 @@ from meta_animator.media.images import read_image
 from meta_animator.models.backbones.wan_text import WanText
 from meta_animator.sampling.opening import open_references
 from meta_animator.settings import ExtractConfig
-from meta_animator.stages import texts
+from meta_animator.stages import networks, texts
 from meta_animator.stages import train as training
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.diagnose import diagnose
@@ -129,10 +129,12 @@ def test_prompts_too_many_for_the_memory_are_on_disk_before_the_first_step(tiny_
 
     monkeypatch.setattr(training, "Trainer", Seen)
     monkeypatch.setattr(texts, "MAX_PROMPTS", 1)
+    asked, first = [], networks.main_first  # where the first process fails, none waits for it
+    monkeypatch.setattr(networks, "main_first", lambda accelerator, embed: asked.append(embed) or first(accelerator, embed))
     changes = {"train__max_steps": 1, "data__prompt_drop": 0.3, "data__prompt": "{description} {identifier}"}
     train(wan_config(tmp_path / "run", tiny_wan, moving_data, "control", model__text_cache=tmp_path / "texts", **changes))
     ((count, encoder),) = there
-    assert count >= 3 and encoder is None
+    assert count >= 3 and encoder is None and len(asked) == 1
 
 
 def test_stage_3_gives_as_many_frames_as_the_driving_has(trained, tiny_wan, moving_data):

@@ -199,6 +199,9 @@ class LossConfig:
     face_region_weight: float = setting(
         1.0, "how much more the latent noise error counts where a face is seen than elsewhere", low=0.0, stages=DENOISING
     )
+    person_region_weight: float = setting(
+        1.0, "the same for the box around the person; a face has both", low=0.0, stages=DENOISING
+    )
     max_noise_level: float = setting(
         0.3707, "image loss only where noise / sqrt(signal^2 + noise^2) <= this (t <= 124 in SD1.5)", low=0.0, high=1.0
     )

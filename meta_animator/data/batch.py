@@ -23,6 +23,7 @@ class Batch:
     identities      b names
     landmarks       (b, f, 5, 2) pixels: eyes, nose, mouth corners
     face_visible    (b, f) bool
+    person_boxes    (b, f, 4) pixels: x0, y0, x1, y1 around the points of a person; x1 < x0 where none is seen
     """
 
     task: str
@@ -35,6 +36,7 @@ class Batch:
     control_latents: Tensor | None = None
     landmarks: Tensor | None = None
     face_visible: Tensor | None = None
+    person_boxes: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """What is computed with is moved; what decides who takes part stays in main memory, where nobody waits for it."""

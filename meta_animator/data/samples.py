@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from meta_animator.data.conditions import CONDITIONS, draw_condition, find_condition
 from meta_animator.data.crops import person_crop, random_crop, size_of
-from meta_animator.data.keypoints import five_points, flip_keypoints
+from meta_animator.data.keypoints import five_points, flip_keypoints, person_box
 from meta_animator.data.latents import FRAME, LatentCache, Unit
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import Clip, read_manifest
@@ -134,14 +134,15 @@ class SampleSet(Dataset):
             if draw.task != FRAME:
                 item["control_latents"] = self.cache.read(clip, draw.task, frames, crop, self._drop_number(draw))
         if self.cache is not None and self.latents_only:
-            faces = [load_face(clip, k, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
-            item["landmarks"], item["face_visible"] = map(torch.stack, zip(*faces, strict=True))
+            places = [load_places(clip, k, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
+            item |= {name: torch.stack([getattr(one, name) for one in places]) for name in PLACES}
         else:
             task = draw.task if self.cache is None else FRAME  # a cached condition need not be drawn
             how = {"box": self._crop(clip, draw), "flip": self._flips(draw), "drop": self._drop(clip, draw)}
             shown = [load_frame(clip, k, task, self.config, **how) for k in frames]
-            for name in ("pixels", "landmarks", "face_visible", *(["control_pixels"] if task != FRAME else [])):
+            for name in ("pixels", *(["control_pixels"] if task != FRAME else [])):
                 item[name] = torch.stack([getattr(one, name) for one in shown])
+            item |= {name: torch.stack([getattr(one.places, name) for one in shown]) for name in PLACES}
         return item
 
     def reading(self, cache: LatentCache | None, latents_only: bool) -> "SampleSet":
@@ -189,13 +190,25 @@ class SampleSet(Dataset):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where a frame shows its person, of a `Batch`: landmarks (5 2), face_visible (), person_boxes (4)."""
+
+    landmarks: Tensor
+    face_visible: Tensor
+    person_boxes: Tensor
+
+
+PLACES = tuple(field.name for field in dataclasses.fields(Places))
+NOBODY = (0.0, 0.0, -1.0, -1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LoadedFrame:
-    """One frame ready for a model: pixels and control_pixels (3 h w) in [-1, 1], landmarks (5 2), face_visible ()."""
+    """One frame ready for a model: pixels and control_pixels (3 h w) in [-1, 1], and where it shows its person."""
 
     pixels: Tensor
     control_pixels: Tensor | None
-    landmarks: Tensor
-    face_visible: Tensor
+    places: Places
     layers: Layers
 
 
@@ -238,30 +251,28 @@ def load_frame(
         lost = drop is not None and loses_parts(task)
         posed = dataclasses.replace(layers, keypoints=drop.apply(layers.keypoints, index)) if lost else layers
         control = to_pixels(draw_condition(task, posed))
-    landmarks, face_visible = _five_points(layers.keypoints)
-    return LoadedFrame(
-        pixels=to_pixels(layers.frame),
-        control_pixels=control,
-        landmarks=landmarks,
-        face_visible=face_visible,
-        layers=layers,
-    )
+    places = _places_of(layers.keypoints)
+    return LoadedFrame(pixels=to_pixels(layers.frame), control_pixels=control, places=places, layers=layers)
 
 
-def load_face(clip: Clip, index: int, config: DataConfig, box: Box, flip: bool = False) -> tuple[Tensor, Tensor]:
-    """landmarks (5 2) and face_visible () of a frame, as in `LoadedFrame`, without its picture."""
+def load_places(clip: Clip, index: int, config: DataConfig, box: Box, flip: bool = False) -> Places:
+    """The places of a frame, as in `LoadedFrame`, without its picture."""
     keypoints = clip.load_keypoints(index)
     if keypoints is not None:
         size = size_of(clip, config)
         keypoints = move_keypoints(keypoints, box, size)
         keypoints = flip_keypoints(keypoints, size[1]) if flip else keypoints
-    return _five_points(keypoints)
+    return _places_of(keypoints)
 
 
-def _five_points(keypoints: np.ndarray | None) -> tuple[Tensor, Tensor]:
+def _places_of(keypoints: np.ndarray | None) -> Places:
     points = None if keypoints is None else five_points(keypoints)
-    landmarks = torch.zeros(5, 2) if points is None else torch.from_numpy(points)
-    return landmarks, torch.tensor(points is not None)
+    box = None if keypoints is None else person_box(keypoints)
+    return Places(
+        landmarks=torch.zeros(5, 2) if points is None else torch.from_numpy(points),
+        face_visible=torch.tensor(points is not None),
+        person_boxes=torch.tensor(NOBODY if box is None else box),
+    )
 
 
 def _check_mirrored(clips: Sequence[Clip]) -> None:

@@ -24,10 +24,17 @@ def face_region_weights(
     visible         bool (...); a sample without a face has 1 everywhere
     latent_size, image_size   (h, w) in latent places, (H, W) in pixels
     """
+    half = FACE_MARGIN * sides[..., None] / 2
+    weights = box_weights(torch.cat([centres - half, centres + half], dim=-1), latent_size, image_size, weight)
+    return torch.where(visible[..., None, None, None], weights, 1.0)
+
+
+def box_weights(boxes: Tensor, latent_size: tuple[int, int], image_size: tuple[int, int], weight: float) -> Tensor:
+    """`weight` on the latent places whose middles lie in boxes (..., 4) x0, y0, x1, y1 in pixels, borders included, 1 on the
+    others: float32 (..., 1, h, w). A box with x1 < x0 has none."""
     (h, w), (height, width) = latent_size, image_size
-    y = ((torch.arange(h, device=centres.device) + 0.5) * height / h - 0.5)[:, None]
-    x = ((torch.arange(w, device=centres.device) + 0.5) * width / w - 0.5)[None, :]
-    half = FACE_MARGIN * sides[..., None, None] / 2
-    inside = ((x - centres[..., 0, None, None]).abs() <= half) & ((y - centres[..., 1, None, None]).abs() <= half)
-    inside &= visible[..., None, None]
+    y = ((torch.arange(h, device=boxes.device) + 0.5) * height / h - 0.5)[:, None]
+    x = ((torch.arange(w, device=boxes.device) + 0.5) * width / w - 0.5)[None, :]
+    x0, y0, x1, y1 = boxes[..., None, None].unbind(-3)
+    inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
     return (1 + (weight - 1) * inside.float()).unsqueeze(-3)

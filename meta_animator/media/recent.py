@@ -20,7 +20,8 @@ class Recent(threading.local):
         self, limit: float, *, weigh: Callable[[Any], float] = lambda thing: 1, let_go: Callable[[Any], None] = lambda thing: None
     ) -> None:
         self.limit, self.weigh, self.let_go = limit, weigh, let_go
-        self.kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self.kept: OrderedDict[Hashable, tuple[Any, float]] = OrderedDict()
+        self.weight = 0.0  # of all that is kept, each as it was when it came
         self.inherited: list[Any] = []
         self.process = os.getpid()
 
@@ -28,10 +29,14 @@ class Recent(threading.local):
         """The thing of this key; made by `make` where it is not kept."""
         if self.process != os.getpid():
             self.inherited.append(self.kept)
-            self.kept, self.process = OrderedDict(), os.getpid()
+            self.kept, self.weight, self.process = OrderedDict(), 0.0, os.getpid()
         if key not in self.kept:
-            self.kept[key] = make()
+            thing = make()
+            self.kept[key] = thing, self.weigh(thing)
+            self.weight += self.kept[key][1]
         self.kept.move_to_end(key)
-        while len(self.kept) > 1 and sum(map(self.weigh, self.kept.values())) > self.limit:
-            self.let_go(self.kept.popitem(last=False)[1])
-        return self.kept[key]
+        while len(self.kept) > 1 and self.weight > self.limit:
+            thing, weight = self.kept.popitem(last=False)[1]
+            self.weight -= weight
+            self.let_go(thing)
+        return self.kept[key][0]

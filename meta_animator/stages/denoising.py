@@ -15,11 +15,10 @@ from meta_animator.diffusion.process import Noised
 from meta_animator.diffusion.randomness import noise_for, rng, torch_generator
 from meta_animator.diffusion.timesteps import training_timesteps
 from meta_animator.losses.hybrid import WEIGHTS, HybridLoss, Truth
-from meta_animator.losses.latent import face_region_weights
 from meta_animator.models.assembly import Assembly
-from meta_animator.models.face import face_sizes
 from meta_animator.models.precision import HALF, PRECISIONS
 from meta_animator.settings import RunConfig
+from meta_animator.stages.regions import region_weights
 from meta_animator.training.stage import Mean, ParamGroup
 
 
@@ -138,17 +137,9 @@ class DenoisingStage(nn.Module):
 
     def _place_weights(self, batch: Batch, latents: Tensor) -> Tensor | None:
         """Where the latent error counts more than elsewhere; None: nowhere."""
-        weight = self.config.loss.face_region_weight
-        if weight == 1 or batch.landmarks is None:
-            return None
-        points = batch.landmarks.to(latents.device, non_blocking=True)
-        sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
-        visible, factor = batch.face_visible.to(latents.device, non_blocking=True), self.models.backbone.vae_scale_factor
-        size = tuple(factor * side for side in latents.shape[-2:])
-        weights = face_region_weights(points.mean(-2), sides, visible, latents.shape[-2:], size, weight)
-        shown = [self.models.backbone.pixel_frames(slice(k, k + 1)) for k in range(latents.shape[1])]
-        of_frames = torch.amax if weight > 1 else torch.amin
-        return torch.stack([of_frames(weights[:, frames], 1) for frames in shown], 1)
+        backbone = self.models.backbone
+        shown = [backbone.pixel_frames(slice(k, k + 1)) for k in range(latents.shape[1])]
+        return region_weights(batch, latents, backbone.vae_scale_factor, shown, self.config.loss)
 
     # what is trained and stored, and what is shown
 

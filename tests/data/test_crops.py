@@ -10,7 +10,7 @@ from meta_animator.data.figures import figure_of_drawn, figure_of_masks, figure_
 from meta_animator.data.keypoints import face_box, five_points
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import read_manifest
-from meta_animator.data.samples import crop_of, load_face, load_frame, to_images
+from meta_animator.data.samples import crop_of, load_places, load_frame, to_images
 from meta_animator.data.transforms import crop_box, move_keypoints
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.evaluation.animation import load_layers
@@ -54,7 +54,7 @@ def test_the_face_stays_usable_and_feet_are_cut_before_the_head(squats):
     assert usable(points, box, SIDE) == 5
     assert box[2] - box[0] == box[3] - box[1] == WIDTH, "the largest box of that shape"
     assert 0 < box[1] < min(face_box(one)[1] for one in points), "whole heads, forehead too; not the air above them"
-    assert all(load_face(squats, k, SQUARE, crop_of(squats, 0, SQUARE, 0))[1] for k in range(5))
+    assert all(load_places(squats, k, SQUARE, crop_of(squats, 0, SQUARE, 0)).face_visible for k in range(5))
 
 
 def test_no_better_placed_box_keeps_more_faces():

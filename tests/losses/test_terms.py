@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from meta_animator.losses.identity import identity_loss
-from meta_animator.losses.latent import FACE_MARGIN, face_region_weights, latent_loss
+from meta_animator.losses.latent import FACE_MARGIN, box_weights, face_region_weights, latent_loss
 from meta_animator.losses.pixel import pixel_loss
 
 
@@ -33,6 +33,15 @@ def test_face_region_is_a_square_around_the_face_in_latent_places():
     assert torch.equal(weights[0, 0], expected) and (weights[1] == 1).all()
     clip = face_region_weights(centres[None], sides[None], torch.ones(1, 2, dtype=torch.bool), (6, 8), (24, 16), 3.0)
     assert clip.shape == (1, 2, 1, 6, 8) and torch.equal(clip[0, 1, 0], expected)
+
+
+def test_a_box_holds_the_places_whose_middles_lie_in_it():
+    boxes = torch.tensor([[[1.0, 6.0, 9.0, 14.0], [0.0, 0.0, -1.0, -1.0]]])
+    weights = box_weights(boxes, (6, 8), (24, 16), 3.0)
+    expected = torch.ones(6, 8)
+    expected[2:4, 1:5] = 3.0
+    assert weights.shape == (1, 2, 1, 6, 8) and torch.equal(weights[0, 0, 0], expected)
+    assert (weights[0, 1] == 1).all(), "nobody is seen"
 
 
 def test_pixel_loss_is_a_mean_per_image():

@@ -225,6 +225,23 @@ def test_errors_count_more_in_the_latents_of_frames_that_show_a_face(wan_stage):
     assert torch.equal(photo, weights[:, :1])
 
 
+def test_errors_count_more_where_the_person_is(wan_stage):
+    stage, batches = wan_stage("base_wan", loss__person_region_weight=3, loss__face_region_weight=5)
+    batch = batches["dwpose"]
+    assert batch.person_boxes.shape == (2, 5, 4) and (batch.person_boxes[..., 2] > batch.person_boxes[..., 0]).all()
+    batch.face_visible[:], batch.landmarks[:] = False, 0.0
+    batch.person_boxes[:] = torch.tensor([0.0, 0.0, -1.0, -1.0])
+    batch.person_boxes[0, 3] = torch.tensor([8.0, 16.0, 23.0, 31.0])
+    weights = stage.place_weights(batch, batch.latents[:, 1:])
+    expected = torch.ones(2, 2, 1, 8, 8)
+    expected[0, 1, 0, 2:4, 1:3] = 3.0
+    assert torch.equal(weights, expected)
+    batch.face_visible[0, 4] = True
+    batch.landmarks[0, 4] = torch.tensor([[18.0, 26.0], [21.0, 26.0], [19.5, 27.5], [18.0, 29.0], [21.0, 29.0]])
+    both = stage.place_weights(batch, batch.latents[:, 1:])
+    assert both.max() == 15 and both[0, 1, 0, 3, 2] == 15, "a face has both"
+
+
 def test_timesteps_lie_where_the_layout_is_decided(wan_stage):
     """Half of them above 750: uniform, then shifted by 3."""
     stage, _ = wan_stage("base_wan", train__timestep_shift=3)

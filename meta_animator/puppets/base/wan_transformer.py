@@ -21,16 +21,16 @@ from meta_animator.data.tasks import Draw, TaskPlan
 from meta_animator.diffusion.process import Noised
 from meta_animator.diffusion.randomness import noise_for, rng, torch_generator
 from meta_animator.diffusion.timesteps import flow_timesteps, training_timesteps
-from meta_animator.losses.latent import face_region_weights, latent_loss
+from meta_animator.losses.latent import latent_loss
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
-from meta_animator.models.face import face_sizes
 from meta_animator.puppets.base.growing import check_base_config
 from meta_animator.puppets.base.wan_networks import CacheSource, GrowingWan, growing_wan
 from meta_animator.puppets.base.wan_vae import check_frames
 from meta_animator.settings import RunConfig
 from meta_animator.stages.cache import make_cache
 from meta_animator.stages.data import Training
+from meta_animator.stages.regions import region_weights
 from meta_animator.training.stage import Mean, ParamGroup
 from meta_animator.weights import copy_strict
 
@@ -143,16 +143,9 @@ class WanStage(nn.Module):
         return training_timesteps(generators, bounds, shift=self.config.train.timestep_shift).float()
 
     def place_weights(self, batch: Batch, latents: Tensor) -> Tensor | None:
-        """Where the error counts more, because a face is seen in one of a latent's frames; None: nowhere."""
-        weight = self.config.loss.face_region_weight
-        if weight == 1:
-            return None
-        points, visible = batch.landmarks.to(latents.device), batch.face_visible.to(latents.device)
-        size = [8 * side for side in latents.shape[-2:]]
-        sides = face_sizes(points.flatten(0, -3)).view(points.shape[:-2])
-        each = face_region_weights(points.mean(-2), sides, visible, latents.shape[-2:], size, weight)
-        fours = each[:, 1:].split(4, dim=1) if latents.shape[1] > 1 else ()
-        return torch.cat([each[:, :1], *(four.amax(1, keepdim=True) for four in fours)], dim=1)
+        """Where the error counts more, because the person or a face is seen in one of a latent's frames; None: nowhere."""
+        shown = [slice(max(0, 4 * k - 3), 4 * k + 1) for k in range(latents.shape[1])]
+        return region_weights(batch, latents, 8, shown, self.config.loss)
 
     def param_groups(self) -> list[ParamGroup]:
         return [ParamGroup(name="base", parameters=self.trainable_state(), lr=self.config.train.learning_rate)]

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-ON_HOST = ("draws", "landmarks", "face_visible")  # of a batch, what no device needs to hold
+ON_HOST = ("draws", "landmarks", "face_visible", "pixel_rows")  # of a batch, what no device needs to hold
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -17,6 +17,7 @@ class Batch:
     task            a Meta-Task, the same on all samples
     draws           (b,) int64: the global number of each draw, from which its noise and timestep follow
     pixels          the frames; None where only latents are read
+    pixel_rows      (p,) int64: `pixels` are (p f 3 H W), those of these samples alone; None: of all
     control_pixels  the condition images; None where control_latents are given
     latents, control_latents   cached latents, scaled; None where they are not cached
     prompts         b texts, "" where the prompt was dropped
@@ -31,6 +32,7 @@ class Batch:
     prompts: list[str]
     identities: list[str]
     pixels: Tensor | None = None
+    pixel_rows: Tensor | None = None
     control_pixels: Tensor | None = None
     latents: Tensor | None = None
     control_latents: Tensor | None = None
@@ -49,11 +51,17 @@ class Batch:
 
 
 def collate(samples: list[dict]) -> Batch:
-    """Stack samples of one task; a key that is missing from them stays None."""
+    """Stack samples of one task; a key that is missing from them stays None, and pixels that are None are left out."""
     values = {}
     for key in samples[0]:
         column = [sample[key] for sample in samples]
-        values[key] = torch.stack(column) if isinstance(column[0], Tensor) else column
+        if key == "pixels" and any(pixels is None for pixels in column):
+            rows = [k for k, pixels in enumerate(column) if pixels is not None]
+            values["pixel_rows"] = torch.tensor(rows, dtype=torch.int64)
+            nothing = torch.empty(0, len(samples[0]["face_visible"]), 3, 0, 0)
+            values[key] = torch.stack([column[k] for k in rows]) if rows else nothing
+        else:
+            values[key] = torch.stack(column) if isinstance(column[0], Tensor) else column
     values["task"] = values["task"][0]
     values["draws"] = torch.tensor(values["draws"])
     return Batch(**values)

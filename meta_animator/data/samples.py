@@ -57,10 +57,11 @@ class SampleSet(Dataset):
     every         a clip begins at every so many frames of a film: more begin where each frame is encoded once for all of them
     identifiers   {identity: identifier}
     cache         where latents come from; conditions are then not drawn
-    latents_only  with a cache: pixels are not loaded either, for runs whose loss has no image terms
+    sees_pixels   with a cache: which draws' pixels are loaded, by their numbers; None: no one's, for runs whose loss has no
+                  image terms
     """
 
-    latents_only = False
+    sees_pixels: Callable[[int], bool] | None = None
 
     def __init__(
         self, clips: list[Clip], config: DataConfig, *, seed: int, identifiers: Mapping[str, str],
@@ -133,7 +134,8 @@ class SampleSet(Dataset):
             item["latents"] = self.cache.read(clip, FRAME, frames, crop)
             if draw.task != FRAME:
                 item["control_latents"] = self.cache.read(clip, draw.task, frames, crop, self._drop_number(draw))
-        if self.cache is not None and self.latents_only:
+        if self.cache is not None and not (self.sees_pixels and self.sees_pixels(draw.number)):
+            item |= {"pixels": None} if self.sees_pixels else {}
             places = [load_places(clip, k, self.config, self._crop(clip, draw), self._flips(draw)) for k in frames]
             item |= {name: torch.stack([getattr(one, name) for one in places]) for name in PLACES}
         else:
@@ -145,10 +147,10 @@ class SampleSet(Dataset):
             item |= {name: torch.stack([getattr(one.places, name) for one in shown]) for name in PLACES}
         return item
 
-    def reading(self, cache: LatentCache | None, latents_only: bool) -> "SampleSet":
+    def reading(self, cache: LatentCache | None, sees_pixels: Callable[[int], bool] | None) -> "SampleSet":
         """The same samples, whose latents come from a cache; see there for what it makes unnecessary."""
         other = copy.copy(self)
-        other.cache, other.latents_only = cache, latents_only
+        other.cache, other.sees_pixels = cache, sees_pixels
         return other
 
     def _prompt(self, clip: Clip, draw: Draw) -> str:

@@ -27,11 +27,13 @@ class Truth:
     """What the pictures of a batch should show.
 
     pixels        `b f 3 H W` in [-1, 1]; only read where the image terms are active
+    pixel_rows    int64 (p,): `pixels` are those of these samples alone (p f 3 H W), the gated ones; None: of all
     landmarks     (b, f, 5, 2), in pixels; only read where face_weight is not 0
     face_visible  bool (b, f): faces seen, and large enough for the embedder
     """
 
     pixels: Tensor | None
+    pixel_rows: Tensor | None = None
     landmarks: Tensor | None = None
     face_visible: Tensor | None = None
 
@@ -111,7 +113,9 @@ class HybridLoss:
         chosen = (self.gated(noised.t) if gated is None else gated).nonzero().squeeze(1)
         gated = chosen.to(prediction.device, non_blocking=True)
         clean = self.process.to_x0(prediction[gated], noised.x_t[gated], noised.t[gated.to(noised.t.device)])
-        pixels = truth.pixels[gated]
+        pixels = truth.pixels if truth.pixel_rows is not None else truth.pixels[gated]
+        if len(pixels) != len(chosen):
+            raise ValueError(f"pixels of samples {truth.pixel_rows.tolist()} for the gated ones, {chosen.tolist()}")
         if part is None:
             clean, x_0 = _decodable(clean, pixels), _decodable(noised.latents[gated], pixels)
             shown = clean.detach()

@@ -94,23 +94,24 @@ def make_plan(
 
 
 def with_cached_latents(
-    samples: SampleSet, plan: TaskPlan, networks: Assembly, accelerator: Accelerator, *, run_folder: str, latents_only: bool
+    samples: SampleSet, plan: TaskPlan, networks: Assembly, accelerator: Accelerator, *, run_folder: str,
+    sees_pixels: Callable[[int], bool] | None,
 ) -> SampleSet:  # fmt: skip
     """The samples with the latents of all that the plan may draw, encoded now where they are not in the cache yet; as they are
     where `data.cache_latents` is off.
 
-    latents_only   pixels are not read any more
+    sees_pixels   the draws whose pixels are read all the same, see `SampleSet`
     """
     data = samples.config
     if not data.cache_latents:
-        return samples.reading(None, latents_only)
+        return samples.reading(None, sees_pixels)
     networks.backbone.vae.to(accelerator.device)  # alone: the others follow in the precision that they train in
     kept = samples.kept_units(plan.pools(), together=not networks.backbone.frames_apart)
     cache = make_cache(
         data, networks, kept, list(plan.samples), accelerator, folder=Path(run_folder) / "cache", seed=samples.seed,
         clips=samples.num_frames is not None,
     )  # fmt: skip
-    return samples.reading(cache, latents_only)
+    return samples.reading(cache, sees_pixels)
 
 
 def load_batches(

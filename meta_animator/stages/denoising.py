@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from meta_animator.data.batch import Batch
 from meta_animator.diffusion.process import Noised
-from meta_animator.diffusion.randomness import noise_for, rng, torch_generator
-from meta_animator.diffusion.timesteps import training_timesteps
+from meta_animator.diffusion.randomness import noise_for, rng
 from meta_animator.losses.hybrid import WEIGHTS, HybridLoss, Truth
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.precision import HALF, PRECISIONS
 from meta_animator.settings import RunConfig
+from meta_animator.stages.draws import timesteps_of
 from meta_animator.stages.regions import region_weights
 from meta_animator.training.stage import Mean, ParamGroup
 
@@ -115,7 +115,8 @@ class DenoisingStage(nn.Module):
         pixels, landmarks, visible = (
             None if values is None else values[:, frames] for values in (batch.pixels, batch.landmarks, batch.face_visible)
         )
-        return Truth(pixels=pixels, landmarks=landmarks, face_visible=self.models.usable_faces(landmarks, visible))
+        visible = self.models.usable_faces(landmarks, visible)
+        return Truth(pixels=pixels, pixel_rows=batch.pixel_rows, landmarks=landmarks, face_visible=visible)
 
     def _latents(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Of the frames, and what the control network reads of their condition images: cached, or encoded now."""
@@ -130,10 +131,7 @@ class DenoisingStage(nn.Module):
 
     def timesteps(self, draws: Tensor) -> Tensor:
         """(b,), on the CPU; functions of (seed, draw) alone."""
-        generators = [torch_generator(self.config.seed, "timestep", int(draw)) for draw in draws]
-        bounds, train = self.loss.process.timestep_bounds, self.config.train
-        portion, multiplier = train.timestep_bias_portion, train.timestep_bias_multiplier
-        return training_timesteps(generators, bounds, portion, multiplier, train.timestep_shift)
+        return timesteps_of(draws, self.config.seed, self.loss.process, self.config.train)
 
     def _place_weights(self, batch: Batch, latents: Tensor) -> Tensor | None:
         """Where the latent error counts more than elsewhere; None: nowhere."""

@@ -16,6 +16,7 @@ from meta_animator.settings import RunConfig
 from meta_animator.stages.check_settings import trained_tasks
 from meta_animator.stages.data import Auxiliary, Training, make_plan, make_samples, with_cached_latents
 from meta_animator.stages.denoising import DenoisingStage, Parts
+from meta_animator.stages.draws import PixelGate
 from meta_animator.stages.networks import make_loss, name_people, release
 from meta_animator.stages.previews import Previews, preview_examples
 from meta_animator.stages.texts import Texts
@@ -75,8 +76,8 @@ def denoising_run(
     tasks = trained_tasks(config.stage, config.model, train)
     plan = make_plan(samples, tasks, train, accelerator.num_processes, own_clips, auxiliary)
     loss = make_loss(config.loss, networks, plan.steps_per_epoch, train.max_steps, say)
-    latents_only = not loss.image_active(train.max_steps - 1)
+    gate = PixelGate.of(loss, config.seed, train, plan.draws_per_step)
     samples = with_cached_latents(
-        samples, plan, networks, accelerator, run_folder=config.output_dir, latents_only=latents_only
+        samples, plan, networks, accelerator, run_folder=config.output_dir, sees_pixels=gate
     )  # fmt: skip
     return DenoisingRun(config=config, accelerator=accelerator, networks=networks, samples=samples, plan=plan, loss=loss)

@@ -10,7 +10,7 @@ from meta_animator.data.figures import figure_of_drawn, figure_of_masks, figure_
 from meta_animator.data.keypoints import face_box, five_points
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import read_manifest
-from meta_animator.data.samples import crop_of, load_places, load_frame, to_images
+from meta_animator.data.samples import crop_of, load_frame, load_places, to_images
 from meta_animator.data.transforms import crop_box, move_keypoints
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.evaluation.animation import load_layers

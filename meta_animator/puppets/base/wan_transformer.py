@@ -52,7 +52,7 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
         samples=shares(samples.by_task(model.tasks), data.task_weights), batch_size=train.batch_size, seed=config.seed,
         micro_batches=train.gradient_accumulation_steps, world_size=accelerator.num_processes, weights=dict(data.task_weights),
     )  # fmt: skip
-    samples = samples.reading(encoded(config, networks, samples, plan, accelerator), True)
+    samples = samples.reading(encoded(config, networks, samples, plan, accelerator), None)
     tasks = [task for task in plan.samples for _ in range(2)][:4]
     chosen = [Draw(10**9 + k, task, plan.samples[task][k % len(plan.samples[task])]) for k, task in enumerate(tasks)]
     examples = [collate([samples[draw]]) for draw in chosen]

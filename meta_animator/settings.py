@@ -49,7 +49,7 @@ class ModelConfig:
         stages=(*DENOISING, "sample", "extract"),
     )  # fmt: skip
     base_loras: dict[str, float] = setting(
-        {}, "wan: people's LoRAs (files or folders) and weights, folded into the base as it is loaded", path=True,
+        {}, "people's LoRAs (files or folders) and weights, folded into the base as it is loaded", path=True,
         stages=(*METHOD, "extract"),
     )  # fmt: skip
     architecture: str = setting(

@@ -13,6 +13,8 @@ def check_family(
     stage: str, model: ModelConfig, data: DataConfig, loss: LossConfig, train: TrainConfig, sample: SampleConfig
 ) -> None:  # fmt: skip
     """Raises UserError for a setting that the family does not have, and for numbers of frames that it does not take."""
+    if missing := [path for path in model.base_loras if not Path(path).exists()]:
+        raise UserError(f"model.base_loras: {missing[0]}: no such file or folder")
     if model.backbone == "wan":
         _check_wan(stage, model, data, train, sample)
     else:
@@ -22,7 +24,7 @@ def check_family(
 def _check_sd(
     stage: str, model: ModelConfig, data: DataConfig, loss: LossConfig, train: TrainConfig, sample: SampleConfig
 ) -> None:  # fmt: skip
-    wan_only = {"model.base_loras": model.base_loras, "model.flow_shift": model.flow_shift, "model.text_cache": model.text_cache}
+    wan_only = {"model.flow_shift": model.flow_shift, "model.text_cache": model.text_cache}
     if stage != "sample":
         wan_only |= {"train.timestep_shift": train.timestep_shift != 1, "loss.image_latent_frames": loss.image_latent_frames}
     if stage in ("control", "reference"):
@@ -55,8 +57,6 @@ def _check_wan(stage: str, model: ModelConfig, data: DataConfig, train: TrainCon
     for right, wrong in sd_only.items():
         if wrong:
             raise UserError(f"{right.split('=')[0]}: is for model.backbone=sd; set {right}")
-    if missing := [path for path in model.base_loras if not Path(path).exists()]:
-        raise UserError(f"model.base_loras: {missing[0]}: no such file or folder")
     if stage == "motion" and not (train.train_lora_in_motion or model.motion_lora_rank):
         raise UserError(
             "stage 1 has nothing to train: set train.train_lora_in_motion=true (the tasks' LoRAs on clips), "

@@ -259,7 +259,7 @@ def test_what_this_family_does_not_take_is_refused(trained, tiny_wan, moving_dat
 @pytest.mark.parametrize(
     ("stage", "key", "value"),
     [
-        ("control", "data__clip_frames", 5), ("motion", "train__timestep_shift", 3), ("control", "model__base_loras", "{a: 1.0}"),
+        ("control", "data__clip_frames", 5), ("motion", "train__timestep_shift", 3),
         ("control", "model__text_cache", "folder"), ("control", "model__flow_shift", 3),
         ("motion", "loss__image_latent_frames", 1),
     ],

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from meta_animator.fingerprints import fingerprint
 from meta_animator.json_files import read_json
 from meta_animator.models.backbones.decoder import decode_checkpointed
 from meta_animator.models.backbones.parts import download, load_part, may_be_on_hub
+from meta_animator.models.backbones.sd_loras import fold_loras
 from meta_animator.models.backbones.single_file import load_single_file, load_vae
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.identifiers import built_in_identifiers, rare_words
@@ -33,6 +35,7 @@ class StableDiffusion(nn.Module):
 
     checkpointing = False
     frames_apart = True
+    base_loras: Mapping[str, float] = MappingProxyType({})  # {name and fingerprint: weight} of what was folded into the base
 
     def __init__(self, config: ModelConfig, unet: UNet2DConditionModel, vae, text_encoder, tokenizer, scheduler: Mapping):
         super().__init__()
@@ -58,8 +61,13 @@ class StableDiffusion(nn.Module):
         logging.disable_progress_bar()  # the run's own bars are enough
         path = Path(config.base)
         if path.is_file():
-            return cls._from_file(config, path)
-        return cls._from_folder(config, path if path.is_dir() else download(config.base))
+            base = cls._from_file(config, path)
+        else:
+            base = cls._from_folder(config, path if path.is_dir() else download(config.base))
+        if config.base_loras:
+            base.fingerprint()  # names the base without them
+            base.base_loras = fold_loras(base.unet, base.text_encoder, config.base_loras, config.base)
+        return base
 
     @staticmethod
     def size_multiple_of(folder: Path) -> int | None:

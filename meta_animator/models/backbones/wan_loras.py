@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint, short
 from meta_animator.json_files import read_json
+from meta_animator.models.backbones.lora_files import PEFT_FILE, lora_file
 from meta_animator.models.backbones.wan_names import original_name
 from meta_animator.torch_files import read_state
 
-FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # of a folder: diffusers' and PEFT's names
 ADAPTER = "adapter_config.json"
 PREFIX = re.compile(r"^(?:base_model\.model\.|model\.|transformer\.|diffusion_model\.)*(?:lora_unet_|lora_transformer_)?")
 DOWN = ("lora_A", "lora_down", "lora.down")
@@ -54,7 +54,7 @@ class Changes(NamedTuple):
 
 
 def _added(own: Mapping[str, Tensor], modules: Mapping[str, str], path: Path, weight: float, base: str) -> Changes:
-    what, file = f"model.base_loras: {path}", _file_of(path)
+    what, file = f"model.base_loras: {path}", lora_file(path)
     state, scale = read_state(file), _scale(file, f"model.base_loras: {path}")
     found = _by_module(state, what)
     unknown = sorted(set(found) - set(modules))
@@ -131,21 +131,10 @@ def _changes(module: str, parts: Mapping[str, Tensor], scale: Scale, what: str) 
     return changes
 
 
-def _file_of(path: Path) -> Path:
-    """Raises UserError where a folder has no LoRA, or several under names that nobody knows."""
-    if not path.is_dir():
-        return path
-    known = [path / name for name in FILES if (path / name).is_file()]
-    found = known[:1] or sorted(path.glob("*.safetensors"))
-    if len(found) != 1:
-        raise UserError(f"model.base_loras: {path}: has {len(found)} .safetensors files; name the one that is meant")
-    return found[0]
-
-
 def _scale(file: Path, what: str) -> Scale:
     """By PEFT's config beside a file, or within it as diffusers writes it; 1 where neither says."""
     config: dict[str, Any] = {}
-    if file.name == FILES[1] and (file.parent / ADAPTER).is_file():
+    if file.name == PEFT_FILE and (file.parent / ADAPTER).is_file():
         config = read_json(file.parent / ADAPTER)
     elif file.suffix == ".safetensors":
         with safe_open(file, "pt") as opened:

@@ -1,0 +1,81 @@
+"""People's LoRAs folded into a Stable Diffusion base, in the forms that diffusers reads: kohya's, diffusers' and PEFT's names."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from torch import Tensor, nn
+
+from meta_animator.errors import UserError
+from meta_animator.fingerprints import fingerprint, short
+from meta_animator.models.backbones.lora_files import lora_file
+from meta_animator.torch_files import read_state
+
+ADAPTER = "folded"
+PARTS = ("unet", "text_encoder")
+UP = re.compile(r"\.(lora_up|lora_B|lora\.up|lora_linear_layer\.up)\b")
+OTHER = re.compile(r"dora_scale|lora_magnitude_vector|hada_|lokr_|\.diff(_b)?$")
+
+
+class _Parts(StableDiffusionLoraLoaderMixin):
+    """What diffusers' loader asks of a parts."""
+
+    hf_device_map = None
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: nn.Module):
+        self.unet, self.text_encoder, self.components = unet, text_encoder, {"unet": unet, "text_encoder": text_encoder}
+
+
+def fold_loras(unet: UNet2DConditionModel, text_encoder: nn.Module, files: Mapping[str, float], base: str) -> dict[str, float]:
+    """Add LoRAs to the weights of a base, and say how many of them each changes.
+
+    files   {file or folder: weight}
+    Returns {name and fingerprint: weight}. Raises UserError for a LoRA that fits no layer or has other shapes; what was loaded
+    is then of no use.
+    """
+    parts, named = _Parts(unet, text_encoder), {}
+    for file, weight in files.items():
+        path = Path(file)
+        what, state = f"model.base_loras: {path}", read_state(lora_file(path))
+        _check(state, what)
+        named[f"{path.name} {short(fingerprint(state))}"] = weight
+        layers = len({name for name in state if UP.search(name)})
+        changed = _fold(parts, state, weight, what, base)
+        if not any(changed.values()):
+            raise UserError(f"{what}: fits no layer of base {base}, its first is '{min(state)}'; expected a LoRA for its UNet")
+        unet, text = changed.values()
+        print(f"note: {path} ({weight:g}): of its {layers} layers, {unet} change the UNet, {text} the text encoder")
+    return named
+
+
+def _check(state: Mapping[str, Tensor], what: str) -> None:
+    if not any(UP.search(name) for name in state):
+        raise UserError(f"{what}: holds no LoRA; expected weights such as lora_unet_..._to_q.lora_up.weight")
+    if other := sorted(name for name in state if OTHER.search(name)):
+        raise UserError(f"{what}: holds '{other[0]}'; expected a plain LoRA (no DoRA, LoHa or LoKr)")
+    if not all(tensor.isfinite().all() for tensor in state.values() if tensor.is_floating_point()):
+        raise UserError(f"{what}: holds values that are not finite; is it damaged?")
+
+
+def _fold(
+    parts: _Parts, state: Mapping[str, Tensor], weight: float, what: str, base: str
+) -> dict[str, int]:  # fmt: skip
+    """Returns how many weights of each part changed."""
+    before = {part: _weights(getattr(parts, part)) for part in PARTS}
+    try:
+        parts.load_lora_weights(dict(state), adapter_name=ADAPTER)
+        parts.fuse_lora(components=list(PARTS), lora_scale=weight, adapter_names=[ADAPTER])
+        parts.unload_lora_weights()
+    except (ValueError, RuntimeError, KeyError, AttributeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        said = next((line for line in lines if line.startswith("size mismatch")), lines[0])
+        raise UserError(f"{what}: does not fit base {base}: {said}") from error
+    now = {part: _weights(getattr(parts, part)) for part in PARTS}
+    return {part: sum(not torch.equal(before[part][n], w) for n, w in now[part].items()) for part in PARTS}
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in network.named_parameters()}

@@ -1,17 +1,69 @@
-"""How near generated frames are to the true ones: PSNR, SSIM and L1, over the frame, the person and the face."""
+"""How near generated frames are to the true ones: PSNR, SSIM, L1, LPIPS and flicker, over the frame, the person, the face and the
+background."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias
 
 import cv2
 import numpy as np
 
 Box: TypeAlias = tuple[float, float, float, float]
 Mode: TypeAlias = Literal["standard", "disco_compat"]
+Scores: TypeAlias = dict[str, list[float | None]]
 
 PSNR_CEILING = 100.0
 WINDOW = 7
+HALF = WINDOW // 2
 LUMA = np.array([0.2125, 0.7154, 0.0721])
+
+
+class Perceptual(Protocol):
+    """What `perceptual.Lpips` offers."""
+
+    def __call__(self, generated: np.ndarray, truth: np.ndarray, unscaled: bool = False) -> list[float]: ...
+
+    def maps(self, generated: np.ndarray, truth: np.ndarray) -> np.ndarray: ...
+
+
+def frame_scores(
+    generated: np.ndarray,
+    truth: np.ndarray,
+    masks: np.ndarray | Sequence[np.ndarray | None] | None = None,
+    face_boxes: Sequence[Box | None] | None = None,
+    lpips: Perceptual | None = None,
+) -> Scores:
+    """{name: one value per frame}, in float64; None where a frame has no such region.
+
+    generated, truth  uint8 (n, h, w, 3), RGB
+    masks             n masks bool (h, w), the person; None where unknown
+    face_boxes        n boxes (left, top, right, bottom) in pixels, right and bottom excluded; None where no face shows
+
+    psnr     dB, 10 log10(255^2 / mean squared error), at most 100 (equal frames)
+    ssim     Wang et al. 2004 as scikit-image computes it by default: uniform 7 x 7 window, mean over RGB
+    l1       mean absolute difference, 0 to 255
+    flicker  mean absolute difference between what changed since the frame before and what truly changed, 0 to 255: of a still
+             picture, the true change; None for the first frame
+    lpips    with `lpips` (see perceptual.py), the distance of the frame, 0 for equal ones
+
+    With masks also each of them with `person_` and `background_`, the rest of the frame, and with face_boxes with `face_`: over
+    the pixels of that region alone; of SSIM over the windows around them, of LPIPS over its map. `mean_scores` gives the means.
+    """
+    _check(generated, truth, masks, face_boxes)
+    regions = _regions(truth.shape, masks, face_boxes)
+    scores = _pixel_scores(generated, truth, regions)
+    if lpips is None:
+        return scores
+    scores["lpips"] = [*lpips(generated, truth)]
+    if regions:
+        maps = lpips.maps(generated, truth)
+        for name, region in regions.items():
+            scores[f"{name}_lpips"] = [region_mean(values, where) for values, where in zip(maps, region, strict=True)]
+    return scores
+
+
+def mean_scores(scores: Mapping[str, Sequence[float | None]]) -> dict[str, float | None]:
+    """Means of the values that there are; None where there are none."""
+    return {name: _mean([value for value in values if value is not None]) for name, values in scores.items()}
 
 
 def frame_metrics(
@@ -20,43 +72,76 @@ def frame_metrics(
     masks: np.ndarray | None = None,
     face_boxes: Sequence[Box | None] | None = None,
     mode: Mode = "standard",
-    lpips: Callable[..., list[float]] | None = None,
+    lpips: Perceptual | None = None,
 ) -> dict[str, float | int | None]:
-    """Means over frames of per-frame values, in float64; a value that no frame has is None.
-
-    generated, truth  uint8 (n, h, w, 3), RGB
-    masks             bool (n, h, w), the person; frames without one are left out of `person_*`
-    face_boxes        n boxes (left, top, right, bottom) in pixels, right and bottom excluded; None where no face
-                      shows: such frames are left out of `face_*`
-
-    psnr    dB, 10 log10(255^2 / mean squared error of the frame), at most 100 (equal frames)
-    ssim    Wang et al. 2004 as scikit-image computes it by default: uniform 7 x 7 window, mean over RGB
-    l1      mean absolute difference, 0 to 255
-    person_psnr, person_l1, face_psnr   the same over the pixels of the mask or the box
-    lpips   with `lpips` (see perceptual.py), the distance of the frame, 0 for equal ones
-    frames, person_frames, face_frames  how many frames stand behind each mean
+    """Means over frames of some of `frame_scores`, which says what is given and what the names mean: psnr, ssim, l1, lpips,
+    person_psnr, person_l1 and face_psnr; frames, person_frames and face_frames say how many frames stand behind each mean.
+    A value that no frame has is None.
 
     mode "disco_compat" gives ssim, l1 and lpips in the units of the DisCo family of papers: SSIM of gray frames, l1
     divided once more by h w, LPIPS of pixels that are not brought to [-1, 1].
     """
     _check(generated, truth, masks, face_boxes, mode)
-    difference = generated.astype(np.float64) - truth.astype(np.float64)
-    people = [] if masks is None else [d[m] for d, m in zip(difference, masks, strict=True) if m.any()]
-    faces = [_crop(d, box) for d, box in zip(difference, face_boxes or (), strict=False) if box is not None]
-    faces = [face for face in faces if face.size > 0]
-    pixels = difference.shape[1] * difference.shape[2]
+    compat = mode == "disco_compat"
+    scores = _pixel_scores(generated, truth, _regions(truth.shape, masks, face_boxes), gray=compat)
+    means = mean_scores(scores)
+    pixels = truth.shape[1] * truth.shape[2]
     return {
-        "psnr": _mean([psnr(d) for d in difference]),
-        **({} if lpips is None else {"lpips": _mean(lpips(generated, truth, unscaled=mode == "disco_compat"))}),
-        "ssim": _mean([ssim(a, b, gray=mode == "disco_compat") for a, b in zip(generated, truth, strict=True)]),
-        "l1": float(np.abs(difference).mean()) / (pixels if mode == "disco_compat" else 1),
-        "person_psnr": _mean([psnr(d) for d in people]),
-        "person_l1": _mean([float(np.abs(d).mean()) for d in people]),
-        "face_psnr": _mean([psnr(d) for d in faces]),
-        "frames": len(difference),
-        "person_frames": len(people),
-        "face_frames": len(faces),
+        "psnr": means["psnr"],
+        **({} if lpips is None else {"lpips": _mean(lpips(generated, truth, unscaled=compat))}),
+        "ssim": means["ssim"],
+        "l1": means["l1"] / (pixels if compat else 1),
+        **{name: means.get(name) for name in ("person_psnr", "person_l1", "face_psnr")},
+        "frames": len(truth),
+        **{f"{name}_frames": sum(v is not None for v in scores.get(f"{name}_psnr", ())) for name in ("person", "face")},
     }
+
+
+def _pixel_scores(
+    generated: np.ndarray, truth: np.ndarray, regions: Mapping[str, Sequence[np.ndarray | None]], gray: bool = False
+) -> Scores:
+    """All but LPIPS of `frame_scores`."""
+    whole = np.ones(truth.shape[1:3], bool)
+    everywhere = {"": [whole] * len(truth)} | {f"{name}_": where for name, where in regions.items()}
+    scores: Scores = {prefix + metric: [] for prefix in everywhere for metric in ("psnr", "ssim", "l1", "flicker")}
+    before = None
+    for k, (ours, theirs) in enumerate(zip(generated, truth, strict=True)):
+        difference = ours.astype(np.float64) - theirs
+        likeness = ssim_map(ours, theirs, gray)
+        for prefix, masks in everywhere.items():
+            inside = masks[k] if masks[k] is not None and masks[k].any() else None
+            scores[prefix + "psnr"].append(None if inside is None else psnr(difference[inside]))
+            scores[prefix + "ssim"].append(region_mean(likeness, None if inside is None else inside[HALF:-HALF, HALF:-HALF]))
+            scores[prefix + "l1"].append(region_mean(np.abs(difference), inside))
+            scores[prefix + "flicker"].append(None if before is None else region_mean(np.abs(difference - before), inside))
+        before = difference
+    return scores
+
+
+def region_mean(values: np.ndarray, inside: np.ndarray | None) -> float | None:
+    """Mean of (h, w) or (h, w, c) where the mask bool (h, w) is True; None where that is nowhere, or the mask is None."""
+    return None if inside is None or not inside.any() else float(values[inside].mean())
+
+
+def _regions(
+    shape: tuple[int, ...], masks: np.ndarray | Sequence[np.ndarray | None] | None, face_boxes: Sequence[Box | None] | None
+) -> dict[str, list[np.ndarray | None]]:
+    """{"person", "background", "face": a mask bool (h, w) or None for each frame}, as far as given, of frames (n, h, w, 3)."""
+    regions: dict[str, list[np.ndarray | None]] = {}
+    if masks is not None:
+        regions["person"] = list(masks)
+        regions["background"] = [None if mask is None else ~mask for mask in masks]
+    if face_boxes is not None:
+        regions["face"] = [None if box is None else _inside(box, shape[1], shape[2]) for box in face_boxes]
+    return regions
+
+
+def _inside(box: Box, height: int, width: int) -> np.ndarray:
+    """Mask bool (h, w) of a box, which may reach over the border."""
+    left, top, right, bottom = (max(round(value), 0) for value in box)
+    mask = np.zeros((height, width), bool)
+    mask[top:bottom, left:right] = True
+    return mask
 
 
 def psnr(difference: np.ndarray) -> float:
@@ -66,10 +151,15 @@ def psnr(difference: np.ndarray) -> float:
 
 
 def ssim(generated: np.ndarray, truth: np.ndarray, gray: bool = False) -> float:
-    """Structural similarity of two uint8 (h, w, 3) frames, at least 7 pixels high and wide: Wang et al. 2004, eq. 13, over
-    uniform windows of 7 x 7 that lie inside, with sample covariances; the mean over windows and channels.
+    """Mean of `ssim_map` over windows and channels."""
+    return float(ssim_map(generated, truth, gray).mean())
 
-    gray   of their luma (0.2125, 0.7154, 0.0721) instead
+
+def ssim_map(generated: np.ndarray, truth: np.ndarray, gray: bool = False) -> np.ndarray:
+    """Structural similarity of two uint8 (h, w, 3) frames, at least 7 pixels high and wide: Wang et al. 2004, eq. 13, over
+    uniform windows of 7 x 7 that lie inside, with sample covariances: float64 (h - 6, w - 6, 3), of each window's middle pixel.
+
+    gray   of their luma (0.2125, 0.7154, 0.0721) instead: (h - 6, w - 6)
     """
     x, y = (frame.astype(np.float64) @ LUMA if gray else frame.astype(np.float64) for frame in (truth, generated))
     mean_x, mean_y = _window_means(x), _window_means(y)
@@ -78,41 +168,36 @@ def ssim(generated: np.ndarray, truth: np.ndarray, gray: bool = False) -> float:
     covariance = sample * (_window_means(x * y) - mean_x * mean_y)
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return float(np.mean(likeness / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))))
+    return likeness / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
 
 
 def _window_means(values: np.ndarray) -> np.ndarray:
     """Means over all windows that lie inside float64 (h, w) or (h, w, c)."""
     if min(values.shape[:2]) < WINDOW:
         raise ValueError(f"expected frames of at least {WINDOW} x {WINDOW} pixels, got {values.shape[1]} x {values.shape[0]}")
-    half = WINDOW // 2
-    return cv2.blur(values, (WINDOW, WINDOW))[half:-half, half:-half]
+    return cv2.blur(values, (WINDOW, WINDOW))[HALF:-HALF, HALF:-HALF]
 
 
 def _check(
     generated: np.ndarray,
     truth: np.ndarray,
-    masks: np.ndarray | None,
+    masks: np.ndarray | Sequence[np.ndarray | None] | None,
     face_boxes: Sequence[Box | None] | None,
-    mode: str,
+    mode: str = "standard",
 ) -> None:
     for name, frames in (("generated", generated), ("truth", truth)):
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
             raise ValueError(f"{name}: expected uint8 (n, h, w, 3), got {frames.dtype} {frames.shape}")
     if generated.shape != truth.shape:
         raise ValueError(f"generated and truth must have one shape, got {generated.shape} and {truth.shape}")
-    if masks is not None and (masks.dtype != bool or masks.shape != truth.shape[:3]):
-        raise ValueError(f"masks: expected bool {truth.shape[:3]}, got {masks.dtype} {masks.shape}")
-    if face_boxes is not None and len(face_boxes) != len(truth):
-        raise ValueError(f"face_boxes: expected {len(truth)}, got {len(face_boxes)}")
+    for name, given in (("masks", masks), ("face_boxes", face_boxes)):
+        if given is not None and len(given) != len(truth):
+            raise ValueError(f"{name}: expected {len(truth)}, got {len(given)}")
+    for mask in () if masks is None else masks:
+        if mask is not None and (mask.dtype != bool or mask.shape != truth.shape[1:3]):
+            raise ValueError(f"masks: expected bool {truth.shape[1:3]}, got {mask.dtype} {mask.shape}")
     if mode not in ("standard", "disco_compat"):
         raise ValueError(f"mode: expected standard or disco_compat, got {mode!r}")
-
-
-def _crop(image: np.ndarray, box: Box) -> np.ndarray:
-    """The part of (h, w, 3) inside a box, which may reach over the border; empty where they do not meet."""
-    left, top, right, bottom = (max(round(value), 0) for value in box)
-    return image[top:bottom, left:right]
 
 
 def _mean(values: list[float]) -> float | None:

@@ -28,20 +28,29 @@ class Lpips:
     def __init__(self, network: nn.Module, net: str):
         self.network, self.net = network.eval().requires_grad_(False), net
 
-    @torch.no_grad()
     def __call__(self, generated: np.ndarray, truth: np.ndarray, unscaled: bool = False) -> list[float]:
         """One distance per frame, 0 for equal ones, from uint8 (n, h, w, 3), RGB.
 
         unscaled   pixels are given to the network in [0, 1] instead of [-1, 1], as the DisCo family of papers does
         """
+        return self._distances(generated, truth, unscaled).flatten().tolist()
+
+    def maps(self, generated: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """The distance at each pixel, float32 (n, h, w): each layer's brought to the frame's size, then their sum."""
+        return self._distances(generated, truth, spatial=True).squeeze(1).numpy()
+
+    @torch.no_grad()
+    def _distances(self, generated: np.ndarray, truth: np.ndarray, unscaled: bool = False, spatial: bool = False) -> Tensor:
+        """(n, 1, 1, 1), or (n, 1, h, w)."""
         if min(truth.shape[1:3]) < SMALLEST:
             size = f"{truth.shape[2]}x{truth.shape[1]}"
             raise UserError(f"LPIPS: frames of {size} pixels are too small; expected {SMALLEST} at least")
-        distances: list[float] = []
+        self.network.spatial = spatial
+        distances = []
         for start in range(0, len(truth), FRAMES_AT_ONCE):
             pair = (_pixels(frames[start : start + FRAMES_AT_ONCE]) for frames in (generated, truth))
-            distances += self.network(*pair, normalize=not unscaled).flatten().tolist()
-        return distances
+            distances.append(self.network(*pair, normalize=not unscaled))
+        return torch.cat(distances)
 
 
 def _pixels(frames: np.ndarray) -> Tensor:

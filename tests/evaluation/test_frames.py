@@ -3,7 +3,7 @@ import pytest
 from skimage.color import rgb2gray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from meta_animator.evaluation.frames import frame_metrics, ssim
+from meta_animator.evaluation.frames import frame_metrics, frame_scores, mean_scores, ssim
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.integers(0, 256, (3, 16, 20, 3), dtype=np.uint8)
@@ -58,6 +58,39 @@ def test_person_and_face_are_measured_where_they_are():
     assert result["person_l1"] == pytest.approx((51 + 25.5) / 2)
     assert result["face_psnr"] == pytest.approx(20 * np.log10(5))
     assert result["person_psnr"] == pytest.approx(20 * np.log10(5) + 10 * np.log10(2) / 2)
+
+
+def test_every_region_has_its_own_values_for_each_frame():
+    """A person that is wrong by 51, a background by 10 and a face by 20, each alone where its own values are taken."""
+    truth = np.full((2, 32, 40, 3), 100, np.uint8)
+    masks = np.zeros((2, 32, 40), bool)
+    masks[:, :, :20] = True
+    generated = truth + np.where(masks[..., None], np.uint8(51), np.uint8(10))
+    generated[1, :8, 20:30] = 120
+    scores = frame_scores(generated, truth, [masks[0], None], [None, (20, -5, 30, 8)])
+    assert scores["person_l1"] == [51, None] and scores["background_l1"] == [10, None] and scores["face_l1"] == [None, 20]
+    assert scores["face_psnr"][1] == pytest.approx(20 * np.log10(255 / 20))
+    assert scores["l1"] == [pytest.approx(30.5), pytest.approx(30.5 + 10 * 80 / 1280)]
+    _, maps = structural_similarity(truth[0], generated[0], channel_axis=-1, data_range=255, full=True)
+    inside = (slice(3, -3), slice(3, 20))  # scikit-image leaves out half a window at the border, too
+    assert scores["person_ssim"][0] == pytest.approx(maps[inside].mean(), abs=1e-12)
+    assert mean_scores(scores)["person_l1"] == 51 and mean_scores({"x": [None, None]}) == {"x": None}
+    assert mean_scores({"x": [1.0, None, 3.0]}) == {"x": 2}
+
+
+def test_flicker_is_the_error_of_what_changes():
+    truth = np.zeros((3, 16, 20, 3), np.uint8)
+    truth[1:] += 40
+    steady, still = truth + np.uint8(9), np.zeros_like(truth)
+    masks = np.ones((3, 16, 20), bool)
+    masks[:, :8] = False
+    assert frame_scores(steady, truth)["flicker"] == [None, 0, 0]
+    assert frame_scores(still, truth)["flicker"] == [None, 40, 0]
+    blinking = truth.copy()
+    blinking[2, 8:] += 30
+    scores = frame_scores(blinking, truth, masks)
+    assert scores["flicker"] == [None, 0, 15] and scores["person_flicker"] == [None, 0, 30]
+    assert scores["background_flicker"] == [None, 0, 0]
 
 
 def test_without_persons_and_faces_their_values_are_none():

@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from meta_animator.errors import UserError
-from meta_animator.evaluation.frames import frame_metrics
+from meta_animator.evaluation.frames import frame_metrics, frame_scores
 from meta_animator.evaluation.perceptual import TRUNKS, load_lpips
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3), dtype=np.uint8)
@@ -57,6 +57,21 @@ def test_the_distance_is_the_formula_with_the_trunk_of_the_file(trunk):
     assert "lpips" not in frame_metrics(FRAMES, other)
     with pytest.raises(UserError, match="LPIPS: frames of 16x64 pixels are too small"):
         lpips(FRAMES[:, :, :16], FRAMES[:, :, :16])
+
+
+def test_a_region_has_the_mean_of_the_map_in_it(trunk):
+    """Where nothing differs nothing is far, and the frame's own distance stays as it is."""
+    lpips, other = load_lpips("alex", str(trunk)), FRAMES.copy()
+    other[:, :, :16] = 255 - other[:, :, :16]
+    masks = np.zeros(FRAMES.shape[:3], bool)
+    masks[:, :, :16] = True
+    scores = frame_scores(other, FRAMES, masks, lpips=lpips)
+    assert scores["lpips"] == pytest.approx(lpips(other, FRAMES))
+    assert scores["person_lpips"][0] > 3 * scores["background_lpips"][0] > 0
+    whole = frame_scores(other, FRAMES, np.ones_like(masks), lpips=lpips)
+    assert whole["person_lpips"] == pytest.approx(lpips.maps(other, FRAMES).mean((1, 2)))
+    assert whole["background_lpips"] == [None] * 3
+    assert whole["person_lpips"] == pytest.approx(scores["lpips"], rel=0.2)  # bringing a map to the frame's size moves its mean
 
 
 def test_the_trunk_is_found_in_torchs_cache_or_lpips_is_off_with_a_note(trunk, monkeypatch, capsys, tmp_path):

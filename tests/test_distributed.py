@@ -21,6 +21,7 @@ from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
 from meta_animator.media.images import read_image
 from meta_animator.puppets.rendering.render import render_clip
+from meta_animator.stages.sample import sample
 from meta_animator.stages.train import train
 from meta_animator.training.sharding import take_sharding_request
 from meta_animator.weights import load_tensors
@@ -336,3 +337,23 @@ def test_what_does_not_go_with_shared_out_weights_is_said(make_config, monkeypat
     with pytest.raises(UserError, match=said):
         config = make_config(**settings)
         take_sharding_request(config.stage, config.train, config.data)
+
+
+@pytest.mark.timeout(900)
+def test_two_processes_sample_the_clip_of_one(make_config, prepared, puppet_data, capsys):
+    settings = {
+        "model__control_from": prepared, "sample__reference": puppet_data / "person", "sample__identity": "p0",
+        "sample__driving": puppet_data / "train", "sample__num_inference_steps": 3, "sample__guidance_scale": 1.5,
+        "sample__frame_batch_size": 1, "sample__shared_noise": 0.5,
+    }  # fmt: skip
+    one, two = (make_config("sample", name, **settings) for name in ("one", "two"))
+    alone = sample(one)
+    run = subprocess.run(
+        ["bash", "Step3_sample.sh", written(two)], cwd=ROOT, env=environment(2), capture_output=True, text=True, check=False,
+        timeout=400,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "note: 2 processes share 4 windows\n" in run.stdout and "share" not in capsys.readouterr().out
+    assert run.stdout.count("wrote ") == 1 and (Path(two.output_dir) / "animation.mp4").is_file()
+    frames = [sorted((Path(config.output_dir) / "frames").glob("*.png")) for config in (one, two)]
+    assert len(frames[0]) == 4 and [f.read_bytes() for f in frames[0]] == [f.read_bytes() for f in frames[1]], alone

@@ -25,6 +25,7 @@ from meta_animator.models.backbones import Backbone
 from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.sampling.driving import Driving
 from meta_animator.sampling.finite import require_finite
+from meta_animator.sampling.sharing import Shares
 from meta_animator.sampling.windows import temporal_windows
 from meta_animator.settings import SampleConfig
 
@@ -92,6 +93,9 @@ class Animator:
             timesteps = timesteps[len(timesteps) - max(1, round(share * len(timesteps))) :]
             known = latents if photos is None else torch.cat([photos.flip(1), latents], dim=1)  # as `control_input` has them
             x_T = backbone.process.add_noise(known, x_T, timesteps[:1])
+        if denoiser.shares is not None:
+            print(f"note: {denoiser.shares.ranks} processes share {len(denoiser.windows(shape[0]))} windows")
+            x_T = denoiser.shares.of_first(x_T)
         if last:
             backbone.release(text=True, encoder=True)
         watch = self._watch("sampling", len(timesteps), progress)
@@ -112,7 +116,7 @@ class Animator:
             control_latents={task: backbone.control_input(latents, photos) for task, latents in shown.items()},
             context=context, null_context=null_context, references=0 if photos is None else photos.shape[1],
             controlnet_conditioning_scale=sample.controlnet_conditioning_scale, guidance_scale=sample.guidance_scale,
-            window=window or sample.frame_batch_size, overlap=overlap,
+            window=window or sample.frame_batch_size, overlap=overlap, shares=Shares.of_this_run(),
         )  # fmt: skip
 
     def _encode_conditions(self, driving: Driving, task: str) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from meta_animator.sampling.sharing import Shares
 from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 
 Shared = dict[str, tuple[int, Any]]  # of a step, by the text: where the last window ends, and its residuals
@@ -39,6 +40,7 @@ class Denoiser:
                     unconditional branch keeps the pose and drops the text
     references      so many latent frames at the front of x_t are photos beside the clip: every window sees them
     window, overlap latent frames of the clip that are denoised together, and how many neighbouring windows share; 0: all of it
+    shares          of several processes, which call in step with each other, each for some of the windows
     """
 
     backbone: Base
@@ -53,15 +55,21 @@ class Denoiser:
     references: int = 0
     window: int = 0
     overlap: int = 0
+    shares: Shares | None = None
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         frames = x_t.shape[1] - self.references
-        windows = temporal_windows(frames, self.window or frames, self.overlap)
+        windows = self.windows(frames)
         weights = window_weights(frames, windows, self.overlap)
         shared: Shared = {}
         return predict_in_windows(
-            lambda part, places: self._guided(part, t, places, shared), x_t, windows, weights, self.references
+            lambda part, places: self._guided(part, t, places, shared), x_t, windows, weights, self.references,
+            self.shares,
         )  # fmt: skip
+
+    def windows(self, frames: int) -> list[tuple[int, int]]:
+        """The windows of a clip of so many latent frames."""
+        return temporal_windows(frames, self.window or frames, self.overlap)
 
     def _guided(self, x_t: Tensor, t: Tensor, window: slice | Tensor, shared: Shared) -> Tensor:
         """Both branches of single frames go through the networks as one batch, those of clips in turn: a clip is a batch

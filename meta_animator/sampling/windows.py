@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from meta_animator.errors import UserError
+from meta_animator.sampling.sharing import Shares
 
 
 def temporal_windows(num_frames: int, window: int, overlap: int) -> list[tuple[int, int]]:
@@ -36,7 +37,7 @@ def window_weights(num_frames: int, windows: list[tuple[int, int]], overlap: int
 
 def predict_in_windows(
     predict: Callable[[Tensor, slice | Tensor], Tensor], x_t: Tensor, windows: list[tuple[int, int]], weights: Tensor,
-    references: int = 0,
+    references: int = 0, shares: Shares | None = None,
 ) -> Tensor:  # fmt: skip
     """Blend `predict(x_t[:, places], places)` over the windows; x_t and the result are (b r+f c h w).
 
@@ -44,14 +45,16 @@ def predict_in_windows(
 
     references   r, so many frames before the clip's f, to which `windows` and `weights` do not count: every window sees them, and
                  what is predicted of them is the mean over windows
+    shares       of several processes, which each predict some of the windows; where there is one window, all predict it
     """
     if len(windows) == 1:
         return predict(x_t, slice(0, x_t.shape[1]))
-    total = torch.zeros_like(x_t)
-    for (start, stop), row in zip(windows, weights.to(x_t), strict=True):
+    total, weights = torch.zeros_like(x_t), weights.to(x_t)
+    for number in range(len(windows)) if shares is None else shares.own(len(windows)):
+        (start, stop), row = windows[number], weights[number]
         places, part = slice(start, stop), row[start:stop]
         if references:
             places = torch.tensor([*range(references), *range(references + start, references + stop)], device=x_t.device)
             part = torch.cat([row.new_full((references,), 1 / len(windows)), part])
         total[:, places] += rearrange(part, "f -> 1 f 1 1 1") * predict(x_t[:, places], places)
-    return total
+    return total if shares is None else shares.total(total)

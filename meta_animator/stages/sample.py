@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from meta_animator.checkpoints.files import read_weights
 from meta_animator.checkpoints.loading import load_control
 from meta_animator.config import save_config
 from meta_animator.conversion.motion import load_motion
-from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import is_data_set, read_manifest
 from meta_animator.fingerprints import short
 from meta_animator.json_files import write_json
@@ -27,7 +26,7 @@ from meta_animator.media.video import write_video
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.precision import HALF, PRECISIONS
-from meta_animator.sampling.animate import Animator, shared_noise_of
+from meta_animator.sampling.animate import Animation, Animator, shared_noise_of
 from meta_animator.sampling.driving import Driving
 from meta_animator.sampling.fitting import fit_sheet
 from meta_animator.sampling.opening import open_inputs, open_references
@@ -35,6 +34,7 @@ from meta_animator.settings import RunConfig, SampleConfig
 from meta_animator.stages.check_checkpoints import check_control_folder
 from meta_animator.stages.check_settings import check_size
 from meta_animator.stages.checks import check_run
+from meta_animator.training.processes import leave_together, make_accelerator, several_processes
 
 FITTED = "retarget.png"  # how the motion was fitted to the reference person
 TIMES = "times.json"  # which frame of the driving each frame belongs to
@@ -42,27 +42,31 @@ TIMES = "times.json"  # which frame of the driving each frame belongs to
 
 def sample(config: RunConfig) -> Path:
     """Writes <output_dir>/{<output>.mp4, frames/, driving/, times.json, config.yaml} and returns the video's path; where
-    `sample.fit_pose` fits the motion, also retarget.png, before anything else."""
+    `sample.fit_pose` fits the motion, also retarget.png, before anything else. Of several processes (torch.distributed), each
+    denoises some of the windows, and the first one writes."""
+    accelerator = make_accelerator("no") if several_processes() else None
     for note in check_run(config):
         print(f"note: {note}")
     inputs = open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
-    if config.sample.fit_pose != "no":
+    first = accelerator is None or accelerator.is_main_process
+    if config.sample.fit_pose != "no" and first:
         write_image(Path(config.output_dir) / FITTED, fit_sheet(*inputs, next(iter(config.sample.tasks))))
-    animator = load_animator(config)
+    animator = load_animator(config, None if accelerator is None else accelerator.device)
     if other := other_person(config, animator.person, animator.template):
         print(f"note: sample.reference shows '{other}', the prompt calls '{animator.person}', whom the checkpoint was tuned on")
     shown, size = config.sample, inputs[0].size
     references = open_references(
         shown.reference, shown.reference_clip, shown.references, size, config.data.person_margin
     )  # fmt: skip
-    return _sample(config, animator, *inputs, references)
-
-
-def _sample(
-    config: RunConfig, animator: Animator, driving: Driving, reference: Layers | None, references: Sequence[Layers]
-) -> Path:  # fmt: skip
     with tqdm(total=config.sample.num_inference_steps, desc="sampling", unit="step", dynamic_ncols=True) as bar:
-        animation = animator.animate(driving, reference, references, lambda step, x_t: bar.update(), last=True)
+        animation = animator.animate(*inputs, references, lambda step, x_t: bar.update(), last=True)
+    video = _write(config, animator, animation, inputs[0]) if first else Path(config.output_dir) / config.sample.output
+    if accelerator is not None:
+        leave_together(accelerator)
+    return video
+
+
+def _write(config: RunConfig, animator: Animator, animation: Animation, driving: Driving) -> Path:
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     task = next(iter(config.sample.tasks))
@@ -105,8 +109,8 @@ def other_person(config: RunConfig, person: str, template: str) -> str:
     return shown if shown != person else ""
 
 
-def load_animator(config: RunConfig) -> Animator:
-    """The networks of sampling, on the GPU if there is one."""
+def load_animator(config: RunConfig, device: torch.device | None = None) -> Animator:
+    """The networks of sampling, on `device`, or else on the GPU if there is one."""
     sample, model = config.sample, dataclasses.replace(config.model, tasks=list(config.sample.tasks))
     models = Assembly(model, load_backbone(model), with_motion=bool(model.motion_from))
     check_size(config.data, models.backbone.size_multiple)
@@ -118,7 +122,7 @@ def load_animator(config: RunConfig) -> Animator:
         sample = dataclasses.replace(sample, loras=load_loras(models, sample.loras))
     if (precision := PRECISIONS[config.train.mixed_precision]) in HALF:
         models.requires_grad_(False).hold_frozen_in(precision, keep_exact=False)
-    models.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    models.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     told = {"template": "prompt", "person": "person", "description": "description"}
     return Animator(sample, config.seed, models, **{name: metadata.get(key, "") for name, key in told.items()})
 

@@ -1,6 +1,7 @@
 """The processes of a run, one or several, and how long they wait for each other."""
 
 import datetime
+import os
 import sys
 from collections.abc import Callable
 
@@ -12,6 +13,11 @@ from meta_animator.errors import UserError
 
 BEFORE_STEPS = datetime.timedelta(hours=24)  # one makes data, or encodes for longer than the others
 WITHIN_STEPS = datetime.timedelta(minutes=30)  # one shows a preview, copies a checkpoint or compiles
+
+
+def several_processes() -> bool:
+    """Whether a launcher has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def make_accelerator(mixed_precision: str) -> Accelerator:

@@ -9,6 +9,7 @@ import torch
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
 from meta_animator.sampling.denoiser import Denoiser
+from meta_animator.sampling.sharing import Shares
 from meta_animator.sampling.windows import predict_in_windows, temporal_windows, window_weights
 from tests import tiny
 
@@ -190,3 +191,34 @@ def test_control_strength_scales_the_residuals(scene):
             answers[scale] = denoiser(backbone, control, conditions, (context, null), **scaled)(x_t, t)
         torch.testing.assert_close(answers[0.0], backbone.predict(x_t, t, context), rtol=0, atol=1e-6)
     assert not torch.allclose(answers[0.5], answers[1.0], atol=1e-3)
+
+
+class Rank(Shares):
+    """One of several processes, without any: what it would send is kept."""
+
+    def total(self, part):
+        return part
+
+
+@pytest.mark.parametrize(("count", "ranks"), [(7, 1), (7, 2), (7, 3), (2, 3), (8, 4)])
+def test_processes_share_the_windows_among_them(count, ranks):
+    shares = [Rank(rank, ranks).own(count) for rank in range(ranks)]
+    assert [number for share in shares for number in share] == list(range(count)), "neighbours stay together"
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("references", [0, 2])
+def test_the_sum_of_the_processes_is_the_prediction_of_one(references):
+    windows = temporal_windows(11, 4, 2)
+    weights, x_t = window_weights(11, windows, 2), torch.randn(1, references + 11, 2, 3, 3)
+    seen = []
+
+    def predict(part, places):
+        seen.append(places)
+        return part * 2 + part.mean()
+
+    whole = predict_in_windows(predict, x_t, windows, weights, references)
+    count = len(seen)
+    parts = [predict_in_windows(predict, x_t, windows, weights, references, Rank(rank, 3)) for rank in range(3)]
+    torch.testing.assert_close(sum(parts), whole)
+    assert len(seen) == 2 * count == 2 * len(windows), "each window once"

@@ -133,6 +133,10 @@ class DataConfig:
     auxiliary_sets: int = setting(20, "how many frames of the auxiliary data sets are used", low=0, stages=("reference",))
     auxiliary_fraction: float = setting(0.5, "share of draws from the auxiliary frames", low=0.0, high=1.0, stages=("reference",))
     split: str = setting("train", "split of the manifest that is trained on")
+    held_out: int = setting(
+        0, "stage 2: so many of the person's photos are not learned but measured: the step at which they come out best is "
+        "the one that stage 3 and extract take; 0: none, and the last step", low=0, stages=("reference",),
+    )  # fmt: skip
     height: int = setting(512, "pixels; divisible by the base's factor", low=8, stages=(*TRAINING, "sample"))
     width: int = setting(512, "pixels; divisible by the base's factor", low=8, stages=(*TRAINING, "sample"))
     person_margin: float = setting(
@@ -279,6 +283,14 @@ class TrainConfig:
     checkpoint_every: int = setting(500, "steps; the last step is always saved", low=1)
     keep_checkpoints: int = setting(2, "older checkpoints are deleted", low=1)
     preview_every: int = setting(500, "steps; 0: no previews", low=0)
+    measure_every: int = setting(
+        -1, "steps between measurements by the meters (is control obeyed, are photos copied); -1: with previews; 0: none",
+        low=-1, stages=METHOD[:3],
+    )  # fmt: skip
+    early_stop: int = setting(
+        0, "stage 2 with data.held_out: stop after so many measurements without a better one; 0: never", low=0,
+        stages=("reference",),
+    )  # fmt: skip
     log_every: int = setting(10, "steps between lines of metrics, which are means over these steps, one line per task", low=1)
     wandb_project: str = setting("", "also log to this Weights & Biases project")
 

@@ -104,6 +104,19 @@ def test_two_processes_equal_one_with_the_double_batch(make_config, some_faceles
     assert {line["faces"] == line["gated_images"] for line in lines(one)} == {True, False}, "and faceless images"
 
 
+@pytest.mark.timeout(900)
+def test_all_processes_stop_where_one_measures(make_config, prepared, warm):
+    """With a learning rate of 0 nothing gets better. The main process measures and shows a preview."""
+    settings = {"model__control_from": prepared, "data__held_out": 1, "train__early_stop": 2, "train__learning_rate": 0}
+    settings |= {"train__max_steps": 50, "train__measure_every": 1, "train__checkpoint_every": 100, "train__preview_every": 2}
+    config = make_config("reference", "early", **settings)
+    answer = launch(warm, config)
+    assert answer.returncode == 0, answer.stderr[-900:]
+    assert [line["step"] for line in lines(config) if "held_out_error" in line] == [1, 2, 3]
+    assert [path.name for path in list_checkpoints(Path(config.output_dir))] == ["step-000001", "step-000003"]
+    assert answer.stdout.count("the run ends here") == 1
+
+
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # what accelerate makes of configs/accelerate/fsdp2.yaml
 
 

@@ -4,12 +4,14 @@ import dataclasses
 import importlib.metadata
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from meta_animator.checkpoints.best import best_checkpoint, note_best, step_folder, write_best
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json, write_json
 from meta_animator.media.timeline import check_fps
@@ -36,12 +38,16 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers", "accelerate", "peft")}
 
 
-def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write one checkpoint and delete all but the newest `keep`. Hidden folders are what a crash has left behind."""
+def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int, best: Mapping[str, Any] | None = None) -> Path:
+    """Write one checkpoint and delete all but the newest `keep` and the run's best. Hidden folders are what a crash has left
+    behind.
+
+    best   what best.json is to say: of a checkpoint that is there, or of this one
+    """
     folder = run / "checkpoints"
     for left in folder.glob(".step-*"):
         shutil.rmtree(left, ignore_errors=True)
-    final = folder / f"step-{checkpoint.step:06d}"
+    final = step_folder(run, checkpoint.step)
     temporary = folder / f".{final.name}.new"
     temporary.mkdir(parents=True)
     save_tensors(checkpoint.model, temporary / "model.safetensors")
@@ -56,8 +62,11 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         _remove(final)
     os.replace(temporary, final)
     _to_disk(folder)
+    write_best(run, best)
+    kept = step_folder(run, best["step"]) if best else None
     for old in list_checkpoints(run)[:-keep]:
-        _remove(old)
+        if old != kept:
+            _remove(old)
     return final
 
 
@@ -84,19 +93,23 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint folder that `path` names: itself, or the newest of a run folder. UserError where there is none."""
+    """The checkpoint folder that `path` names: itself, or of a run folder the best where one was chosen (see best.py), else the
+    newest. UserError where there is none."""
     path = Path(path)
     if (path / "manifest.json").is_file():
         return path
     found = list_checkpoints(path)
     if not found:
         raise UserError(f"checkpoint {path}: neither a checkpoint nor a run folder with one; train that stage first")
-    return found[-1]
+    return best_checkpoint(path) or found[-1]
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(metadata, weights) to use a checkpoint: averaged weights stand in for trained ones where they were kept."""
+    """(metadata, weights) to use a checkpoint: averaged weights stand in for trained ones where they were kept. Says where
+    it is the best of a run that is taken."""
     folder = find_checkpoint(path)
+    if folder != Path(path):
+        note_best(path, list_checkpoints(Path(path))[-1])
     weights = load_tensors(folder / "model.safetensors")
     if (folder / "ema.safetensors").exists():
         weights.update(load_tensors(folder / "ema.safetensors"))

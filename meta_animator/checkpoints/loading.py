@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from meta_animator.checkpoints.files import find_checkpoint, list_checkpoints
+from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.checkpoints.metadata import check_control_state, check_metadata, check_motion_state
 from meta_animator.checkpoints.origin import check_origin
 from meta_animator.errors import UserError
@@ -49,9 +49,9 @@ def go_on(models: Assembly, run: Path) -> None:
 
     Raises UserError where it was trained on another base.
     """
-    if not list_checkpoints(run):
+    if not (found := list_checkpoints(run)):
         return
-    folder = find_checkpoint(run)
+    folder = found[-1]
     metadata = read_json(folder / "manifest.json")
     if "base" in metadata:
         check_base(models, metadata, str(folder))

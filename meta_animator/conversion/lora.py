@@ -35,7 +35,7 @@ def extract(config: ExtractConfig, model: ModelConfig, output: Path) -> list[Pat
     if model.motion_from and (model.backbone != "wan" or not config.merge):
         raise UserError("model.motion_from: goes into a pipeline only (model.backbone=wan, extract.merge); leave it out")
     where = find_checkpoint(config.checkpoint)
-    metadata, weights = read_weights(where)
+    metadata, weights = read_weights(config.checkpoint)
     check_metadata(metadata, str(where))
     merge = config.merge
     tasks = wanted_tasks([merge] if merge else config.tasks, metadata, weights, where)

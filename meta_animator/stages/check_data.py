@@ -9,15 +9,16 @@ from meta_animator.sampling.opening import check_references, open_inputs
 from meta_animator.settings import NETWORKS, DataConfig, ModelConfig, SampleConfig, TrainConfig
 from meta_animator.stages.check_checkpoints import Absent
 from meta_animator.stages.check_settings import trained_tasks
+from meta_animator.stages.held_out import few_left, hold_out
 
 
-def check_data(stage: str, data: DataConfig, model: ModelConfig, train: TrainConfig) -> None:
-    """Raises UserError for data sets that are not there or cannot show what is to be learned. Those that the run
-    makes first are left alone."""
+def check_data(stage: str, data: DataConfig, model: ModelConfig, train: TrainConfig) -> list[str] | None:
+    """Raises UserError for data sets that are not there or cannot show what is to be learned, else returns notes. Those that the
+    run makes first are left alone."""
     auxiliary = data.auxiliary if stage == "reference" and data.auxiliary_sets else []
     clips = {folder: _clips(folder, data) for folder in [*data.train, *auxiliary]}
     if None in clips.values():
-        return
+        return None
     learned = [clip for folder in data.train for clip in clips[folder] if clip.split == data.split]
     if not learned:
         raise UserError(f"data {', '.join(data.train) or '(data.train is empty)'}: no clip of the split '{data.split}'")
@@ -31,7 +32,10 @@ def check_data(stage: str, data: DataConfig, model: ModelConfig, train: TrainCon
         if stage in ("control", "reference"):
             num_frames = several(data.clip_frames)
         tasks = trained_tasks(stage, model, train)
+        if stage == "reference":
+            hold_out(learned, data, 0, tasks, num_frames)
         SampleSet(learned, data, seed=0, identifiers={}, num_frames=num_frames, photos=stage != "motion").by_task(tasks)
+    return few_left(len(learned), data) if stage == "reference" else None
 
 
 def _clips(folder: str, data: DataConfig) -> list[Clip] | None:

@@ -13,6 +13,7 @@ from meta_animator.models.backbones import family
 from meta_animator.models.compiling import check_compiler
 from meta_animator.settings import NETWORKS, DataConfig, LossConfig, ModelConfig, RunConfig, SampleConfig, TrainConfig
 from meta_animator.stages.cache import check_cacheable
+from meta_animator.training.watch import measure_every
 
 
 def check_training(stage: str, data: DataConfig, model: ModelConfig, train: TrainConfig) -> list[str]:
@@ -20,6 +21,7 @@ def check_training(stage: str, data: DataConfig, model: ModelConfig, train: Trai
     check_tasks(model.tasks, "model.tasks")
     tasks = trained_tasks(stage, model, train)
     check_weights(data.task_weights)
+    check_meters(stage, data, train)
     if train.wandb_project and find_spec("wandb") is None:
         raise UserError("train.wandb_project: Weights & Biases is not installed; pip install wandb, or leave it empty")
     if stage not in NETWORKS:
@@ -38,6 +40,16 @@ def check_training(stage: str, data: DataConfig, model: ModelConfig, train: Trai
         check_cacheable(data, model)
     idle = [task for task in data.task_weights if task not in tasks]
     return [f"data.task_weights: {', '.join(idle)} is not trained, so that its weight counts for nothing"] if idle else []
+
+
+def check_meters(stage: str, data: DataConfig, train: TrainConfig) -> None:
+    """Raises UserError for a guard against over-fitting that could not see anything."""
+    if stage != "reference":
+        return
+    if train.early_stop and not data.held_out:
+        raise UserError("train.early_stop: is measured on photos that are not learned; set data.held_out=1, or leave it 0")
+    if data.held_out and not measure_every(train):
+        raise UserError("data.held_out: nothing is ever measured; set train.measure_every to a number of steps")
 
 
 def check_tasks(tasks: list[str], key: str) -> None:

@@ -20,6 +20,8 @@ from meta_animator.settings import RunConfig, TrainConfig
 from meta_animator.stages.check_settings import without_missing_face
 from meta_animator.stages.data import Training
 from meta_animator.stages.denoising_run import denoising_run
+from meta_animator.stages.held_out import held_out_clips
+from meta_animator.stages.meters import Measured, Meters
 from meta_animator.stages.networks import load_networks
 from meta_animator.stages.previews import Previews
 from meta_animator.stages.texts import Texts
@@ -31,11 +33,11 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     clips = read_clips(config.data.train, config.data.split)
     config = without_missing_face(config)
     networks = load_networks(config.model, config.loss)
-    run = denoising_run(
-        config, clips, networks, accelerator, num_frames=several(config.data.clip_frames), photos=True
-    )  # fmt: skip
-    parts = ControlParts(config, networks, run.examples())
-    return run.training(parts, frees=(parts.texts, parts.previews))
+    num_frames = several(config.data.clip_frames)
+    run = denoising_run(config, clips, networks, accelerator, num_frames=num_frames, photos=True)
+    held = held_out_clips(config.data, num_frames, photos=True)
+    parts = ControlParts(config, networks, run.examples(), measured=run.measured(held))
+    return run.training(parts, frees=(parts.texts, parts.previews, parts.meters))
 
 
 PREVIEW_FPS = 8  # of clips
@@ -48,11 +50,13 @@ class ControlParts:
     """
 
     def __init__(
-        self, config: RunConfig, networks: Assembly, examples: Mapping[str, Batch], about: Mapping[str, Any] | None = None
-    ):
+        self, config: RunConfig, networks: Assembly, examples: Mapping[str, Batch], about: Mapping[str, Any] | None = None,
+        measured: Measured | None = None,
+    ):  # fmt: skip
         self.config, self.networks, self.about = config, networks, dict(about or {})
         self.texts = Texts(networks.backbone)
         self.previews = Previews(networks, self.texts, examples, config.seed)
+        self.meters = Meters(config, networks, self.texts, self.noise, measured)
 
     def param_groups(self) -> list[ParamGroup]:
         train, state = self.config.train, self.networks.state()

@@ -62,6 +62,8 @@ class DenoisingStage(nn.Module):
         super().__init__()
         self.config, self.models, self.loss, self.parts = config, models, loss, parts
         self.gradients_alike = not config.data.task_per_rank  # the LoRAs of one task
+        self.measures = hasattr(parts, "meters")
+        self.early_stop = config.train.early_stop if config.stage == "reference" else 0
         self.counts: Tensor | None = None  # of this optimizer step's gated images and faces
         models.requires_grad_(False)
         for group in self.param_groups():
@@ -155,3 +157,7 @@ class DenoisingStage(nn.Module):
 
     def preview(self, folder: Path, step: int) -> None:
         self.parts.preview(folder, step)
+
+    def measure(self) -> dict[str, float]:
+        """{meter: value} of the present state, see meters.py; empty where nothing is measured."""
+        return self.parts.meters.measure() if self.measures else {}

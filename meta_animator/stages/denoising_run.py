@@ -8,6 +8,7 @@ from accelerate import Accelerator
 
 from meta_animator.data.batch import Batch
 from meta_animator.data.manifest import Clip
+from meta_animator.data.prompts import fit_descriptions
 from meta_animator.data.samples import SampleSet
 from meta_animator.data.tasks import TaskPlan
 from meta_animator.losses.hybrid import HybridLoss
@@ -17,9 +18,11 @@ from meta_animator.stages.check_settings import trained_tasks
 from meta_animator.stages.data import Auxiliary, Training, make_plan, make_samples, with_cached_latents
 from meta_animator.stages.denoising import DenoisingStage, Parts
 from meta_animator.stages.draws import PixelGate
+from meta_animator.stages.meters import Measured, Meters, choose_measured, what_is_measured
 from meta_animator.stages.networks import make_loss, name_people, release
 from meta_animator.stages.previews import Previews, preview_examples
 from meta_animator.stages.texts import Texts
+from meta_animator.training.watch import measure_every
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -38,7 +41,18 @@ class DenoisingRun:
         """{task: samples} to preview; empty where `train.preview_every` is 0."""
         return preview_examples(self.samples, self.plan) if self.config.train.preview_every else {}
 
-    def training(self, parts: Parts, frees: tuple[Texts, Previews] | None = None) -> Training:
+    def measured(self, held: Sequence[Clip], photos: bool = False) -> Measured | None:
+        """What the run's meters measure, which is said; None where nothing is ever measured. See `choose_measured`."""
+        if not measure_every(self.config.train):
+            return None
+        backbone, data = self.networks.backbone, self.config.data
+        fit_descriptions(held, data.prompt, self.networks.identifiers, backbone.fits)
+        measured = choose_measured(self.samples, self.plan, held, photos)
+        if note := what_is_measured(measured, self.config.stage):
+            self.accelerator.print(note)
+        return measured
+
+    def training(self, parts: Parts, frees: tuple[Texts, Previews, Meters] | None = None) -> Training:
         """The training of `parts`.
 
         frees   who embed and encode by the frozen base: what they need no more is freed before the first step

@@ -22,6 +22,8 @@ from meta_animator.stages.check_settings import without_missing_face
 from meta_animator.stages.control import lora_group, task_residuals
 from meta_animator.stages.data import Training
 from meta_animator.stages.denoising_run import denoising_run
+from meta_animator.stages.held_out import held_out_clips
+from meta_animator.stages.meters import Measured, Meters
 from meta_animator.stages.networks import load_networks, note_rate
 from meta_animator.stages.previews import Previews
 from meta_animator.stages.texts import Texts
@@ -37,8 +39,9 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     used = [clips[k] for k in sorted({sample.clip for sample in run.samples.samples})]
     fps = training_rate(used, config.data, accelerator.print)
     note_rate(config.model.motion_from, fps, accelerator.print)
-    parts = MotionParts(config, networks, run.examples(), fps)
-    return run.training(parts, frees=(parts.texts, parts.previews))
+    held = held_out_clips(config.data, config.data.num_frames, photos=False)
+    parts = MotionParts(config, networks, run.examples(), fps, run.measured(held))
+    return run.training(parts, frees=(parts.texts, parts.previews, parts.meters))
 
 
 class MotionParts:
@@ -47,10 +50,14 @@ class MotionParts:
     fps   of the clips, which stage 3 has to show; 0: not known
     """
 
-    def __init__(self, config: RunConfig, networks: Assembly, examples: Mapping[str, Batch], fps: float = 0.0):
+    def __init__(
+        self, config: RunConfig, networks: Assembly, examples: Mapping[str, Batch], fps: float = 0.0,
+        measured: Measured | None = None,
+    ):  # fmt: skip
         self.config, self.networks, self.fps = config, networks, fps
         self.texts = Texts(networks.backbone)
         self.previews = Previews(networks, self.texts, examples, config.seed)
+        self.meters = Meters(config, networks, self.texts, self.noise, measured)
 
     def param_groups(self) -> list[ParamGroup]:
         train, state = self.config.train, self.networks.state()

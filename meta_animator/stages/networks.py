@@ -17,6 +17,7 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.settings import LossConfig, ModelConfig
 from meta_animator.stages.check_settings import wants_face
+from meta_animator.stages.meters import Meters
 from meta_animator.stages.previews import Previews
 from meta_animator.stages.texts import Texts
 from meta_animator.training.processes import main_first
@@ -71,17 +72,19 @@ def note_rate(motion_from: str, fps: float, say: Callable[[str], None]) -> None:
 
 
 def release(
-    networks: Assembly, texts: Texts, previews: Previews, prompts: Sequence[str], cached: bool, accelerator: Accelerator
+    networks: Assembly, texts: Texts, previews: Previews, meters: Meters, prompts: Sequence[str], cached: bool,
+    accelerator: Accelerator,
 ) -> None:  # fmt: skip
     """Free what training no longer needs: the text encoder, once all `prompts` that there are (if not too many) are embedded,
     and where latents are cached the VAE's encoder. Where embeddings are kept on disk, the other processes wait for those of the
     first and read them, without an encoder of their own."""
-    on_disk = bool(networks.config.text_cache)
+    on_disk, prompts = bool(networks.config.text_cache), [*dict.fromkeys([*prompts, *meters.prompts])]
     if on_disk:
         main_first(accelerator, lambda: texts.embed_all(prompts, on_disk))
     text = texts.embed_all(prompts, on_disk)
     if cached:
         previews.keep_conditions()
+        meters.encode()
     networks.backbone.release(text=text, encoder=cached)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

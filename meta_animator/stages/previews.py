@@ -67,17 +67,8 @@ class Previews:
 
     def generate(self, task: str, batch: Batch) -> Tensor:
         """Pixels (b f 3 H W) sampled under the batch's conditions and prompts."""
-        backbone, context = self.models.backbone, self.texts(batch.prompts, self._device)
-        latents = self._condition(task, batch).to(context)
-        denoiser = Denoiser(
-            backbone=backbone, control=self.models.control, tasks={task: 1.0}, context=context,
-            control_latents={task: backbone.control_input(latents)},
-        )  # fmt: skip
-        shape = tuple(latents.shape[1:])
-        x_T = noise_for(self.seed, torch.arange(len(batch.prompts)), shape, stream="preview").to(context)
-        latents = ddim(denoiser, x_T, backbone.process, backbone.process.sampling_timesteps(STEPS))
-        with torch.no_grad():
-            return backbone.decode(latents)
+        context = self.texts(batch.prompts, self._device)
+        return generate(self.models, task, context, self._condition(task, batch), self.seed)
 
     def write_images(self, file: Path) -> None:
         """A row per task, for each of its samples: condition | generated | truth."""
@@ -94,3 +85,15 @@ class Previews:
         for task, batch in self.examples.items():
             columns = [to_images(x[0]) for x in (batch.control_pixels, self.generate(task, batch), batch.pixels)]
             write_video(folder / f"{name}-{task}.mp4", np.concatenate(columns, axis=2), fps=fps)
+
+
+@torch.no_grad()
+def generate(models: Assembly, task: str, context: Tensor, condition: Tensor, seed: int) -> Tensor:
+    """Pixels (b f 3 H W) from fixed noise, without guidance; condition: latents (b f' c h w) of the condition images."""
+    backbone, condition = models.backbone, condition.to(context)
+    denoiser = Denoiser(
+        backbone=backbone, control=models.control, tasks={task: 1.0}, context=context,
+        control_latents={task: backbone.control_input(condition)},
+    )  # fmt: skip
+    x_T = noise_for(seed, torch.arange(len(context)), tuple(condition.shape[1:]), stream="preview").to(context)
+    return backbone.decode(ddim(denoiser, x_T, backbone.process, backbone.process.sampling_timesteps(STEPS)))

@@ -13,10 +13,11 @@ from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages.check_data import check_others, only_person
-from meta_animator.stages.check_settings import without_missing_face
+from meta_animator.stages.check_settings import trained_tasks, without_missing_face
 from meta_animator.stages.control import ControlParts
 from meta_animator.stages.data import Training
 from meta_animator.stages.denoising_run import denoising_run
+from meta_animator.stages.held_out import hold_out
 from meta_animator.stages.networks import load_networks
 
 
@@ -24,16 +25,19 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     """Photos and auxiliary clips -> networks -> what they are trained on -> what learns."""
     photos = read_clips(config.data.train, config.data.split)
     config = without_missing_face(config)
-    person, clips = only_person(photos), [*photos, *auxiliary_clips(photos, config.data, config.seed)]
+    num_frames, tasks = several(config.data.clip_frames), trained_tasks(config.stage, config.model, config.train)
+    learned, held = hold_out(photos, config.data, config.seed, tasks, num_frames)
+    person, clips = only_person(photos), [*learned, *auxiliary_clips(photos, config.data, config.seed)]
     networks = load_networks(config.model, config.loss)
     run = denoising_run(
-        config, clips, networks, accelerator, num_frames=several(config.data.clip_frames), photos=True, person=person,
-        own_clips=len(photos), auxiliary=auxiliary_samples,
+        config, clips, networks, accelerator, num_frames=num_frames, photos=True, person=person, own_clips=len(learned),
+        auxiliary=auxiliary_samples,
     )  # fmt: skip
     # sampling need not be told whose photos these were, and what was said of them
     about = {"person": person, "description": Counter(clip.prompt for clip in photos).most_common(1)[0][0]}
-    parts = ControlParts(config, networks, run.examples(), about)
-    return run.training(parts, frees=(parts.texts, parts.previews))
+    about["held_out"] = sorted(clip.id for clip in held)
+    parts = ControlParts(config, networks, run.examples(), about, run.measured(held, photos=True))
+    return run.training(parts, frees=(parts.texts, parts.previews, parts.meters))
 
 
 def auxiliary_clips(photos: Sequence[Clip], data: DataConfig, seed: int) -> list[Clip]:

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
+from meta_animator.checkpoints.best import in_words, write_best
 from meta_animator.checkpoints.files import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint, versions
 from meta_animator.config import save_config
 from meta_animator.errors import Stopped, UserError
@@ -36,6 +37,7 @@ from meta_animator.training.resume import changed_settings, check_same_run, trai
 from meta_animator.training.sharding import shard, whole_copies
 from meta_animator.training.signals import StopRequest, stop_request
 from meta_animator.training.trackers import Tracker
+from meta_animator.training.watch import Watch, measure_every
 
 PAGE_SECONDS = 60  # at most between two versions of a run's page
 
@@ -93,11 +95,13 @@ class Trainer:
         tracker = None
         if self.accelerator.is_main_process:
             tracker = Tracker(self.run_folder, self.step, self.config.train.wandb_project)
+            write_best(self.run_folder, self.watch.best)  # where the run goes back to before it
         try:
             with stop_request() as request, self.saving, self.pages:
                 self._loop(tracker, request)
             if tracker is not None:
-                print(f"done: {list_checkpoints(self.run_folder)[-1]}; to look at: {self.run_folder}/index.html")
+                best = f"; step {self.watch.best['step']} is {in_words(self.watch.best)}" if self.watch.best else ""
+                print(f"done: {list_checkpoints(self.run_folder)[-1]}{best}; to look at: {self.run_folder}/index.html")
         except torch.OutOfMemoryError as error:
             raise UserError(out_of_memory(self.config, self.step + 1, self.sharded)) from error
         except RuntimeError as error:  # torch notices a dead worker wherever this process happens to be
@@ -127,7 +131,11 @@ class Trainer:
         )  # fmt: skip
         stream = self.batches(self.step, train.max_steps)
         with contextlib.closing(stream), bar:
-            while self.step < train.max_steps:
+            if self._measures_now() and not self.over and self.watch.measured < self.step:  # a signal came before it
+                self._measure(tracker)
+                if self.watch.is_best(self.step):
+                    self._save()
+            while not self.over:
                 self._optimizer_step(stream)
                 self.step += 1
                 bar.update()
@@ -137,11 +145,17 @@ class Trainer:
                     if main:
                         tracker.log(self.step, means.lines(), means.overall())
                 stop = self._stop_on_any_rank(request)
+                if self._measures_now() and (self.over or not stop):
+                    self._measure(tracker)
                 self._save_and_show(save_now=bool(stop))
-                if stop and self.step < train.max_steps:
+                if stop and not self.over:
                     self.saving.wait()
                     name = signal.Signals(stop).name
                     raise Stopped(f"{name} after step {self.step}, which is saved; the same command continues", stop)
+
+    @property
+    def over(self) -> bool:
+        return self.step >= self.config.train.max_steps or self.watch.over
 
     def _optimizer_step(self, stream: Generator[Any, None, None]) -> None:
         """Forward and backward over the micro-batches, clip, step.
@@ -231,8 +245,8 @@ class Trainer:
 
     def _save_and_show(self, save_now: bool) -> None:
         """What is due at this step: checkpoint, preview, and after either, or every minute, the page that shows the run."""
-        train, last = self.config.train, self.step == self.config.train.max_steps
-        save = self.step % train.checkpoint_every == 0 or last or save_now
+        train, last = self.config.train, self.over
+        save = self.step % train.checkpoint_every == 0 or last or save_now or self.watch.is_best(self.step)
         show = train.preview_every and (self.step % train.preview_every == 0 or last) and not save_now
         if save:
             self._save()
@@ -255,12 +269,38 @@ class Trainer:
                 folder.mkdir(exist_ok=True)
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            stack.enter_context(self._as_saved())
+            self.stage.preview(folder, self.step)
+
+    def _measures_now(self) -> bool:
+        every = measure_every(self.config.train) if getattr(self.stage, "measures", False) else 0
+        return every > 0 and (self.step % every == 0 or self.over)
+
+    def _measure(self, tracker: Tracker | None) -> None:
+        """What the stage's meters say of the averaged weights, by whom previews are shown; all processes hear the same."""
+        self._settle()
+        told: list[dict[str, float]] = [{}]
+        if self.accelerator.is_main_process or self.sharded:
+            with self._as_saved():
+                told = [self.stage.measure()]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(told)
+        notes = self.watch.add(self.step, told[0], last=self.step == self.config.train.max_steps)
+        if tracker is not None and told[0]:
+            tracker.log(self.step, told, told[0])
+            for note in notes:
+                tqdm.write(f"note: step {self.step}: {note}")
+
+    @contextlib.contextmanager
+    def _as_saved(self) -> Iterator[None]:
+        """The stage with averaged weights, not in training; nothing is compiled for what it does so."""
+        with contextlib.ExitStack() as stack:
             stack.enter_context(self.ema.applied() if self.ema else contextlib.nullcontext())
             self.stage.eval()
-            if self.config.train.compile:  # but not for what a preview alone does
+            if self.config.train.compile:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             with torch.no_grad():
-                self.stage.preview(folder, self.step)
+                yield
             if self.sharded:
                 self.stage.reshard()
 
@@ -272,21 +312,21 @@ class Trainer:
         model = whole_copies(self.stage.trainable_state(), keep=main)
         optimizer = whole_copies(named_state(self.optimizer, self.groups), keep=main)
         ema = whole_copies(self.ema.shadow, keep=main) if self.ema else {}
-        means = self._means_of_all_ranks().state()
+        means, meters = self._means_of_all_ranks().state(), self.watch.state()
         if not main:
             return
         metadata = {
             **self._identity(), "versions": versions(), "skipped_steps": self.skipped,
             "settings": training_settings(self.stage.config),
-            **({"means_since_last_line": means} if means else {}),
+            **({"means_since_last_line": means} if means else {}), **({"meters": meters} if meters else {}),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
         }  # fmt: skip
         updates = dict(self.ema.updates) if self.ema else {}
         checkpoint = Checkpoint(
             step=self.step, metadata=metadata, model=model, optimizer=optimizer, ema=ema, ema_updates=updates
         )  # fmt: skip
-        keep = self.config.train.keep_checkpoints
-        self.saving.start(functools.partial(save_checkpoint, self.run_folder, checkpoint, keep))
+        keep, best = self.config.train.keep_checkpoints, self.watch.best
+        self.saving.start(functools.partial(save_checkpoint, self.run_folder, checkpoint, keep, best))
 
     def _identity(self) -> dict[str, Any]:
         """What must stay the same for a run to continue."""
@@ -320,6 +360,8 @@ class Trainer:
         self.prepared = self.accelerator.prepare(self.optimizer)
         self.ema = EMA(self.parameters, train.ema_decay, train.ema_device) if train.ema_decay else None
         self.step, self.skipped, self.means = 0, 0, Means()
+        state = {} if checkpoint is None else checkpoint.metadata.get("meters")
+        self.watch = Watch(getattr(self.stage, "early_stop", 0), state)
         self.last: LastStep | None = None
         self.asked: Later | None = None
         if checkpoint is None:

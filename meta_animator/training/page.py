@@ -13,19 +13,29 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from meta_animator.checkpoints.best import in_words, read_best
 from meta_animator.config import to_yaml
 from meta_animator.files import whole_file
 from meta_animator.media.images import read_image
 from meta_animator.settings import RunConfig
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e")
-FIRST = ("loss", "latent", "pixel", "face", "clean_latent", "l1", "psnr")  # the order of charts; others follow by name
+METERS = {  # what measures along with a training, see stages/meters.py
+    "obedience": "obedience: excess of the error under a wrong condition over that under the right one, as a share of it",
+    "control_gain": "control_gain: the same of the error without control",
+    "held_out_error": "held_out_error: error of the prediction on what is held out, with fixed noise",
+    "fixed_noise_error": "fixed_noise_error: error of the prediction on a few fixed samples with fixed noise",
+    "copying": "copying: how much nearer to a training photo than to the truth, dB",
+    "held_out_face": "held_out_face: likeness of the held-out face",
+}
+FIRST = ("loss", "latent", "pixel", "face", "clean_latent", "l1", "psnr", *METERS)  # the order of charts; others follow by name
 OF_ALL_TASKS = ("learning_rate", "gradient_norm", "skipped_steps")  # one line in a chart
 SHOWN_PREVIEWS = 12
 WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 56, 22
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1500px;padding:0 1rem;color:#222;background:#fff}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}.charts{display:flex;flex-wrap:wrap;gap:1rem}
-figure{margin:0}figcaption{font-weight:600}svg text{font-size:11px;fill:#666}.key{margin-right:1.2em;white-space:nowrap}
+figure{margin:0}figcaption{font-weight:600;max-width:460px}svg text{font-size:11px;fill:#666}
+.key{margin-right:1.2em;white-space:nowrap}
 .key i{display:inline-block;width:1.4em;height:.25em;margin-right:.4em;vertical-align:middle}
 img,video{max-width:100%;border:1px solid #ddd}pre{background:#f6f6f6;padding:1rem;overflow:auto}"""
 
@@ -55,6 +65,8 @@ class RunPage:
         """previews: (file, its stamp)"""
         last = lines[-1]["step"] if lines else 0
         facts = f"{self.config.stage}, step {last} of {self.config.train.max_steps}, seed {self.config.seed}"
+        if best := read_best(self.folder):
+            facts += f"; step {best['step']} is {in_words(best)}"
         self.embedded = {preview: self.embedded.get(preview) or _embed(preview[0]) for preview in previews}
         numbers = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         parts = [
@@ -89,7 +101,7 @@ def _charts(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     charts = []
     for name in names:
         curves = {colours.get(task, COLOURS[0]): points[name][task] for task in sorted(points[name])}
-        charts.append(f"<figure><figcaption>{html.escape(name)}</figcaption>{chart(curves)}</figure>")
+        charts.append(f"<figure><figcaption>{html.escape(METERS.get(name, name))}</figcaption>{chart(curves)}</figure>")
     return [f"<p>{key}</p>", "<div class=charts>", *charts, "</div>"] if charts else ["<p>Nothing was logged yet.</p>"]
 
 

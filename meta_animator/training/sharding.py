@@ -43,15 +43,16 @@ def take_sharding_request(stage: str, train: TrainConfig, data: DataConfig) -> b
 
 
 def shard(stage: nn.Module, device: torch.device) -> None:
-    """Split what is trained over all processes, in place. `forward` and `preview` gather it first, and must be called by
-    all of them; `param_groups` and the states hold DTensors from now on."""
+    """Split what is trained over all processes, in place. `forward`, `preview` and `measure` gather it first, and must
+    be called by all of them; `param_groups` and the states hold DTensors from now on."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     frozen = {parameter for parameter in stage.parameters() if not parameter.requires_grad}
     fully_shard(stage, mesh=mesh, ignored_params=frozen, reshard_after_forward=False)
-    register_fsdp_forward_method(stage, "preview")
+    for name in ("preview", "measure"):
+        register_fsdp_forward_method(stage, name)
 
 
 def whole_copies(state: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:

@@ -32,10 +32,14 @@ class Stage(Protocol):
     config            what it trains by: the run's, without what is not there (a face embedder)
     gradients_alike   whether a step gives the same parameters a gradient in all processes; so that they need not ask each other.
                       May be left out where it does not
+    measures          whether it has `measure`, may be left out where it has not
+    early_stop        `train.early_stop`, may be left out where that has no meaning
     """
 
     config: RunConfig
     gradients_alike: bool
+    measures: bool
+    early_stop: int
 
     def __call__(self, batch: Any, step: int) -> tuple[Tensor, dict[str, "Tensor | float | str | Mean"]]:
         """The scalar loss and what to log of the batch: numbers as scalars on the device, where they are, are read later."""
@@ -56,3 +60,6 @@ class Stage(Protocol):
 
     def preview(self, folder: Path, step: int) -> None:
         """Write pictures or short videos of the present state."""
+
+    def measure(self) -> dict[str, float]:
+        """{meter: value} of the present state, to be logged; see watch.py for what is made of them."""

@@ -32,6 +32,11 @@ WRONG = {  # message: stage and settings
     "LoRA rank 4, this run's model.lora_rank is 2": ("reference", {"model.lora_rank": 2}),
     "stage 2 learns one person; data.train holds 4": ("reference", {"data.train": "[{data}/train]"}),
     "shows nobody but held-out; name data of other people": ("reference", {"data.auxiliary": "[{data}/person]"}),
+    "data.held_out: 4 of 4 photos, 4 of which show dwpose; at least one has to be left": ("reference", {
+        "data.held_out": 4, "train.measure_every": 1,
+    }),
+    "data.held_out: nothing is ever measured": ("reference", {"data.held_out": 1}),
+    "train.early_stop: is measured on photos that are not learned": ("reference", {"train.early_stop": 2}),
     "no frame can show the task 'depth'": ("control", {"model.tasks": "[depth]", "data.train": "[{flat}]"}),
     "has no LoRA for canny (it has dwpose, seg, blurred); set sample.tasks to a subset": (
         "sample", {"sample.tasks": "{canny: 1}"},

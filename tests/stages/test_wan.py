@@ -1,5 +1,6 @@
 """Stages 0 to 3 on a random Wan model, and what its checks refuse."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from meta_animator.data.batch import collate
 from meta_animator.data.tasks import Draw
 from meta_animator.diffusion.process import Noised
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json
 from meta_animator.losses.pixel import pixel_loss
 from meta_animator.media.images import read_image
 from meta_animator.models.backbones.wan_text import WanText
@@ -55,6 +57,22 @@ def test_each_stage_learns_its_own_part(trained):
     assert not any(part.startswith("control.") for part in parts_that_differ(before, after)), "frozen in stage 1"
     changed = parts_that_differ(after, {n: w for n, w in weights["reference"].items() if n in after})
     assert changed and all(part.startswith("lora.") for part in changed)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_meters_run_along_on_clips_and_photos(trained, stage):
+    lines = [json.loads(line) for line in (trained / stage / "metrics.jsonl").read_text().splitlines()]
+    (measured,) = [line for line in lines if "loss" not in line]
+    assert measured["step"] == 2 and measured["fixed_noise_error"] > 0
+    assert measured["obedience"] != 0 and measured["control_gain"] != 0, "this base has a branch that adds something"
+
+
+def test_a_photo_is_held_out_here_too(trained, tiny_wan, moving_data):
+    about = {"data__held_out": 1, "train__measure_every": 1, "train__max_steps": 1, "model__control_from": trained / "motion"}
+    train(wan_config(trained / "reference-held", tiny_wan, moving_data, "reference", **about))
+    measured = json.loads((trained / "reference-held" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert measured.keys() >= {"obedience", "held_out_error", "copying"}
+    assert read_json(trained / "reference-held" / "checkpoints" / "best.json")["step"] == 1
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tiny_wan, moving_data, tmp_path):

@@ -1,0 +1,88 @@
+"""What a run's meters say from measurement to measurement: which step is the best, when to stop, and what is wrong."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from meta_animator.settings import TrainConfig
+
+GUARD = "held_out_error"  # what the best step has least of
+RISING = 3  # measurements without a better one, after which that is said
+
+
+def measure_every(train: TrainConfig) -> int:
+    """Steps between two measurements; 0: there are none."""
+    return train.preview_every if train.measure_every < 0 else train.measure_every
+
+
+class Fault(NamedTuple):
+    """A meter whose value may be bad, and what there is to say of it then."""
+
+    is_bad: Callable[[float], bool]
+    said: str
+
+
+FAULTS = {
+    "obedience": Fault(
+        lambda value: value < 0.02,
+        "control is ignored: under a wrong condition the prediction is as good as under the right one (obedience {value:.3f}); "
+        "it may come yet, or the learning rate is too low, or conditions and pictures do not belong together",
+    ),
+    "copying": Fault(
+        lambda value: value > 1.0,
+        "training photos are copied: what is generated for the held-out photo is nearer to one of them than to the truth "
+        "(by {value:.1f} dB); fewer steps, or more photos, help",
+    ),
+}
+
+
+class Watch:
+    """Sees every measurement of a run, the same in all processes.
+
+    early_stop   measurements without a better one after which the run is over; 0: none are
+    state        of the checkpoint that a run continues from, as `state` gave it
+    """
+
+    def __init__(self, early_stop: int = 0, state: Mapping[str, Any] | None = None):
+        state = state or {}
+        self.early_stop = early_stop
+        self.measured: int = state.get("measured", 0)  # the last step that was
+        self.best: dict[str, Any] | None = state.get("best")
+        self.worse: int = state.get("worse", 0)  # measurements since the best
+        self.faulty: set[str] = set(state.get("faulty", ()))
+
+    def state(self) -> dict[str, Any]:
+        """For JSON; empty where nothing was measured."""
+        if not self.measured:
+            return {}
+        return {"measured": self.measured, "best": self.best, "worse": self.worse, "faulty": sorted(self.faulty)}
+
+    @property
+    def over(self) -> bool:
+        """Whether the run is to stop early."""
+        return 0 < self.early_stop <= self.worse
+
+    def is_best(self, step: int) -> bool:
+        return self.best is not None and self.best["step"] == step
+
+    def add(self, step: int, numbers: Mapping[str, float], last: bool = False) -> list[str]:
+        """Take note of a measurement; returns what there is to say: of what has become bad, and at the run's last step of what
+        still is."""
+        self.measured, before = step, self.faulty
+        bad = {name for name, fault in FAULTS.items() if name in numbers and fault.is_bad(numbers[name])}
+        said = [FAULTS[name].said.format(value=numbers[name]) for name in FAULTS if name in bad and (last or name not in before)]
+        self.faulty = bad
+        value = numbers.get(GUARD, math.nan)
+        if math.isfinite(value):
+            said += self._guard(step, value)
+        return said
+
+    def _guard(self, step: int, value: float) -> list[str]:
+        if self.best is None or value < self.best["value"]:
+            self.best, self.worse = {"step": step, "meter": GUARD, "value": value}, 0
+            return []
+        self.worse += 1
+        since = f"the error on what is held out was least at step {self.best['step']}, {self.worse} measurements ago"
+        if self.over:
+            return [f"{since}: the run ends here (train.early_stop)"]
+        return [f"{since}: what is learned since then is the training photos by heart"] if self.worse == RISING else []

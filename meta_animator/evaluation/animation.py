@@ -18,6 +18,7 @@ from meta_animator.data.transforms import crop_and_resize
 from meta_animator.errors import UserError
 from meta_animator.evaluation.baselines import first_photo, nearest_photo
 from meta_animator.evaluation.frames import frame_metrics
+from meta_animator.evaluation.leaks import seen_before
 from meta_animator.evaluation.report import overview
 from meta_animator.json_files import read_json
 from meta_animator.media.images import IMAGE_SUFFIXES, read_image
@@ -38,6 +39,8 @@ def evaluate_animation(
     lpips       a `perceptual.Lpips`: adds `lpips`
     face        a face embedder, best another one than training used: adds `face_distance`, see there
 
+    Frames whose truth is nearly one of the photos are left out of all numbers and of the picture (see `leaks`).
+
     Raises UserError where folders are missing or lengths differ.
     """
     frames = read_frames(generated / "frames")
@@ -51,6 +54,8 @@ def evaluate_animation(
     if not photos:
         raise UserError(f"{reference}: holds no reference photo (all are held out)")
     pictures, poses = _stack(photos, "frame"), [photo.keypoints for photo in photos]
+    kept = _not_seen_before(truths, pictures, truth)
+    truths = [truths[k] for k in kept]
     target_poses = [layers.keypoints for layers in truths]
 
     def score(candidate: np.ndarray) -> dict[str, Any]:
@@ -59,15 +64,25 @@ def evaluate_animation(
         row = frame_metrics(candidate, _stack(truths, "frame"), masks, boxes, lpips=lpips)
         return row if face is None else row | {"face_distance": face_distance(face, candidate, truths)}
 
-    metrics: dict[str, Any] = {**score(frames), "seconds": dict(seconds or {})}
-    metrics["baselines"] = {"first_photo": score(first_photo(pictures, len(frames)))}
+    metrics: dict[str, Any] = {**score(frames[kept]), "seconds": dict(seconds or {})}
+    metrics["baselines"] = {"first_photo": score(first_photo(pictures, len(kept)))}
     if all(pose is not None for pose in [*poses, *target_poses]):
         metrics["baselines"]["nearest_photo"] = score(nearest_photo(pictures, np.stack(poses), np.stack(target_poses)))
     metrics["controls"] = {}
     if shuffled is not None:
-        metrics["controls"]["shuffled_pose"] = score(read_frames(shuffled / "frames")[: len(frames)])
+        metrics["controls"]["shuffled_pose"] = score(read_frames(shuffled / "frames")[: len(frames)][kept])
     driving = read_frames(generated / "driving")
-    return metrics, overview(list(pictures), list(driving), list(frames), list(_stack(truths, "frame")))
+    return metrics, overview(list(pictures), list(driving[kept]), list(frames[kept]), list(_stack(truths, "frame")))
+
+
+def _not_seen_before(truths: Sequence[Layers], photos: np.ndarray, truth: Path) -> list[int]:
+    """Numbers of the true frames that no photo shows; a note says of the others. Raises UserError where none is left."""
+    known = seen_before(_stack(truths, "frame"), photos)
+    if known.all():
+        raise UserError(f"{truth}: every frame is (nearly) a reference photo; nothing is left to compare")
+    if known.any():
+        print(f"note: {int(known.sum())} of {len(truths)} true frames are (nearly) reference photos, and left out of all numbers")
+    return np.flatnonzero(~known).tolist()
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ Scores: TypeAlias = dict[str, list[float | None]]
 PSNR_CEILING = 100.0
 WINDOW = 7
 HALF = WINDOW // 2
-LUMA = np.array([0.2125, 0.7154, 0.0721])
 
 
 class Perceptual(Protocol):
@@ -31,6 +30,7 @@ def frame_scores(
     masks: np.ndarray | Sequence[np.ndarray | None] | None = None,
     face_boxes: Sequence[Box | None] | None = None,
     lpips: Perceptual | None = None,
+    mode: Mode = "standard",
 ) -> Scores:
     """{name: one value per frame}, in float64; None where a frame has no such region.
 
@@ -47,14 +47,22 @@ def frame_scores(
 
     With masks also each of them with `person_` and `background_`, the rest of the frame, and with face_boxes with `face_`: over
     the pixels of that region alone; of SSIM over the windows around them, of LPIPS over its map. `mean_scores` gives the means.
+
+    mode "disco_compat" gives what the DisCo family of papers gives (Wangt-CN/DisCo, tool/metrics/ssim_l1_lpips_psnr.py): ssim of
+    gray frames in 8 bits, l1 of the frame divided once more by h w, lpips of pixels that are not brought to [-1, 1], of the frame
+    alone; and psnr_overflow, of 8-bit differences that overflow, which it was until April 2024.
     """
-    _check(generated, truth, masks, face_boxes)
+    _check(generated, truth, masks, face_boxes, mode)
+    compat = mode == "disco_compat"
     regions = _regions(truth.shape, masks, face_boxes)
-    scores = _pixel_scores(generated, truth, regions)
+    scores = _pixel_scores(generated, truth, regions, gray=compat)
+    if compat:
+        scores["l1"] = [value / (truth.shape[1] * truth.shape[2]) for value in scores["l1"]]
+        scores["psnr_overflow"] = [_psnr_of(float(np.mean((a - b) ** 2))) for a, b in zip(generated, truth, strict=True)]
     if lpips is None:
         return scores
-    scores["lpips"] = [*lpips(generated, truth)]
-    if regions:
+    scores["lpips"] = [*lpips(generated, truth, unscaled=compat)]
+    if regions and not compat:
         maps = lpips.maps(generated, truth)
         for name, region in regions.items():
             scores[f"{name}_lpips"] = [region_mean(values, where) for values, where in zip(maps, region, strict=True)]
@@ -74,24 +82,16 @@ def frame_metrics(
     mode: Mode = "standard",
     lpips: Perceptual | None = None,
 ) -> dict[str, float | int | None]:
-    """Means over frames of some of `frame_scores`, which says what is given and what the names mean: psnr, ssim, l1, lpips,
-    person_psnr, person_l1 and face_psnr; frames, person_frames and face_frames say how many frames stand behind each mean.
-    A value that no frame has is None.
-
-    mode "disco_compat" gives ssim, l1 and lpips in the units of the DisCo family of papers: SSIM of gray frames, l1
-    divided once more by h w, LPIPS of pixels that are not brought to [-1, 1].
+    """Means over frames of some of `frame_scores`, which says what is given, and what the names and the mode mean: psnr, ssim,
+    l1, lpips, person_psnr, person_l1 and face_psnr; frames, person_frames and face_frames say how many frames stand behind each
+    mean. A value that no frame has is None.
     """
-    _check(generated, truth, masks, face_boxes, mode)
-    compat = mode == "disco_compat"
-    scores = _pixel_scores(generated, truth, _regions(truth.shape, masks, face_boxes), gray=compat)
+    scores = frame_scores(generated, truth, masks, face_boxes, mode=mode)
     means = mean_scores(scores)
-    pixels = truth.shape[1] * truth.shape[2]
     return {
         "psnr": means["psnr"],
-        **({} if lpips is None else {"lpips": _mean(lpips(generated, truth, unscaled=compat))}),
-        "ssim": means["ssim"],
-        "l1": means["l1"] / (pixels if compat else 1),
-        **{name: means.get(name) for name in ("person_psnr", "person_l1", "face_psnr")},
+        **({} if lpips is None else {"lpips": _mean(lpips(generated, truth, unscaled=mode == "disco_compat"))}),
+        **{name: means.get(name) for name in ("ssim", "l1", "person_psnr", "person_l1", "face_psnr")},
         "frames": len(truth),
         **{f"{name}_frames": sum(v is not None for v in scores.get(f"{name}_psnr", ())) for name in ("person", "face")},
     }
@@ -146,7 +146,10 @@ def _inside(box: Box, height: int, width: int) -> np.ndarray:
 
 def psnr(difference: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of a difference of 8-bit values, at most 100."""
-    mean_square = float(np.mean(np.square(difference, dtype=np.float64)))
+    return _psnr_of(float(np.mean(np.square(difference, dtype=np.float64))))
+
+
+def _psnr_of(mean_square: float) -> float:
     return min(10 * np.log10(255.0**2 / mean_square), PSNR_CEILING) if mean_square > 0 else PSNR_CEILING
 
 
@@ -159,9 +162,10 @@ def ssim_map(generated: np.ndarray, truth: np.ndarray, gray: bool = False) -> np
     """Structural similarity of two uint8 (h, w, 3) frames, at least 7 pixels high and wide: Wang et al. 2004, eq. 13, over
     uniform windows of 7 x 7 that lie inside, with sample covariances: float64 (h - 6, w - 6, 3), of each window's middle pixel.
 
-    gray   of their luma (0.2125, 0.7154, 0.0721) instead: (h - 6, w - 6)
+    gray   of their luma in 8 bits instead (BT.601, as OpenCV has it): (h - 6, w - 6)
     """
-    x, y = (frame.astype(np.float64) @ LUMA if gray else frame.astype(np.float64) for frame in (truth, generated))
+    x, y = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) if gray else frame for frame in (truth, generated))
+    x, y = x.astype(np.float64), y.astype(np.float64)
     mean_x, mean_y = _window_means(x), _window_means(y)
     sample = WINDOW**2 / (WINDOW**2 - 1)
     var_x, var_y = (sample * (_window_means(v * v) - m * m) for v, m in ((x, mean_x), (y, mean_y)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from meta_animator.data.manifest import find_clip
+from meta_animator.data.manifest import DatasetWriter, find_clip
 from meta_animator.errors import UserError
 from meta_animator.evaluation.animation import evaluate_animation
 from meta_animator.json_files import write_json
@@ -49,6 +49,18 @@ def test_frames_are_compared_with_those_of_their_times(generated, puppet_data):
     write_json(generated / "times.json", {"fps": 6.0, "driving_frames": [0]})
     with pytest.raises(UserError, match=r"times\.json: does not fit the 2 frames beside it"):
         evaluate_animation(*paths, clip="p2")
+
+
+def test_frames_that_a_reference_photo_shows_are_left_out_and_said_so(generated, puppet_data, tmp_path, capsys):
+    clip = find_clip(puppet_data / "train", "p2")
+    with DatasetWriter(tmp_path / "photos") as writer:
+        writer.add(id="a", layers=[clip.load(1)], identity="p2", fps=1, kind="photo")
+    metrics, _ = evaluate_animation(generated, puppet_data / "train", tmp_path / "photos", clip="p2", shuffled=generated)
+    assert metrics["frames"] == metrics["controls"]["shuffled_pose"]["frames"] == 3 and metrics["l1"] == pytest.approx(1.0)
+    assert metrics["baselines"]["first_photo"]["psnr"] < 100
+    assert "note: 1 of 4 true frames are (nearly) reference photos, and left out" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"train: every frame is \(nearly\) a reference photo"):
+        evaluate_animation(generated, puppet_data / "train", puppet_data / "train", clip="p2")
 
 
 def test_an_unknown_clip_is_one_line(generated, puppet_data):

@@ -1,6 +1,6 @@
+import cv2
 import numpy as np
 import pytest
-from skimage.color import rgb2gray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from meta_animator.evaluation.frames import frame_metrics, frame_scores, mean_scores, ssim
@@ -40,7 +40,7 @@ def test_ssim_is_that_of_scikit_image():
         other = np.clip(truth.astype(int) + RNG.integers(-noise, noise + 1, truth.shape), 0, 255).astype(np.uint8)
         colour = structural_similarity(truth, other, channel_axis=-1, data_range=255)
         assert ssim(other, truth) == pytest.approx(colour, abs=1e-12)
-        gray = structural_similarity(rgb2gray(truth) * 255, rgb2gray(other) * 255, data_range=255)
+        gray = structural_similarity(*(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (truth, other)))
         assert ssim(other, truth, gray=True) == pytest.approx(gray, abs=1e-12)
     with pytest.raises(ValueError, match="at least 7 x 7"):
         ssim(TRUTH[0, :6], TRUTH[0, :6])
@@ -97,6 +97,15 @@ def test_without_persons_and_faces_their_values_are_none():
     result = frame_metrics(TRUTH, TRUTH, np.zeros(TRUTH.shape[:3], bool), [None] * 3)
     assert result["person_psnr"] is result["person_l1"] is result["face_psnr"] is None
     assert frame_metrics(TRUTH, TRUTH)["face_psnr"] is None
+
+
+def test_disco_compat_has_the_psnr_that_overflows():
+    """Of a difference of 20 in 8 bits, 20^2 = 400 counts as 144; of -20, 236^2 the same; of 16, as none at all."""
+    result = frame_scores(*shifted([20, 16]), mode="disco_compat")
+    assert result["psnr_overflow"] == [pytest.approx(10 * np.log10(255**2 / 144)), 100]
+    assert frame_scores(*reversed(shifted([20, 16])), mode="disco_compat")["psnr_overflow"] == result["psnr_overflow"]
+    assert result["psnr"][0] == pytest.approx(20 * np.log10(255 / 20))
+    assert result["l1"] == [pytest.approx(20 / 320), pytest.approx(16 / 320)]
 
 
 def test_disco_compat_changes_the_units_of_l1_and_the_colours_of_ssim():

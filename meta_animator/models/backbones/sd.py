@@ -1,5 +1,6 @@
 """The SD1.5 family: KL-VAE, CLIP text encoder, UNet2DConditionModel."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -252,6 +253,8 @@ class StableDiffusion(nn.Module):
         return self._fingerprint
 
     def named_weights(self) -> dict[str, Tensor]:
+        if self.base_loras:  # they are in the weights by now
+            return type(self).load(dataclasses.replace(self.config, base_loras={})).named_weights()
         parts = {"unet": self.unet, "vae.encoder": self.vae.encoder, "text_encoder": self.text_encoder}
         return {f"{name}.{n}": w for name, part in parts.items() for n, w in part.state_dict().items()}
 

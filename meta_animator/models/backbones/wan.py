@@ -1,6 +1,7 @@
 """The Wan 2.1 family: a causal video VAE, a UMT5 text encoder, a transformer over all of a clip, and VACE's control branch."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -315,6 +316,8 @@ class Wan(nn.Module):
         return self._fingerprint
 
     def named_weights(self) -> dict[str, Tensor]:
+        if self.base_loras:  # they are in the weights by now
+            return type(self).load(dataclasses.replace(self.config, base_loras={})).named_weights()
         parts = {"transformer": self.transformer, "vae.encoder": self.vae.encoder}
         return {f"{name}.{n}": w for name, part in parts.items() for n, w in shared_state(part).items()}
 

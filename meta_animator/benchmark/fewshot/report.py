@@ -1,0 +1,196 @@
+"""What the rows say: tables with intervals, curves over steps and seconds, frames beside each other."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meta_animator.benchmark.fewshot.cells import Bench, read_rows
+from meta_animator.benchmark.fewshot.methods import FULL, METHODS, PHOTOS
+from meta_animator.benchmark.fewshot.people import driving_of
+from meta_animator.benchmark.fewshot.statistics import Interval, interval, paired
+from meta_animator.data.manifest import find_clip
+from meta_animator.evaluation.animation import load_layers, read_frames
+from meta_animator.files import whole_file
+from meta_animator.media.images import write_image
+from meta_animator.media.sheets import grid
+
+METRICS = {  # of the tables: what, in which unit, and whether more is better
+    "person_psnr": ("person", "dB", True), "face_psnr": ("face", "dB", True), "psnr": ("frame", "dB", True),
+    "background_psnr": ("background", "dB", True), "person_ssim": ("person SSIM", "", True),
+    "face_similarity": ("face similarity", "cosine", True), "pose_error": ("pose error", "of the height", False),
+    "person_flicker": ("flicker", "of 255", False),
+}  # fmt: skip
+CLAIMS = ("person_psnr", "face_similarity", "pose_error")
+RIVALS = ("first_photo", "nearest_photo", "stage0", "control_pose", "dreambooth")
+Row = Mapping[str, Any]
+
+
+def last_rows(rows: Sequence[Row], photos: int) -> dict[str, list[Row]]:
+    """{method: its rows after the last step}, of one number of photos."""
+    found = defaultdict(list)
+    for row in rows:
+        if row["photos"] == photos and row.get("last"):
+            found[row["method"]].append(row)
+    return dict(found)
+
+
+def by_person(rows: Sequence[Row], metric: str) -> dict[int, float]:
+    """{person: mean over seeds}; those without a value are left out."""
+    values = defaultdict(list)
+    for row in rows:
+        if row.get(metric) is not None:
+            values[row["person"]].append(row[metric])
+    return {person: float(np.mean(some)) for person, some in values.items()}
+
+
+def write_report(bench: Bench) -> Path:
+    """report.md, curves.png and frames.png in the benchmark's folder; returns the report's path."""
+    rows = read_rows(bench.folder)
+    parts = [_head(bench, rows)]
+    for photos in sorted({row["photos"] for row in rows}):
+        methods = last_rows(rows, photos)
+        parts += [f"## {photos} {'photo' if photos == 1 else 'photos'}", _means(methods), _differences(methods)]
+    if any(row["method"] == FULL for row in rows):
+        parts.insert(1, _claims(rows))
+    if (curves := _curves(rows)) is not None:
+        write_image(bench.folder / "curves.png", curves)
+        parts.append("Person and face over the steps of stage 2: ![curves](curves.png)")
+    if (sheet := _sheet(bench, rows)) is not None:
+        write_image(bench.folder / "frames.png", sheet)
+        parts.append("A person's frames: truth, then each method. ![frames](frames.png)")
+    path = bench.folder / "report.md"
+    with whole_file(path) as part:
+        part.write_text("\n\n".join(text for text in parts if text) + "\n", encoding="utf-8")
+    return path
+
+
+def _head(bench: Bench, rows: Sequence[Row]) -> str:
+    people, seeds = {row["person"] for row in rows}, {row["seed"] for row in rows}
+    return (
+        f"# Few-shot benchmark\n\n{len(people)} people whom neither base nor stages 0 and 1 have seen, {len(seeds)} seed(s), "
+        f"{bench.size.frames} frames of an unseen motion at {bench.size.side} x {bench.size.side}, "
+        f"{bench.size.sampling_steps} sampling steps. Prompts name nothing but the identifier. Intervals: 95 %, bootstrap over "
+        "people (of fewer than four none is given, and no method is called better); differences are paired. Faces and poses are "
+        "judged by networks that were in no loss."
+    )
+
+
+def _claims(rows: Sequence[Row]) -> str:
+    """Whether the method beats every rival, in what its intervals show; plainly."""
+    photos = 5 if any(row["photos"] == 5 for row in rows) else max(row["photos"] for row in rows)
+    methods, lines = last_rows(rows, photos), []
+    for rival in (name for name in RIVALS if name in methods and FULL in methods):
+        for metric in CLAIMS:
+            if (gap := _gap(methods, rival, metric)) is not None:
+                name, unit, more = METRICS[metric]
+                better = gap.mean > 0 if more else gap.mean < 0
+                verdict = ("beats" if better else "is beaten by") if gap.excludes_zero else "cannot be told from"
+                lines.append(f"- {name}: Meta-Animator {verdict} {METHODS[rival].says}: {_text(gap, metric)} {unit}".rstrip())
+    return f"## What it shows, with {photos} photos\n\n" + "\n".join(lines) if lines else ""
+
+
+def _gap(methods: Mapping[str, Sequence[Row]], other: str, metric: str) -> Interval | None:
+    return paired(by_person(methods[FULL], metric), by_person(methods[other], metric))
+
+
+def _means(methods: Mapping[str, Sequence[Row]]) -> str:
+    head = ["method", *(f"{name} ({unit})" if unit else name for name, unit, _ in METRICS.values()), "steps", "seconds"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for name in METHODS:
+        if name in methods:
+            rows = methods[name]
+            means = [_mean(by_person(rows, metric), metric) for metric in METRICS]
+            seconds = float(np.median([row["seconds"] for row in rows]))
+            lines.append(_line([METHODS[name].says, *means, f"{rows[0]['steps']}", f"{seconds:.0f}"]))
+    return "\n".join(lines)
+
+
+def _differences(methods: Mapping[str, Sequence[Row]]) -> str:
+    """Meta-Animator minus each other, person by person."""
+    if FULL not in methods or len(methods) < 2:
+        return ""
+    lines = [
+        "Stage 2 as it is shipped, minus each other (bold: the interval excludes zero):", "",
+        _line(["minus", *(name for name, _, _ in METRICS.values())]), _line(["---"] * (1 + len(METRICS))),
+    ]  # fmt: skip
+    for name in METHODS:
+        if name in methods and name != FULL:
+            gaps = [(_gap(methods, name, metric), metric) for metric in METRICS]
+            cells = ["" if gap is None else f"**{_text(gap, m)}**" if gap.excludes_zero else _text(gap, m) for gap, m in gaps]
+            lines.append(_line([METHODS[name].says, *cells]))
+    return "\n".join(lines)
+
+
+def _text(gap: Interval, metric: str) -> str:
+    return _shown(gap, metric, "+")
+
+
+def _shown(found: Interval, metric: str, sign: str = "") -> str:
+    """A mean with its interval, where there is one."""
+    form = f"{sign}.{2 if 'psnr' in metric or 'flicker' in metric else 3}f"
+    if not np.isfinite(found.low):
+        return f"{found.mean:{form}}"
+    return f"{found.mean:{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def _mean(values: Mapping[int, float], metric: str) -> str:
+    return _shown(interval(list(values.values())), metric) if values else ""
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _curves(rows: Sequence[Row]) -> np.ndarray | None:
+    """Mean over people against steps, a line per method; None where no method was scored at several steps."""
+    import cv2
+
+    series: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    photos = max((row["photos"] for row in rows), default=0)
+    for row in rows:
+        if row["photos"] == photos and row["steps"] and row.get("person_psnr") is not None:
+            series[row["method"]][row["steps"]].append(row["person_psnr"])
+    lines = {name: sorted((step, float(np.mean(v))) for step, v in points.items()) for name, points in series.items()}
+    lines = {name: points for name, points in lines.items() if len(points) > 1}
+    if not lines:
+        return None
+    flat = np.array([point for points in lines.values() for point in points])
+    (x0, y0), (x1, y1) = flat.min(0), flat.max(0)
+    height, width, left, foot = 360, 640, 60, 40
+    picture = np.full((height, width + 240, 3), 255, np.uint8)
+    x = lambda step: int(left + (step - x0) / max(1, x1 - x0) * (width - left - 20))  # noqa: E731
+    y = lambda value: int(height - foot - (value - y0) / max(1e-6, y1 - y0) * (height - foot - 20))  # noqa: E731
+    font, black = cv2.FONT_HERSHEY_SIMPLEX, (0, 0, 0)
+    for value in np.linspace(y0, y1, 5):
+        cv2.putText(picture, f"{value:.1f}", (8, y(value) + 4), font, 0.4, black, 1, cv2.LINE_AA)
+        cv2.line(picture, (left, y(value)), (width - 20, y(value)), (225, 225, 225), 1)
+    for step in sorted(set(flat[:, 0].astype(int).tolist())):
+        cv2.putText(picture, str(step), (x(step) - 10, height - 18), font, 0.4, black, 1, cv2.LINE_AA)
+    cv2.putText(picture, "person, dB, over steps of stage 2", (left, 14), font, 0.45, black, 1, cv2.LINE_AA)
+    for number, (name, points) in enumerate(sorted(lines.items(), key=lambda line: -line[1][-1][1])):
+        hue = np.uint8([[[number * 179 // max(1, len(lines)), 200, 190]]])
+        colour = tuple(int(c) for c in cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0])
+        cv2.polylines(picture, [np.int32([(x(s), y(v)) for s, v in points])], False, colour, 2, cv2.LINE_AA)
+        cv2.putText(picture, name, (width, 30 + 20 * number), font, 0.45, colour, 1, cv2.LINE_AA)
+    return picture
+
+
+def _sheet(bench: Bench, rows: Sequence[Row]) -> np.ndarray | None:
+    """Of the first person who has all the frames still there: four frames of the truth and of each method, a row each."""
+    found = [row for row in rows if row.get("last") and row["method"] not in PHOTOS]
+    cells = [row for row in found if (bench.folder / "cells" / row["cell"] / "step3" / "frames").is_dir()]
+    if not cells:
+        return None
+    first = cells[0]
+    side = (bench.size.side,) * 2
+    truth = [layers.frame for layers in load_layers([find_clip(driving_of(bench.people, first["person"]), "")], side)]
+    shown, titles = [truth[: bench.size.frames]], ["truth"]
+    for row in cells:
+        if (row["person"], row["photos"], row["seed"]) == (first["person"], first["photos"], first["seed"]):
+            shown.append(list(read_frames(bench.folder / "cells" / row["cell"] / "step3" / "frames")))
+            titles.append(row["method"])
+    picked = np.linspace(0, len(shown[1]) - 1, min(6, len(shown[1]))).round().astype(int)
+    return grid([[frames[k] for k in picked] for frames in shown], row_titles=titles)

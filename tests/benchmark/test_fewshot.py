@@ -1,0 +1,117 @@
+"""The few-shot benchmark: its plan, its statistics, its report, and one small run of all of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from meta_animator.benchmark.fewshot.cells import Size, cells_of, read_rows
+from meta_animator.benchmark.fewshot.judges import JOINTS, PoseJudge, pose_error
+from meta_animator.benchmark.fewshot.methods import FULL, METHODS, chosen
+from meta_animator.benchmark.fewshot.people import TEST, TUNING, make_people, photos_of
+from meta_animator.benchmark.fewshot.report import by_person
+from meta_animator.benchmark.fewshot.statistics import interval, paired
+from meta_animator.config import load_config
+from meta_animator.data.manifest import read_manifest
+from meta_animator.errors import UserError
+from scripts.benchmark_fewshot import part_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_an_interval_holds_the_mean_of_whom_it_was_drawn_from():
+    """Of 95 % intervals of ten normal values each, most, and not all, hold the true mean; one of constants is a point."""
+    values = np.random.default_rng(0).normal(3.0, 2.0, (200, 10))
+    held = [found.low <= 3.0 <= found.high for found in map(interval, values)]
+    assert 0.85 < np.mean(held) < 0.97
+    assert interval([2.0] * 5)[:3] == (2.0, 2.0, 2.0) and interval([2.0] * 5).excludes_zero
+    few = interval([5.0, 5.0, 5.0])
+    assert few.mean == 5.0 and not few.excludes_zero, "three people show nothing"
+    with pytest.raises(ValueError, match="no values"):
+        interval([])
+
+
+def test_differences_are_of_the_same_people():
+    ours = {k: 10.0 * k + 1 for k in range(6)}
+    theirs = {k: 10.0 * k for k in range(1, 9)}
+    gap = paired(ours, theirs)
+    assert (gap.mean, gap.low, gap.high, gap.count) == (1.0, 1.0, 1.0, 5) and gap.excludes_zero
+    assert paired({1: 2.0}, {2: 1.0}) is None
+
+
+def test_each_ablation_changes_settings_that_exist():
+    for method in METHODS.values():
+        config = load_config(ROOT / "configs/demo/step2.yaml", list(method.stage2))
+        load_config(ROOT / "configs/demo/step3.yaml", list(method.stage3))
+        assert "dwpose" in config.model.tasks
+    assert load_config(ROOT / "configs/demo/step2.yaml", list(METHODS["no_glt"].stage2)).model.tasks[-1] == "bg_outpainting"
+    with pytest.raises(UserError, match="--methods: 'x' is none; there are first_photo, "):
+        chosen(["x"])
+
+
+def test_the_cells_are_every_person_with_every_method_once(tmp_path):
+    size = Size(people=TEST[:2], photos=(1, 5), methods=("first_photo", FULL), seeds=(0, 1), steps=(10, 20))
+    cells = list(cells_of(size, chosen(list(size.methods))))
+    assert len({cell.name for cell in cells}) == len(cells) == 2 * 2 * (1 + 2), "photos alone have no seed"
+    assert [cell.steps(size) for cell in cells[:2]] == [(0,), (10, 20)]
+    assert not set(TEST) & set(TUNING)
+    assert part_of("2/3") == (2, 3)
+    for wrong in ("0/3", "4/3", "2", "a/b"):
+        with pytest.raises(UserError, match="--part: expected I/N"):
+            part_of(wrong)
+
+
+def test_rows_of_several_machines_and_a_cut_off_line(tmp_path):
+    row = {"cell": "a", "steps": 5, "person": 1, "person_psnr": 1.0}
+    (tmp_path / "results-1.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"cell": "b"})[:20])
+    more = [row | {"person_psnr": 3.0}, row | {"steps": 9}]
+    (tmp_path / "results-2.jsonl").write_text("".join(json.dumps(one) + "\n" for one in more))
+    rows = read_rows(tmp_path)
+    assert [(r["steps"], r["person_psnr"]) for r in rows] == [(5, 3.0), (9, 1.0)]
+    assert by_person([*rows, {"person": 2, "person_psnr": None}], "person_psnr") == {1: 2.0}
+
+
+def test_more_photos_begin_with_the_fewer(tmp_path):
+    for photos in (1, 3):
+        make_people(tmp_path, [TEST[0]], photos, frames=2, size=64, others=1)
+    one, three = (read_manifest(photos_of(tmp_path, TEST[0], k)) for k in (1, 3))
+    assert len(one) == 1 and len(three) == 3
+    assert np.array_equal(one[0].load(0, ("frame",)).frame, three[0].load(0, ("frame",)).frame)
+
+
+def test_pose_error_is_the_distance_in_heights():
+    class Fixed(PoseJudge):
+        def joints(self, images):
+            return torch.full((len(images), JOINTS, 2), 0.5)
+
+    truth = np.zeros((133, 3), np.float32)
+    truth[:3] = [[31.5 + 6.4, 15.5, 1], [31.5, 15.5 + 3.2, 1], [31.5, 15.5, 0.9]]
+    frames = np.zeros((2, 32, 64, 3), np.uint8)
+    errors = pose_error(Fixed(), frames, [truth, None])
+    assert errors[1] is None and errors[0] == pytest.approx((0.2 + 0.1 + 0) / 3, abs=1e-4)
+
+
+@pytest.mark.timeout(900)
+def test_a_small_benchmark_ends_with_a_report_and_does_nothing_twice(tmp_path):
+    command = [
+        sys.executable, "scripts/benchmark_fewshot.py", "--smoke", "--output", str(tmp_path), "--methods", "nearest_photo",
+        "dreambooth", FULL,
+    ]  # fmt: skip
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=800)
+    assert first.returncode == 0, first.stdout[-2000:] + first.stderr[-2000:]
+    rows = read_rows(tmp_path)
+    assert {(row["method"], row["steps"]) for row in rows} == {("nearest_photo", 0), ("dreambooth", 4), (FULL, 2), (FULL, 4)}
+    for row in rows:
+        assert 5 < row["person_psnr"] < 40 and -1 <= row["face_similarity"] <= 1 and 0 < row["pose_error"] < 1
+    report = (tmp_path / "report.md").read_text()
+    assert "cannot be told from the photo in the most similar pose" in report, "one person shows nothing"
+    assert "beats" not in report and "beaten" not in report
+    assert (tmp_path / "curves.png").is_file() and (tmp_path / "frames.png").is_file()
+    written = (tmp_path / "results.jsonl").read_text()
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert again.returncode == 0 and "[" not in again.stdout.split("wrote")[0]
+    assert (tmp_path / "results.jsonl").read_text() == written

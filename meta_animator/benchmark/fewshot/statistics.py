@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-DRAWS = 10_000  # of the bootstrap
+from meta_animator.evaluation.comparison import bootstrap_interval
+
 FEWEST = 4  # values, of which the bootstrap says anything
 
 
@@ -23,16 +24,15 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float], seed: int = 0) -> Interval:
-    """The mean of one value per person, by the percentile bootstrap (Efron & Tibshirani 1993, chapter 13) over people.
-    Raises ValueError where there are none."""
+    """The mean of one value per person, by the percentile bootstrap over people (Efron & Tibshirani
+    1993, chapter 13). Raises ValueError where there are none."""
     array = np.asarray(values, np.float64)
     if not len(array):
         raise ValueError("no values to take the mean of")
     if len(array) < FEWEST:
         return Interval(float(array.mean()), -np.inf, np.inf, len(array))
-    means = array[np.random.default_rng(seed).integers(len(array), size=(DRAWS, len(array)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(array.mean()), float(low), float(high), len(array))
+    low, high = bootstrap_interval(array, seed=seed)
+    return Interval(float(array.mean()), low, high, len(array))
 
 
 def paired(ours: Mapping[object, float], theirs: Mapping[object, float], seed: int = 0) -> Interval | None:

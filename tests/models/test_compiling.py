@@ -51,7 +51,7 @@ def same_numbers(plain, compiled) -> None:
     for one, other in zip(numbers(plain), numbers(compiled), strict=True):
         assert one.keys() == other.keys() and one.get("task") == other.get("task")
         for name in one.keys() - {"task"}:
-            assert other[name] == pytest.approx(one[name], rel=1e-5, abs=1e-7), name
+            assert other[name] == pytest.approx(one[name], rel=1e-5, abs=1e-6), name
     files = [list_checkpoints(Path(config.output_dir))[-1] / "model.safetensors" for config in (plain, compiled)]
     assert tensor_names(files[0]) == tensor_names(files[1])
 
@@ -64,8 +64,8 @@ def test_compiled_blocks_train_alike_with_one_set_of_graphs_for_all_tasks(make_c
     train(plain)
     train(compiled)
     same_numbers(plain, compiled)
-    assert len({line["task"] for line in numbers(plain)}) == 3
-    assert graphs[0] == 0 < graphs[1] and set(graphs[1:]) == {graphs[1]}, "previews and other tasks add none"
+    assert len({line["task"] for line in numbers(plain) if "task" in line}) == 3
+    assert graphs[0] == 0 < graphs[1] and set(graphs[1:]) == {graphs[1]}, "previews, meters and other tasks add none"
 
 
 def test_compiled_blocks_of_wan_train_alike(tiny_wan, moving_data, tmp_path, graphs):

@@ -42,7 +42,7 @@ def test_training_in_buckets_stops_and_resumes_as_ever(make_config, prepared, sh
     }  # fmt: skip
     settings |= {"data__auxiliary": f"[{shapes / 'train'}]"} if stage == "reference" else {}
     settings |= {"model__control_from": prepared} if stage != "control" else {}
-    whole = make_config(stage, "whole", train__max_steps=4, train__preview_every=4, **settings)
+    whole = make_config(stage, "whole", train__max_steps=4, train__preview_every=4, train__measure_every=0, **settings)
     train(whole)
     for last in (2, 4):
         train(make_config(stage, "parts", train__max_steps=last, **settings))

@@ -23,7 +23,10 @@ from meta_animator.errors import UserError
 
 KEYS = ("psnr", "person_psnr", "face_psnr", "face_distance", "lpips")
 ONE_RUN = ("shuffled", "seconds", "clip")  # options of the last of these calls, which --reference makes it
-ANY_CLIPS = ("protocol", "clips", "size", "photos", "row", "name", "fid_weights", "fid_vid_weights", "fvd_weights", "annotators")
+ANY_CLIPS = (
+    "protocol", "clips", "size", "photos", "row", "name", "weights", "annotators", "fid_weights", "fid_vid_weights",
+    "fvd_weights",
+)  # fmt: skip
 
 
 def stage_seconds(text: str) -> tuple[str, float]:
@@ -59,6 +62,9 @@ def parse() -> argparse.Namespace:
         "are left out; of cross-identity the person's own",
     )  # fmt: skip
     group.add_argument("--annotators", metavar="CHOICE", help='for poses and faces: "light" (default), "full", ..., or "off"')
+    group.add_argument(
+        "--weights", type=Path, metavar="DIR", help="what scripts/get_weights.py fetched; by default models, where it is there"
+    )
     for metric in ("fid", "fid-vid", "fvd"):
         group.add_argument(f"--{metric}-weights", metavar="FILE", help="by default from torch's cache; or off")
     group.add_argument("--row", choices=("markdown", "latex"), help="print a row for a table")
@@ -100,10 +106,11 @@ def report_clips(args: argparse.Namespace) -> None:
     photos = read_photos(args.photos, args.generated)
     if not protocol.truth and not photos:
         raise UserError(f"--protocol {protocol.name} needs --photos: the person's own, to compare faces with")
+    folder = args.weights or (Path("models") if Path("models").is_dir() else None)
     judges, weights, missing = load_judges(
         protocol, lpips=args.lpips, lpips_trunk=args.lpips_trunk, face=args.face or SFACE,
         weights={name: getattr(args, f"{name}_weights") or "" for name in ("fid", "fid_vid", "fvd")},
-        annotators=annotators(args.annotators or "light"),
+        annotators=annotators(args.annotators or "light", folder), folder=folder,
     )  # fmt: skip
     for metric, reason in missing.items():
         if metric != "lpips":  # which says so itself
@@ -122,13 +129,13 @@ def report_clips(args: argparse.Namespace) -> None:
         print(row(result, args.name or args.generated.name, args.row))
 
 
-def annotators(choice: str) -> Any:
+def annotators(choice: str, folder: Path | None) -> Any:
     """Those of `choice` whose files are here; a line that says why there are none; or None for "off"."""
     from meta_animator.annotators.sets import AnnotatorSet
 
     if choice == "off":
         return None
-    chosen = AnnotatorSet(choice, fetch=False)
+    chosen = AnnotatorSet(choice, folder, fetch=False)
     for note in chosen.licence_notes:
         print(f"note: {note}")
     try:

@@ -6,6 +6,7 @@ fid_vid  3D ResNet-50 on Kinetics-400         resnet-50-kinetics.pth            
 fvd      I3D on Kinetics-400                  i3d_torchscript.pt (StyleGAN-V's)            Apache-2.0 / Apache-2.0 (DeepMind)
 
 None of them is shipped here or fetched. A file may also be a TorchScript of the same network; Inception's is published, too.
+I3D's is `i3d` in published.yaml; whoever names another file answers for it, and its sha256 is in the record.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 
+from meta_animator import published
 from meta_animator.errors import UserError
 from meta_animator.evaluation.resnet3d import ResNet3D
 from meta_animator.file_kinds import refuse_impostor
@@ -53,6 +55,7 @@ FILES: dict[Metric, tuple[tuple[str, str], ...]] = {  # names in torch's cache, 
     ),
     "fvd": (("i3d_torchscript.pt", "https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1"),),
 }
+PUBLISHED: dict[Metric, str] = {"fvd": "i3d"}
 FRAMES_AT_ONCE = 32
 SIDES: dict[Metric, int] = {"fid_vid": 112, "fvd": 224}  # of what the networks of films see, in pixels
 KINETICS_MEAN = (114.7748, 107.7354, 99.4750)  # of red, green and blue, which 3D-ResNets-PyTorch subtracts
@@ -126,11 +129,16 @@ class FeatureNetwork:
         return self.network(rearrange(window, "1 c (k f) h w -> k c f h w", f=RESNET_FRAMES)).mean(0)
 
 
-def load_features(metric: Metric, path: str = "") -> FeatureNetwork | str:
-    """The network of `metric` in the file `path` or, where that is empty, in torch's cache; without a file, a line that says what
-    to put where. Raises UserError where `path` is missing or holds another network."""
+def load_features(metric: Metric, path: str = "", weights: Path | None = None) -> FeatureNetwork | str:
+    """The network of `metric` in the file `path` or, where that is empty, in torch's cache, or, of what published.yaml lists, in
+    the folder `weights` or this program's cache; without a file, a line that says what to put where.
+
+    Raises UserError where `path` is missing or holds another network.
+    """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     found = Path(path) if path else next((folder / name for name, _ in FILES[metric] if (folder / name).is_file()), None)
+    if found is None and metric in PUBLISHED and published.is_here(PUBLISHED[metric], weights):
+        found = published.find(PUBLISHED[metric], weights, fetch=False)
     if found is None:
         name, source = FILES[metric][0]
         return f"{folder / name} is not there; put {source} there, or name its place with --{metric.replace('_', '-')}-weights"

@@ -21,7 +21,7 @@ SFACE = "sface"
 
 def load_judges(
     protocol: Protocol, *, lpips: str = "", lpips_trunk: str = "", weights: Mapping[str, str] | None = None, face: str = SFACE,
-    annotators: Any = None,
+    annotators: Any = None, folder: Path | None = None,
 ) -> tuple[Judges, dict[str, str], dict[str, str]]:  # fmt: skip
     """(networks, {name: sha256 or version of its weights}, {metric: why it is missing}).
 
@@ -30,6 +30,7 @@ def load_judges(
     weights      {"fid", "fid_vid" or "fvd": file, "" for torch's cache, or "off"}
     face         "sface" (see published.yaml), what `models.arcface.load_face` reads, such as an ArcFace's file, or "off"
     annotators   an `annotators.sets.AnnotatorSet`, or a line that says why there is none
+    folder       of weights that published.yaml lists, looked into before this program's cache
 
     Raises UserError for files that are named and cannot be used.
     """
@@ -47,12 +48,12 @@ def load_judges(
         path = (weights or {}).get(metric, "")
         if path == OFF:
             continue
-        network = load_features(metric, path)
+        network = load_features(metric, path, folder)
         if isinstance(network, str):
             missing[metric] = network
         else:
             features[metric], known[metric] = network, network.sha256
-    embedder = None if face == OFF else _face(face, known, missing)
+    embedder = None if face == OFF else _face(face, folder, known, missing)
     if isinstance(annotators, str):
         missing["pose_error"] = annotators
     elif annotators is not None:
@@ -61,11 +62,11 @@ def load_judges(
     return Judges(lpips=judge, features=features, face=embedder, annotators=found), known, missing
 
 
-def _face(face: str, known: dict[str, str], missing: dict[str, str]) -> torch.nn.Module | None:
+def _face(face: str, folder: Path | None, known: dict[str, str], missing: dict[str, str]) -> torch.nn.Module | None:
     path = face
     if face == SFACE:
         try:
-            path = str(published.find(SFACE, fetch=False))
+            path = str(published.find(SFACE, folder, fetch=False))
         except UserError as error:
             missing["face_similarity"] = str(error)
             return None

@@ -34,8 +34,9 @@ def film(levels, size=(16, 16)):
     return frames
 
 
-def clip(name, frames, keypoints=None):
-    layers = [Layers(frame=frame, keypoints=None if keypoints is None else keypoints[k]) for k, frame in enumerate(frames)]
+def clip(name, frames, keypoints=None, mask=None):
+    points = keypoints or [None] * len(frames)
+    layers = [Layers(frame=frame, keypoints=pose, mask=mask) for frame, pose in zip(frames, points, strict=True)]
     return Source(name=name, where=Path(name), load=lambda size, margin: layers)
 
 
@@ -141,12 +142,15 @@ def test_another_persons_motion_has_no_truth():
     photo = film([190], (48, 48))[0]
     photo[0, 0, 0] = 4
     seer = Seer({1: pose(), 2: pose(), 3: pose(b0=(5, 10)), 4: pose()})
-    pairs = {"a": (clip("a", made), clip("a", driving))}
+    mask = np.zeros((48, 48), bool)
+    mask[4:12, 4:12] = True
+    pairs = {"a": (clip("a", made), clip("a", driving, mask=mask))}
     result = compare(pairs, PROTOCOLS["cross-identity"], Judges(annotators=seer, face=ByColour()), reference=[photo])
     row = result["clips"]["a"]
     assert set(row) == {"change", "background_change", "pose_error", "pose_missing", "face_similarity", "frames"}
     expected = (20 * 64 + 1 / 3) / 48**2  # the square is 8 x 8; the marks differ by 1 in one colour
-    assert row["change"] == pytest.approx(expected) and row["background_change"] is None
+    assert row["change"] == pytest.approx(expected)
+    assert row["background_change"] == pytest.approx(1 / 3 / (48**2 - 64))
     assert row["pose_error"] == pytest.approx(100 * 5 / 17 / 50) and row["frames"] == 2
     angle = photo[..., 0].mean() / 255 * np.pi / 2
     assert row["face_similarity"] == pytest.approx(
@@ -204,5 +208,8 @@ def test_one_command_compares_a_video_with_a_folder(tmp_path, monkeypatch, capsy
         evaluate(monkeypatch, *given, "--shuffled", tmp_path)
     with pytest.raises(UserError, match="--protocol cross-identity needs --photos"):
         evaluate(monkeypatch, *given, "--protocol", "cross-identity")
+    with pytest.raises(SystemExit, match="2"):
+        evaluate(monkeypatch, *given, "--reference", tmp_path, "--seconds", "a=b")
+    assert "--seconds: expected STAGE=S, such as step0=200, got 'a=b'" in capsys.readouterr().err
     with pytest.raises(UserError, match="no such protocol; there are default, tiktok-disco"):
         find_protocol("tiktok")

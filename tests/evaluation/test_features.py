@@ -68,8 +68,13 @@ def test_published_weights_of_the_3d_resnet_are_loaded_by_name(tmp_path):
 
 def test_what_is_not_there_or_another_file_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("META_ANIMATOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     line = load_features("fvd")
     assert isinstance(line, str) and "i3d_torchscript.pt is not there" in line and "--fvd-weights" in line and "\n" not in line
+    (tmp_path / "models").mkdir()
+    save_script(FilmMeans(), tmp_path / "models" / "i3d_torchscript.pt")
+    assert load_features("fvd", weights=tmp_path / "models").path == tmp_path / "models" / "i3d_torchscript.pt"
     (tmp_path / "checkpoints").mkdir()
     save_script(FilmMeans(), tmp_path / "checkpoints" / "i3d_torchscript.pt")
     assert load_features("fvd").metric == "fvd"

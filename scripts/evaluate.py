@@ -25,7 +25,7 @@ KEYS = ("psnr", "person_psnr", "face_psnr", "face_distance", "lpips")
 ONE_RUN = ("shuffled", "seconds", "clip")  # options of the last of these calls, which --reference makes it
 ANY_CLIPS = (
     "protocol", "clips", "size", "photos", "row", "name", "weights", "annotators", "fid_weights", "fid_vid_weights",
-    "fvd_weights",
+    "fvd_weights", "device",
 )  # fmt: skip
 
 
@@ -65,6 +65,7 @@ def parse() -> argparse.Namespace:
     group.add_argument(
         "--weights", type=Path, metavar="DIR", help="what scripts/get_weights.py fetched; by default models, where it is there"
     )
+    group.add_argument("--device", help="where LPIPS, FID, FID-VID and FVD are computed (default: cuda if there is one)")
     for metric in ("fid", "fid-vid", "fvd"):
         group.add_argument(f"--{metric}-weights", metavar="FILE", help="by default from torch's cache; or off")
     group.add_argument("--row", choices=("markdown", "latex"), help="print a row for a table")
@@ -110,7 +111,7 @@ def report_clips(args: argparse.Namespace) -> None:
     judges, weights, missing = load_judges(
         protocol, lpips=args.lpips, lpips_trunk=args.lpips_trunk, face=args.face or SFACE,
         weights={name: getattr(args, f"{name}_weights") or "" for name in ("fid", "fid_vid", "fvd")},
-        annotators=annotators(args.annotators or "light", folder), folder=folder,
+        annotators=annotators(args.annotators or "light", folder), folder=folder, device=args.device or "",
     )  # fmt: skip
     for metric, reason in missing.items():
         if metric != "lpips":  # which says so itself

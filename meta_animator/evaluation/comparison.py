@@ -43,8 +43,8 @@ def compare(
     """What pairs (generated, true) are worth: {"clips": {name: {metric: mean over frames}}, "mean": {metric: {"mean", "low",
     "high", "clips"}}, "set": {metric: distance}, "left_out": {name: numbers of frames}}.
 
-    reference   photos uint8 (h, w, 3) that training or sampling saw: frames that are nearly equal to one are left out; without
-                a truth, the faces to compare with
+    reference   photos uint8 (h, w, 3) that training or sampling saw: frames that are nearly equal to one are left out, but for
+                the one that the protocol makes the reference photo; without a truth, the faces to compare with
     seed        of the bootstrap
 
     Raises UserError where a pair does not fit (see `sources.load_pair`), or nothing is left.
@@ -53,8 +53,7 @@ def compare(
     features: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {name: ([], []) for name in judges.features}
     for name, (ours, theirs) in pairs.items():
         generated, truth = load_pair(ours, theirs, protocol.size)
-        photos = [photo if protocol.size is None else middle(Layers(frame=photo), protocol.size).frame for photo in reference]
-        known = seen_before(_frames(truth), photos) if protocol.truth else np.zeros(len(truth), bool)
+        known = _leaks(_frames(truth), reference, protocol)
         if known.all():
             raise UserError(f"clip {name!r}: every frame is (nearly) a photo that training saw; nothing is left to compare")
         scores = _scores(generated, truth, protocol, judges, reference)
@@ -87,6 +86,16 @@ def bootstrap_interval(
     means = (np.asarray(values, np.float64) * weight)[drawn].sum(1) / weight[drawn].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _leaks(truth: np.ndarray, reference: Sequence[np.ndarray], protocol: Protocol) -> np.ndarray:
+    """Which of the true frames uint8 (n, h, w, 3) a photo shows: bool (n,)."""
+    if not protocol.truth:
+        return np.zeros(len(truth), bool)
+    photos = [photo if protocol.size is None else middle(Layers(frame=photo), protocol.size).frame for photo in reference]
+    if (allowed := protocol.reference_frame) is not None:
+        photos = [photo for photo in photos if not seen_before(truth[allowed : allowed + 1], [photo]).any()]
+    return seen_before(truth, photos)
 
 
 def _scores(

@@ -84,10 +84,11 @@ class Windows:
 
 
 class FeatureNetwork:
-    """A network from a file, for one metric. `sha256` names the file."""
+    """A network from a file, for one metric, on a device. `sha256` names the file."""
 
-    def __init__(self, metric: Metric, network: nn.Module, path: Path, script: bool) -> None:
-        self.metric, self.network, self.path, self.script = metric, network.eval(), path, script
+    def __init__(self, metric: Metric, network: nn.Module, path: Path, *, script: bool, device: str = "cpu") -> None:
+        self.metric, self.network, self.path, self.script = metric, network.eval().to(device), path, script
+        self.device = device
         self.sha256 = sha256_of(path)
 
     @torch.no_grad()
@@ -97,9 +98,9 @@ class FeatureNetwork:
         images = rearrange(torch.from_numpy(frames), "n h w c -> n c h w")
         features = []
         for some in images.split(FRAMES_AT_ONCE):
-            given = self.network(some, **options)
+            given = self.network(some.to(self.device), **options)
             features.append(given[0] if isinstance(given, tuple) else given)
-        return torch.cat(features).float().numpy()
+        return torch.cat(features).float().cpu().numpy()
 
     @torch.no_grad()
     def films(self, frames: np.ndarray, windows: Windows) -> np.ndarray:
@@ -116,9 +117,9 @@ class FeatureNetwork:
         pixels = torch.from_numpy(scaled)
         features = []
         for start in starts:
-            window = pixels[start : start + windows.length].repeat_interleave(windows.repeats, 0)
+            window = pixels[start : start + windows.length].repeat_interleave(windows.repeats, 0).to(self.device)
             features.append(self._window(rearrange(window, "f h w c -> 1 c f h w")))
-        return torch.stack(features).float().numpy()
+        return torch.stack(features).float().cpu().numpy()
 
     def _window(self, window: Tensor) -> Tensor:
         """(1, c, f, h, w) -> (d,)."""
@@ -129,7 +130,7 @@ class FeatureNetwork:
         return self.network(rearrange(window, "1 c (k f) h w -> k c f h w", f=RESNET_FRAMES)).mean(0)
 
 
-def load_features(metric: Metric, path: str = "", weights: Path | None = None) -> FeatureNetwork | str:
+def load_features(metric: Metric, path: str = "", weights: Path | None = None, device: str = "cpu") -> FeatureNetwork | str:
     """The network of `metric` in the file `path` or, where that is empty, in torch's cache, or, of what published.yaml lists, in
     the folder `weights` or this program's cache; without a file, a line that says what to put where.
 
@@ -146,10 +147,11 @@ def load_features(metric: Metric, path: str = "", weights: Path | None = None) -
         raise UserError(f"--{metric.replace('_', '-')}-weights {found}: no such file")
     refuse_impostor(found)
     if is_script(found):
-        return FeatureNetwork(metric, _script(found), found, script=True)
+        return FeatureNetwork(metric, _script(found), found, script=True, device=device)
     if metric == "fvd":
         raise UserError(f"{found}: holds weights without their network; expected a TorchScript, StyleGAN-V's i3d_torchscript.pt")
-    return FeatureNetwork(metric, _inception(found) if metric == "fid" else _resnet(found), found, script=False)
+    network = _inception(found) if metric == "fid" else _resnet(found)
+    return FeatureNetwork(metric, network, found, script=False, device=device)
 
 
 def is_script(path: Path) -> bool:

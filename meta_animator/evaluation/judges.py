@@ -21,7 +21,7 @@ SFACE = "sface"
 
 def load_judges(
     protocol: Protocol, *, lpips: str = "", lpips_trunk: str = "", weights: Mapping[str, str] | None = None, face: str = SFACE,
-    annotators: Any = None, folder: Path | None = None,
+    annotators: Any = None, folder: Path | None = None, device: str = "",
 ) -> tuple[Judges, dict[str, str], dict[str, str]]:  # fmt: skip
     """(networks, {name: sha256 or version of its weights}, {metric: why it is missing}).
 
@@ -30,15 +30,21 @@ def load_judges(
     weights      {"fid", "fid_vid" or "fvd": file, "" for torch's cache, or "off"}
     face         "sface" (see published.yaml), what `models.arcface.load_face` reads, such as an ArcFace's file, or "off"
     annotators   an `annotators.sets.AnnotatorSet`, or a line that says why there is none
+    device       of LPIPS and of the networks of features; empty: cuda where there is one
     folder       of weights that published.yaml lists, looked into before this program's cache
 
     Raises UserError for files that are named and cannot be used.
     """
     known, missing = {}, {}
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter without CUDA
+        raise UserError(f"--device {device}: cannot be used ({str(error).splitlines()[0][:200]})") from error
     judge = None
     net = lpips or protocol.lpips
     if protocol.truth and net != OFF:
-        judge = load_lpips(net, lpips_trunk)
+        judge = load_lpips(net, lpips_trunk, device)
         if judge is None:
             missing["lpips"] = f"{trunk_file(net)} is not there"
         else:
@@ -48,7 +54,7 @@ def load_judges(
         path = (weights or {}).get(metric, "")
         if path == OFF:
             continue
-        network = load_features(metric, path, folder)
+        network = load_features(metric, path, folder, device)
         if isinstance(network, str):
             missing[metric] = network
         else:

@@ -25,8 +25,8 @@ SMALLEST = 32  # pixels a side, for the trunk's last layers to see anything
 class Lpips:
     """Distances of frames. Published LPIPS values are those of "alex", DisCo's of "vgg"."""
 
-    def __init__(self, network: nn.Module, net: str):
-        self.network, self.net = network.eval().requires_grad_(False), net
+    def __init__(self, network: nn.Module, net: str, device: str = "cpu"):
+        self.network, self.net, self.device = network.eval().requires_grad_(False).to(device), net, device
 
     def __call__(self, generated: np.ndarray, truth: np.ndarray, unscaled: bool = False) -> list[float]:
         """One distance per frame, 0 for equal ones, from uint8 (n, h, w, 3), RGB.
@@ -48,8 +48,8 @@ class Lpips:
         self.network.spatial = spatial
         distances = []
         for start in range(0, len(truth), FRAMES_AT_ONCE):
-            pair = (_pixels(frames[start : start + FRAMES_AT_ONCE]) for frames in (generated, truth))
-            distances.append(self.network(*pair, normalize=not unscaled))
+            pair = (_pixels(frames[start : start + FRAMES_AT_ONCE]).to(self.device) for frames in (generated, truth))
+            distances.append(self.network(*pair, normalize=not unscaled).cpu())
         return torch.cat(distances)
 
 
@@ -62,7 +62,7 @@ def trunk_file(net: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / TRUNKS[net]
 
 
-def load_lpips(net: str = "alex", trunk: str = "") -> Lpips | None:
+def load_lpips(net: str = "alex", trunk: str = "", device: str = "cpu") -> Lpips | None:
     """LPIPS with the trunk in the file `trunk` or, where that is empty, in torch's cache; without that file None, and a note.
 
     Raises UserError where `trunk` is missing or holds another network.
@@ -84,4 +84,4 @@ def load_lpips(net: str = "alex", trunk: str = "") -> Lpips | None:
     own = {f"features.{name.partition('.')[2]}": weight for name, weight in network.net.named_parameters()}
     features = {name: weight for name, weight in state.items() if name.startswith("features.")}
     copy_strict(own, features, f"LPIPS trunk {path}, for '{net}'")
-    return Lpips(network, net)
+    return Lpips(network, net, device)

@@ -39,7 +39,7 @@ class Protocol:
     clips            names of the clips that make the set; empty: all that there are
     size             (height, width) that the middle of every frame is brought to; None: as they are
     fps              of the clips, for the record
-    reference_frame  which frame of a clip is the reference photo, for the record; None: photos from elsewhere
+    reference_frame  which frame of a clip is the reference photo, and compared all the same; None: photos from elsewhere
     mode             of `frames.frame_scores`: the units of SSIM, L1, LPIPS and PSNR
     lpips            trunk of LPIPS
     windows          how clips are cut for FID-VID and FVD

@@ -93,6 +93,8 @@ def test_frames_that_a_photo_shows_are_left_out_of_every_number(tmp_path):
     all_of_them = compare(pairs, DEFAULT, judges)
     assert all_of_them["clips"]["a"]["l1"] > 20 and all_of_them["set"]["fid"] > 1
     assert seen_before(true, [true[1]]).tolist() == [False, True, False, False]
+    disco = dataclasses.replace(DEFAULT, reference_frame=0)  # whose first frame is the reference photo, and counts
+    assert compare(pairs, disco, judges, reference=[photo, true[2]])["left_out"] == {"a": [2]}
     with pytest.raises(UserError, match="every frame is \\(nearly\\) a photo"):
         compare(pairs, DEFAULT, judges, reference=list(true))
 
@@ -204,6 +206,8 @@ def test_one_command_compares_a_video_with_a_folder(tmp_path, monkeypatch, capsy
     assert "note: fid_vid is off: " in said and f"| default, {written['hash']} |" in said and "fvd" not in written["set"]
     with pytest.raises(UserError, match="clips have no generated one: 00337"):
         evaluate(monkeypatch, *given, "--protocol", "tiktok-disco")
+    with pytest.raises(UserError, match=r"--device nowhere: cannot be used \(Expected one of"):
+        evaluate(monkeypatch, *given, "--device", "nowhere")
     with pytest.raises(UserError, match="--shuffled needs --reference"):
         evaluate(monkeypatch, *given, "--shuffled", tmp_path)
     with pytest.raises(UserError, match="--protocol cross-identity needs --photos"):

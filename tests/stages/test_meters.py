@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from meta_animator.checkpoints.files import find_checkpoint, list_checkpoints, read_weights
 from meta_animator.data.batch import Batch
@@ -16,9 +17,10 @@ from meta_animator.data.samples import read_clips, to_images
 from meta_animator.diffusion.process import DDPM
 from meta_animator.errors import Stopped, UserError
 from meta_animator.json_files import read_json
-from meta_animator.settings import RunConfig
+from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages import meters, previews
 from meta_animator.stages.denoising import DenoisingStage
+from meta_animator.stages.held_out import hold_out
 from meta_animator.stages.meters import Measured, Meters
 from meta_animator.stages.train import train
 from meta_animator.weights import load_tensors
@@ -115,6 +117,15 @@ def test_a_held_out_photo_is_measured_and_neither_drawn_nor_shown_in_a_preview(h
     assert (to_images(meter.measured.batch.pixels[0, 0]) == frame).all(), "whole, not a random crop of it"
     assert len(meter.measured.photos) == 3 and not torch.equal(meter.measured.wrong, meter.measured.batch.control_pixels)
     assert meter.measured.task == "dwpose"
+
+
+def test_the_same_photo_is_held_out_where_others_come_and_go(puppet_data):
+    photos, data = read_clips([str(puppet_data / "person")], "train"), DataConfig(held_out=1)
+    learned, (left,) = hold_out(photos, data, 7, ["seg", "dwpose"])
+    assert learned == [photo for photo in photos if photo is not left]
+    for gone in learned:
+        assert hold_out([photo for photo in photos if photo is not gone], data, 7, ["seg", "dwpose"])[1] == [left]
+    assert len({hold_out(photos, data, seed, ["dwpose"])[1][0].id for seed in range(20)}) > 1, "not simply the first"
 
 
 def test_a_copy_of_a_training_photo_is_told_from_the_truth(held, monkeypatch):
@@ -224,6 +235,8 @@ def test_the_best_step_is_kept_named_and_taken(tuned, scripted, capsys, make_con
     assert read_weights(run)[0]["step"] == 2
     assert capsys.readouterr().out == f"{run}: takes step 2 of 4, the best by held_out_error (1)\n"
     assert read_weights(run / "checkpoints" / "step-000004")[0]["step"] == 4 and not capsys.readouterr().out
+    board = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [(one.step, one.value) for one in board.Scalars("held_out_error")] == [(1, 3.0), (2, 1.0), (3, 2.0), (4, 4.0)]
     page = (run / "index.html").read_text()
     assert "step 4 of 4, seed 0; step 2 is the best by held_out_error (1)" in page and "<figcaption>obedience: excess" in page
     train(tuned(train__max_steps=5, train__keep_checkpoints=1))  # goes on from the newest, and the best stays

@@ -28,13 +28,15 @@ from meta_animator.data.formats.keypoint_json import holds_json
 from meta_animator.data.keypoints import BODY, VISIBLE, five_points
 from meta_animator.data.manifest import is_data_set, read_manifest
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json
 from meta_animator.media.images import PHOTO_SUFFIXES
 from meta_animator.media.video import VideoSource
 from meta_animator.published import parts_folder, published
 from meta_animator.sampling.opening import open_driving
-from meta_animator.settings import RunConfig
+from meta_animator.settings import RunConfig, TrainConfig
 from meta_animator.stages.animate_sheet import animation_sheet
 from meta_animator.stages.clock import Clock
+from meta_animator.training.watch import Watch
 
 PHOTOS_OF_A_FILM = 16  # frames that are taken of a film of the person, evenly
 FEWEST = 5  # photos from which a person is learned well
@@ -222,8 +224,7 @@ def learn(job: Job, config: RunConfig, photos: Path, clock: Clock) -> Path:
     told = [text for text in job.overrides if is_used(text, config.stage)]
     digest = _digest([], "\n".join([to_yaml(config), *(f"{clip.id} {clip.prompt} {clip.stamp()}" for clip in clips)]))
     run = job.home / f"tuned-{digest[:8]}"
-    done = list_checkpoints(run)
-    if done and done[-1].name == f"step-{config.train.max_steps:06d}":
+    if is_learned(run, config.train):
         print("learned already")
         clock.skip()
         return run
@@ -236,6 +237,14 @@ def learn(job: Job, config: RunConfig, photos: Path, clock: Clock) -> Path:
     own = [f"output_dir={run}", f"data.train={json.dumps([str(photos)])}", f"data.cache_dir={job.home / 'cache'}"]
     _run("launch.py", "scripts/train.py", str(job.config("step2")), *told, *own, f"model.tasks=[{','.join(tasks)}]")
     return run
+
+
+def is_learned(run: Path, train: TrainConfig) -> bool:
+    """Whether a run has come to its end: its last step, or that at which it stopped early."""
+    done = list_checkpoints(run)
+    if not done or done[-1].name == f"step-{train.max_steps:06d}":
+        return bool(done)
+    return Watch(train.early_stop, read_json(done[-1] / "manifest.json").get("meters")).over
 
 
 def perform(job: Job, config: RunConfig, photos: Path, run: Path, driving: Path, clip: str) -> Path:

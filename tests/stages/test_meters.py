@@ -1,5 +1,6 @@
 """Meters that run along in a training: what they say, that they disturb nothing, and the best step that they choose."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from meta_animator.errors import Stopped, UserError
 from meta_animator.json_files import read_json
 from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages import meters, previews
+from meta_animator.stages.animate import is_learned
 from meta_animator.stages.denoising import DenoisingStage
 from meta_animator.stages.held_out import hold_out
 from meta_animator.stages.meters import Measured, Meters
@@ -264,6 +266,8 @@ def test_early_stop_ends_a_run_once_nothing_gets_better(tuned, scripted, capsys)
     assert steps(config) == ["step-000002", "step-000004"] and len(lines(config, meters=False)) == 4
     note = "note: step 4: the error on what is held out was least at step 2, 2 measurements ago: the run ends here"
     assert note in capsys.readouterr().out
+    run, patient = Path(config.output_dir), dataclasses.replace(config.train, early_stop=3)
+    assert is_learned(run, config.train) and not is_learned(run, patient) and not is_learned(run / "no", config.train)
     train(config)  # has nothing left to do
     assert len(lines(config, meters=False)) == 4 and steps(config) == ["step-000002", "step-000004"]
 

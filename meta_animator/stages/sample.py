@@ -3,8 +3,9 @@
 import dataclasses
 import itertools
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from meta_animator.stages.checks import check_run
 from meta_animator.training.processes import leave_together, make_accelerator, several_processes
 
 FITTED = "retarget.png"  # how the motion was fitted to the reference person
+WAITING = 16  # pictures that may wait to be written
 TIMES = "times.json"  # which frame of the driving each frame belongs to
 
 
@@ -158,9 +160,15 @@ def held(frames: Iterable[np.ndarray], count: int, fps: float, rate: float, show
 
 
 def _write_frames(folder: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Pass frames on, one by one, while they are written as numbered pictures."""
+    """Pass frames on, one by one; a thread writes them as numbered pictures, while the next ones are decoded."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for index, frame in enumerate(frames):
-        write_image(folder / f"{index:06d}.png", frame)
-        yield frame
+    with ThreadPoolExecutor(1) as writer:
+        waiting: deque[Future] = deque()
+        for index, frame in enumerate(frames):
+            waiting.append(writer.submit(write_image, folder / f"{index:06d}.png", frame))
+            if len(waiting) > WAITING:
+                waiting.popleft().result()
+            yield frame
+        for written in waiting:
+            written.result()

@@ -10,7 +10,7 @@ from meta_animator.checkpoints.files import find_checkpoint
 from meta_animator.diffusion.samplers import SAMPLERS
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json, write_json
-from meta_animator.media.images import read_image
+from meta_animator.media.images import read_image, write_image
 from meta_animator.media.probe import probe_video
 from meta_animator.media.video import VideoSource
 from meta_animator.puppets.dataset import HELDOUT, describe
@@ -183,3 +183,16 @@ def test_frames_are_held_until_the_driving_ends():
     shown = list(held(iter("abcde"), 5, 12, 30, shown=14))
     assert "".join(shown) == "aaabbcccddeeee", "at 30 frames per second, the last one longer"
     assert "".join(held(iter("abc"), 3, 12, 12)) == "abc"
+
+
+def test_a_picture_that_cannot_be_written_ends_the_run(sampled, monkeypatch):
+    from meta_animator.stages import sample as stage
+
+    def refuse(path, frame):
+        if path.name == "000001.png":
+            raise UserError(f"{path}: cannot be written")
+        return write_image(path, frame)
+
+    monkeypatch.setattr(stage, "write_image", refuse)
+    with pytest.raises(UserError, match="000001.png: cannot be written"):
+        sampled("full disk")

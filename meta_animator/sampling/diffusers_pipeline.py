@@ -25,8 +25,9 @@ from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 
 from meta_animator.diffusion.clip_noise import clip_noise
+from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.models.assembly import Assembly
-from meta_animator.models.backbones.sd import predict_clip
+from meta_animator.models.backbones.sd import SCHEDULER, make_process, predict_clip
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.motion import join_motion, split_motion_unet
 from meta_animator.sampling.animate import Animator
@@ -164,6 +165,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         loras: Mapping[str, float] | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
+        shared_latents: Tensor | None = None,
         window: int = 16,
         overlap: int = 4,
         decode_chunk_size: int = 8,
@@ -183,6 +185,8 @@ class MetaAnimatorPipeline(DiffusionPipeline):
                         where it is None, and {} for the tasks' own
         latents         the first noise, (1 f c h w) or (1 1 c h w) for the same in every frame; drawn with the pipeline's
                         `config.shared_noise` by default
+        shared_latents  (1 1 c h w): what all frames share of the first noise instead of a draw, such as what `invert` makes of a
+                        photo, which stage 3 starts from; each frame's own noise is drawn, as much as `config.shared_noise` leaves
         window, overlap frames that the motion module sees at once, and how many neighbours share
         output_type     "pil", "np" (1 f h w 3) in [0, 1], "pt" (1 f 3 h w) in [0, 1], or "latent" (1 f c h w)
         callback_on_step_end   called with (pipeline, step, timestep, {"latents": ...}); what it returns replaces them. It may
@@ -199,6 +203,9 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         texts = one_text(prompt, "prompt"), one_text(negative_prompt, "negative_prompt")
         generator, shape = one_generator(generator), self._latent_shape(images)
         check_latents(latents, shape)
+        if shared_latents is not None and (latents is not None or shared_latents.shape != (1, 1, *shape[2:])):
+            given = f"{tuple(shared_latents.shape)}{'' if latents is None else ' and latents'}"
+            raise ValueError(f"shared_latents: expected {(1, 1, *shape[2:])} and no latents, got {given}")
         window, overlap = self._windows(shape[1], window, overlap)
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
@@ -212,7 +219,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         context, null = (self._embed(text, device) for text in texts)
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         if latents is None:
-            latents = self._first_noise(shape, generator, device, context.dtype)
+            latents = self._first_noise(shape, generator, device, context.dtype, shared_latents)
         latents = latents.to(device, context.dtype).expand(shape) * self.scheduler.init_noise_sigma
         state = {"latents": latents, "prompt_embeds": context, "negative_prompt_embeds": null}
 
@@ -230,6 +237,42 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         frames = latents if output_type == "latent" else self._decode(latents, decode_chunk_size, output_type)
         self.maybe_free_model_hooks()
         return AnimateDiffPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    @torch.no_grad()
+    def invert(
+        self,
+        image: Any,
+        conditions: Mapping[str, Sequence[Any] | Tensor] | None = None,
+        prompt: str | Sequence[str] | None = None,
+        num_inference_steps: int = 50,
+        controlnet_conditioning_scale: float | Mapping[str, float] = 1.0,
+        loras: Mapping[str, float] | None = None,
+    ) -> Tensor:
+        """The noise (1 1 c h w) from which DDIM makes a photo (DDIM inversion, guidance 1), for `shared_latents`.
+
+        image       one picture: PIL, a tensor (3 h w) or an array (h w 3)
+        conditions  {task: [its condition image]}: the photo's own pose; without any, there is no control
+        Others are as in a call, and should be the same. Raises ValueError for what does not fit.
+        """
+        picture = condition_images({"image": [image]}, ["image"], self.vae_scale_factor)["image"]
+        shown = condition_images(conditions, self.control.bank.tasks, self.vae_scale_factor) if conditions else {}
+        if any(one.shape != picture.shape for one in shown.values()):
+            raise ValueError(f"conditions: expected one image of the photo's size, {picture.shape[-1]} x {picture.shape[-2]}")
+        loras = self.config.loras if loras is None else loras
+        _check_loras(loras, self.control)
+        device = self._execution_device
+        context = self._embed(one_text((self.config.prompt or None) if prompt is None else prompt, "prompt"), device)
+        scales = control_scales(controlnet_conditioning_scale, list(shown)) if shown else {}
+        denoiser = Denoiser(
+            backbone=self, control=self.control, tasks=scales, loras=loras,
+            control_latents={task: self._encode(one, device) for task, one in shown.items()}, context=context,
+        )  # fmt: skip
+        process = make_process({name: self.scheduler.config.get(name, value) for name, value in SCHEDULER.items()})
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        x_0 = self._encode(picture, device).to(context.dtype)
+        x_T = ddim_inversion(denoiser, x_0, process, self.scheduler.timesteps)
+        self.maybe_free_model_hooks()
+        return x_T
 
     def _denoise(
         self, state: dict[str, Tensor], denoiser: Denoiser, generator: torch.Generator | None,
@@ -269,9 +312,14 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         factor = self.vae_scale_factor
         return (1, frames, self.vae.config.latent_channels, height // factor, width // factor)
 
-    def _first_noise(self, shape: tuple[int, ...], generator: torch.Generator | None, device: Any, dtype: torch.dtype) -> Tensor:
+    def _first_noise(
+        self, shape: tuple[int, ...], generator: torch.Generator | None, device: Any, dtype: torch.dtype,
+        shared: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """1 f c h w, or 1 1 c h w where all frames share all of it"""
-        shared = randn_tensor((1, 1, *shape[2:]), generator=generator, device=device, dtype=dtype)
+        if shared is None:
+            shared = randn_tensor((1, 1, *shape[2:]), generator=generator, device=device, dtype=dtype)
+        shared = shared.to(device, dtype)
         if self.config.shared_noise == 1:
             return shared
         own = randn_tensor(shape, generator=generator, device=device, dtype=dtype)

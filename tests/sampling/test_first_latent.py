@@ -7,6 +7,8 @@ import torch
 
 from meta_animator.checkpoints.files import list_checkpoints
 from meta_animator.config import load_config
+from meta_animator.data.conditions import draw_condition
+from meta_animator.data.samples import to_pixels
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json, write_json
 from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
@@ -72,6 +74,33 @@ def test_where_nothing_is_known_all_frames_start_from_the_inverted_photo(first_l
     animator, moved = first_latent(model__motion_from=moving)
     write_json(file, known)
     assert animator.shared_noise == 1 and torch.equal(moved, still)
+
+
+def test_the_pipeline_starts_from_the_inverted_photo_as_stage_3_does(first_latent, make_config, puppet_data, moving):
+    animator, _ = first_latent(model__motion_from=moving)
+    _, reference = open_inputs(animator.sample, make_config("sample").data, animator.seed, str(moving))
+    pipe = MetaAnimatorPipeline.from_animator(animator)
+    pipe.set_progress_bar_config(disable=True)
+    pose = draw_condition("dwpose", reference)
+    with torch.no_grad():
+        control = {"dwpose": animator.models.backbone.encode_condition(to_pixels(pose)[None, None])}
+        wanted = animator._invert(reference, animator._denoiser(control, None))
+    found = pipe.invert(reference.frame, {"dwpose": [pose]}, num_inference_steps=4)
+    assert found.shape == (1, *wanted.shape)
+    torch.testing.assert_close(found[:, 0], wanted, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(pipe.invert(reference.frame, num_inference_steps=4)[:, 0], wanted, atol=1e-2), "the pose counts"
+    shape = (1, 3, *wanted.shape[1:])
+    noise, own = (
+        pipe._first_noise(shape, torch.Generator().manual_seed(0), "cpu", torch.float32, one) for one in (found, 0 * found)
+    )
+    torch.testing.assert_close(noise - own, 0.6**0.5 * found.expand(shape), rtol=1e-4, atol=1e-5)
+    call = {"conditions": {"dwpose": [pose] * 3}, "num_inference_steps": 2, "window": 3, "overlap": 1, "output_type": "latent"}
+    made = pipe(**call, shared_latents=found, generator=torch.Generator().manual_seed(0)).frames
+    torch.testing.assert_close(made, pipe(**call, latents=noise, generator=torch.Generator().manual_seed(5)).frames)
+    with pytest.raises(ValueError, match="shared_latents: expected"):
+        pipe(**call, shared_latents=found, latents=noise)
+    with pytest.raises(ValueError, match="conditions: expected one image of the photo's size"):
+        pipe.invert(reference.frame, {"dwpose": [pose, pose]})
 
 
 def test_the_pipeline_draws_such_noise(first_latent, moving):

@@ -194,5 +194,5 @@ def test_a_picture_that_cannot_be_written_ends_the_run(sampled, monkeypatch):
         return write_image(path, frame)
 
     monkeypatch.setattr(stage, "write_image", refuse)
-    with pytest.raises(UserError, match="000001.png: cannot be written"):
+    with pytest.raises(UserError, match=r"000001.png: cannot be written"):
         sampled("full disk")

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from diffusers import UNet2DConditionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
@@ -21,7 +21,7 @@ OTHER = re.compile(r"dora_scale|lora_magnitude_vector|hada_|lokr_|\.diff(_b)?$")
 
 
 class _Parts(StableDiffusionLoraLoaderMixin):
-    """What diffusers' loader asks of a parts."""
+    """What diffusers' loader asks of a pipeline."""
 
     hf_device_map = None
 
@@ -43,11 +43,10 @@ def fold_loras(unet: UNet2DConditionModel, text_encoder: nn.Module, files: Mappi
         _check(state, what)
         named[f"{path.name} {short(fingerprint(state))}"] = weight
         layers = len({name for name in state if UP.search(name)})
-        changed = _fold(parts, state, weight, what, base)
-        if not any(changed.values()):
+        of_unet, of_text = _fold(parts, state, weight, what, base)
+        if not of_unet + of_text:
             raise UserError(f"{what}: fits no layer of base {base}, its first is '{min(state)}'; expected a LoRA for its UNet")
-        unet, text = changed.values()
-        print(f"note: {path} ({weight:g}): of its {layers} layers, {unet} change the UNet, {text} the text encoder")
+        print(f"note: {path} ({weight:g}): of its {layers} layers, {of_unet} change the UNet, {of_text} the text encoder")
     return named
 
 
@@ -60,22 +59,15 @@ def _check(state: Mapping[str, Tensor], what: str) -> None:
         raise UserError(f"{what}: holds values that are not finite; is it damaged?")
 
 
-def _fold(
-    parts: _Parts, state: Mapping[str, Tensor], weight: float, what: str, base: str
-) -> dict[str, int]:  # fmt: skip
-    """Returns how many weights of each part changed."""
-    before = {part: _weights(getattr(parts, part)) for part in PARTS}
+def _fold(parts: _Parts, state: Mapping[str, Tensor], weight: float, what: str, base: str) -> list[int]:
+    """Returns how many layers of each part change."""
     try:
         parts.load_lora_weights(dict(state), adapter_name=ADAPTER)
+        changed = [sum(isinstance(m, BaseTunerLayer) for m in getattr(parts, part).modules()) for part in PARTS]
         parts.fuse_lora(components=list(PARTS), lora_scale=weight, adapter_names=[ADAPTER])
         parts.unload_lora_weights()
     except (ValueError, RuntimeError, KeyError, AttributeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         said = next((line for line in lines if line.startswith("size mismatch")), lines[0])
         raise UserError(f"{what}: does not fit base {base}: {said}") from error
-    now = {part: _weights(getattr(parts, part)) for part in PARTS}
-    return {part: sum(not torch.equal(before[part][n], w) for n, w in now[part].items()) for part in PARTS}
-
-
-def _weights(network: nn.Module) -> dict[str, Tensor]:
-    return {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    return changed

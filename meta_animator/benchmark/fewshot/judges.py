@@ -18,7 +18,8 @@ from meta_animator.weights import load_tensors, save_tensors
 JOINTS = 17  # of the body, as COCO has them: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles
 VISIBLE = 0.3
 SIDE = 64  # of the picture that the detector looks at
-CHANNELS = (24, 48, 96, 128)
+CELLS = 32  # of its maps, on a side
+CHANNELS = (32, 48, 96, 128)
 
 
 class PoseJudge(nn.Module):
@@ -26,14 +27,15 @@ class PoseJudge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        before = (3, *CHANNELS[:-1])
+        before = (12, *CHANNELS[:-1])
         self.down = nn.ModuleList(_block(a, b) for a, b in zip(before, CHANNELS, strict=True))
         self.up = nn.ModuleList(_block(b + a, a) for a, b in itertools.pairwise(CHANNELS))
         self.maps = nn.Conv2d(CHANNELS[0], JOINTS, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (n 3 h w) in [-1, 1] -> logits (n, 17, 64, 64) of where each joint is."""
-        x, kept = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True), []
+        """Images (n 3 h w) in [-1, 1] -> logits (n, 17, 32, 32) of where each joint is."""
+        small, kept = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True), []
+        x = F.pixel_unshuffle(small, SIDE // CELLS)
         for number, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if number else x)
             kept.append(x)
@@ -43,10 +45,14 @@ class PoseJudge(nn.Module):
 
     @torch.no_grad()
     def joints(self, images: Tensor) -> Tensor:
-        """Where each joint most likely is: (n, 17, 2) x, y in shares of width and height."""
-        logits = self(images).flatten(2).softmax(-1).view(-1, JOINTS, SIDE, SIDE)
-        best = logits.flatten(2).argmax(-1)
-        return torch.stack([best % SIDE, best // SIDE], -1).add(0.5) / SIDE
+        """Where each joint most likely is: (n, 17, 2) x, y in shares of width and height. Finer than a cell: the mean over the
+        likeliest cell and those around it."""
+        chances = self(images).flatten(2).softmax(-1)
+        best = chances.argmax(-1, keepdim=True)
+        rows, columns = torch.arange(CELLS * CELLS) // CELLS, torch.arange(CELLS * CELLS) % CELLS
+        near = ((rows - best // CELLS).abs() <= 1) & ((columns - best % CELLS).abs() <= 1)
+        weights = chances * near / (chances * near).sum(-1, keepdim=True)
+        return torch.stack([weights @ columns.float(), weights @ rows.float()], -1).add(0.5) / CELLS
 
     def save(self, folder: Path, facts: dict) -> None:
         save_tensors(dict(self.state_dict()), folder / "pose.safetensors")
@@ -80,8 +86,8 @@ def train_pose_judge(people: Path, folder: Path, steps: int, batch: int = 32, se
         random = rng(seed, "pose judge", step)
         picked = torch.from_numpy(random.integers(len(images), size=batch))
         logits = judge(_worse(images[picked].float() / 127.5 - 1, random)).flatten(2)
-        place = (joints[picked] * SIDE).long().clamp(0, SIDE - 1)
-        loss = F.cross_entropy(logits[seen[picked]], (place[..., 1] * SIDE + place[..., 0])[seen[picked]])
+        place = (joints[picked] * CELLS).long().clamp(0, CELLS - 1)
+        loss = F.cross_entropy(logits[seen[picked]], (place[..., 1] * CELLS + place[..., 0])[seen[picked]])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,6 +1,7 @@
 """The shell scripts without an installation: syntax, which config they take, --dry-run, one-line errors."""
 
 import os
+import platform
 import runpy
 import shutil
 import subprocess
@@ -108,6 +109,19 @@ def test_folders_of_the_demo_are_where_their_user_names_them(tmp_path, given, he
     code = f"source '{ROOT}/scripts/env.sh'; place '{given}' outputs/x"
     assert bash(code).stdout.strip() == here
     assert bash(code, tmp_path).stdout.strip() == elsewhere.format(there=tmp_path)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="these are glibc's settings")
+def test_memory_given_back_by_a_program_is_kept_for_its_next_step():
+    """Four blocks of 20 MB, twenty times: their pages are made once, and not twenty times."""
+    code = (
+        "import resource\nfor _ in range(20):\n    blocks = [bytearray(20_000_000) for _ in range(4)]\n    del blocks\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
+    )
+    command = f"source scripts/env.sh; '{sys.executable}' -c '{code}'"
+    variables = {"MALLOC_MMAP_THRESHOLD_": "", "MALLOC_TRIM_THRESHOLD_": ""}
+    assert int(bash(command, **variables).stdout) < 60_000
+    assert bash("source scripts/env.sh; echo $MALLOC_TRIM_THRESHOLD_", MALLOC_TRIM_THRESHOLD_="7").stdout == "7\n"
 
 
 @pytest.fixture

@@ -74,6 +74,26 @@ def mean_scores(scores: Mapping[str, Sequence[float | None]]) -> dict[str, float
     return {name: _mean([value for value in values if value is not None]) for name, values in scores.items()}
 
 
+def warped_flicker(generated: np.ndarray, truth: np.ndarray, flow: np.ndarray) -> list[float | None]:
+    """As flicker of `frame_scores`, but along the true motion (Lai et al. 2018): mean absolute difference between what changed at
+    a point since the frame before and what truly changed there, 0 to 255. One value per frame of uint8 (n, h, w, 3); None for
+    the first and where no point is seen twice.
+
+    flow   float32 (n - 1, h, w, 2): how far (x, y) away, in pixels, each pixel was in the frame before; NaN where it was not seen
+    """
+    _check(generated, truth, None, None)
+    if flow.shape != (len(truth) - 1, *truth.shape[1:3], 2):
+        raise ValueError(f"flow: expected {(len(truth) - 1, *truth.shape[1:3], 2)}, got {flow.shape}")
+    rows, columns = np.mgrid[: truth.shape[1], : truth.shape[2]].astype(np.float32)
+    difference = generated.astype(np.float32) - truth
+    values: list[float | None] = [None]
+    for k, moved in enumerate(flow):
+        x, y = (np.nan_to_num(where) + grid for where, grid in zip(np.moveaxis(moved, -1, 0), (columns, rows), strict=True))
+        before = cv2.remap(difference[k], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        values.append(region_mean(np.abs(difference[k + 1] - before), np.isfinite(moved[..., 0])))
+    return values
+
+
 def frame_metrics(
     generated: np.ndarray,
     truth: np.ndarray,

@@ -8,12 +8,14 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from meta_animator.data.layers import Layers
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json, write_json
+from meta_animator.puppets.rendering.flow import backward_flow
 from meta_animator.puppets.rendering.identity import make_identity
 from meta_animator.puppets.rendering.motion import MOTIONS, ON_FOOT
 from meta_animator.puppets.rendering.render import render_clip
@@ -89,6 +91,17 @@ def make_driving(config: PuppetsConfig, folder: Path) -> None:
     with DatasetWriter(folder) as writer:
         for layers in _render_all(config, config.driving_frames, jobs):
             writer.add(id="driving", identity=_name(person), layers=layers, fps=config.fps, prompt=describe(person))
+
+
+def driving_flow(config: PuppetsConfig) -> np.ndarray:
+    """Where each pixel of the person in the clip of `make_driving` was in the frame before: see `backward_flow`. UserError
+    where its camera moves."""
+    if config.camera_motion:
+        raise UserError("data.puppets.camera_motion: the true motion of a film is known for cameras that stand still alone (0)")
+    person = HELDOUT + config.seed
+    return backward_flow(
+        person, person, config.driving_frames, config.fps, (config.height, config.width), motion_kind="dance", camera_seed=person
+    )  # fmt: skip
 
 
 def describe(person: int) -> str:

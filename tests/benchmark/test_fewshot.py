@@ -83,6 +83,16 @@ def test_more_photos_begin_with_the_fewer(tmp_path):
     assert np.array_equal(one[0].load(0, ("frame",)).frame, three[0].load(0, ("frame",)).frame)
 
 
+def test_joints_are_placed_between_cells():
+    class Fixed(PoseJudge):
+        def forward(self, images):
+            logits = torch.full((1, JOINTS, 32, 32), -50.0)
+            logits[..., 10, 4], logits[..., 10, 5], logits[..., 30, 30] = 2.0, 2.0 - np.log(3), 1.0
+            return logits
+
+    assert torch.allclose(Fixed().joints(torch.zeros(1, 3, 64, 64)), torch.tensor([4.75, 10.5]) / 32, atol=1e-4)
+
+
 def test_pose_error_is_the_distance_in_heights():
     class Fixed(PoseJudge):
         def joints(self, images):
@@ -107,6 +117,7 @@ def test_a_small_benchmark_ends_with_a_report_and_does_nothing_twice(tmp_path):
     assert {(row["method"], row["steps"]) for row in rows} == {("nearest_photo", 0), ("dreambooth", 4), (FULL, 2), (FULL, 4)}
     for row in rows:
         assert 5 < row["person_psnr"] < 40 and -1 <= row["face_similarity"] <= 1 and 0 < row["pose_error"] < 1
+        assert 0 < row["person_warped_flicker"] < 100
     report = (tmp_path / "report.md").read_text()
     assert "cannot be told from the photo in the most similar pose" in report, "one person shows nothing"
     assert "beats" not in report and "beaten" not in report

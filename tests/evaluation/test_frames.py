@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from meta_animator.evaluation.frames import frame_metrics, frame_scores, mean_scores, ssim
+from meta_animator.evaluation.frames import frame_metrics, frame_scores, mean_scores, ssim, warped_flicker
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.integers(0, 256, (3, 16, 20, 3), dtype=np.uint8)
@@ -131,3 +131,23 @@ def test_disco_compat_changes_the_units_of_l1_and_the_colours_of_ssim():
 def test_wrong_input_is_named(arguments, word):
     with pytest.raises(ValueError, match=word):
         frame_metrics(*arguments)
+
+
+def test_flicker_along_the_motion_sees_what_sticks_to_the_screen():
+    """A textured square moves a pixel a frame. A generated one that carries its own error along does not flicker; an error that
+    stays where it is on the screen does."""
+    rng = np.random.default_rng(1)
+    square, error = rng.integers(60, 200, (8, 8, 3)), rng.integers(0, 40, (8, 8, 3))
+    truth, carried = np.zeros((2, 3, 16, 20, 3), np.uint8)
+    flow = np.full((2, 16, 20, 2), np.nan, np.float32)
+    for k in range(3):
+        truth[k, 4:12, 4 + k : 12 + k], carried[k, 4:12, 4 + k : 12 + k] = square, square + error
+        if k:
+            flow[k - 1, 4:12, 4 + k : 12 + k] = (-1, 0)
+    assert warped_flicker(carried, truth, flow) == [None, 0, 0]
+    stuck = truth + np.where(truth > 0, carried[:1] - truth[:1], 0).astype(np.uint8)
+    measured = warped_flicker(stuck, truth, flow)
+    by_hand = np.abs((stuck[1].astype(int) - truth[1])[4:12, 5:13] - (stuck[0].astype(int) - truth[0])[4:12, 4:12]).mean()
+    assert measured[1] == pytest.approx(by_hand) and by_hand > 5
+    with pytest.raises(ValueError, match="flow: expected"):
+        warped_flicker(stuck, truth, flow[:1])

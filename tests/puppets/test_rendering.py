@@ -16,6 +16,7 @@ from meta_animator.puppets.rendering import (
     MOTIONS,
     Camera,
     Motion,
+    backward_flow,
     make_camera,
     make_identity,
     make_motion,
@@ -260,3 +261,17 @@ def test_ray_casting_agrees_with_the_shape_as_a_union_of_spheres(shape: Shape):
     assert not np.isfinite(entered[root.max(axis=1) < -1e-4]).any()
     normals = shape.normals(rays[clear] * entered[clear, None])
     assert np.allclose(np.linalg.norm(normals, axis=1), 1) and ((normals * rays[clear]).sum(axis=1) < 0.01).all()
+
+
+def test_the_true_motion_takes_a_frame_to_the_next():
+    """A person who turns about: along the flow hardly more than light and edges change, and the back hides what it should."""
+    what = {"identity_seed": 3, "motion_seed": 4, "num_frames": 4, "size": (96, 96), "motion_kind": "turn"}
+    clip, flow = render_clip(**what), backward_flow(**what)
+    assert flow.shape == (3, 96, 96, 2) and flow.dtype == np.float32
+    y, x = np.mgrid[:96, :96].astype(np.float32)
+    for before, now, moved in zip(clip, clip[1:], flow, strict=False):
+        seen = np.isfinite(moved[..., 0])
+        assert not (seen & ~now.mask).any() and seen.sum() > 0.7 * now.mask.sum()
+        there = cv2.remap(before.frame, x + np.nan_to_num(moved[..., 0]), y + np.nan_to_num(moved[..., 1]), cv2.INTER_LINEAR)
+        along, still = (np.abs(now.frame[seen].astype(int) - old[seen]).mean() for old in (there, before.frame))
+        assert along < 0.5 * still

@@ -16,14 +16,14 @@ import numpy as np
 from meta_animator.benchmark.fewshot.dreambooth import train_dreambooth
 from meta_animator.benchmark.fewshot.judges import PoseJudge, pose_error
 from meta_animator.benchmark.fewshot.methods import PHOTOS, Method
-from meta_animator.benchmark.fewshot.people import driving_of, others_of, photos_of
+from meta_animator.benchmark.fewshot.people import driving_of, others_of, photos_of, true_flow
 from meta_animator.config import load_config
 from meta_animator.data.keypoints import face_box
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import find_clip, read_manifest
 from meta_animator.evaluation.animation import face_distance, load_layers, read_frames
 from meta_animator.evaluation.baselines import first_photo, nearest_photo
-from meta_animator.evaluation.frames import frame_scores, mean_scores
+from meta_animator.evaluation.frames import frame_scores, mean_scores, warped_flicker
 from meta_animator.models.face import FaceEmbedder
 
 RESULTS = "results.jsonl"
@@ -124,15 +124,20 @@ class Bench:
                 if said := self._stage(work, "sample.py", self._stage3(cell, work, photos, source, more)):
                     return said
                 rows.append((step, tuned * step / max(1, steps[-1]), read_frames(work / "step3" / "frames")))
+        flow = true_flow(self.people, cell.person, len(truth), self.size.side)
         for number, (step, seconds, frames) in enumerate(rows):
-            self._write(cell, step, seconds, self.score(frames, truth[: len(frames)]), last=number == len(rows) - 1)
+            self._write(cell, step, seconds, self.score(frames, truth[: len(frames)], flow), last=number == len(rows) - 1)
         shutil.rmtree(work / "step2", ignore_errors=True)
         return ""
 
-    def score(self, frames: np.ndarray, truth: list[Layers]) -> dict[str, float | None]:
-        """Means over the frames; face_similarity is the cosine of the judge's embeddings, pose_error in shares of the height."""
-        boxes = [face_box(layers.keypoints) for layers in truth]
-        scores = frame_scores(frames, np.stack([layers.frame for layers in truth]), [layers.mask for layers in truth], boxes)
+    def score(self, frames: np.ndarray, truth: list[Layers], flow: np.ndarray) -> dict[str, float | None]:
+        """Means over the frames; face_similarity is the cosine of the judge's embeddings, pose_error in shares of the height.
+
+        flow   the person's true motion, (n - 1, h, w, 2), as `backward_flow` has it
+        """
+        boxes, shown = [face_box(layers.keypoints) for layers in truth], np.stack([layers.frame for layers in truth])
+        scores = frame_scores(frames, shown, [layers.mask for layers in truth], boxes)
+        scores["person_warped_flicker"] = warped_flicker(frames, shown, flow[: len(truth) - 1])
         poses = [error for error in pose_error(self.pose, frames, [layers.keypoints for layers in truth]) if error is not None]
         distance = face_distance(self.face, frames, truth)
         return {

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from meta_animator.puppets.dataset import HELDOUT, make_driving, make_person, make_train
+import numpy as np
+
+from meta_animator.puppets.dataset import HELDOUT, driving_flow, make_driving, make_person, make_train
 from meta_animator.settings import PuppetsConfig
 
 TEST = tuple(range(1000, 1016))  # added to HELDOUT; used once for each table that is reported
@@ -15,10 +17,7 @@ def make_people(folder: Path, people: list[int], photos: int, frames: int, size:
     fewer."""
 
     def settings(person: int) -> PuppetsConfig:
-        return PuppetsConfig(
-            root=str(folder), identities=others, frames=12, fps=12, photos=photos, driving_frames=frames, height=size, width=size,
-            seed=person,
-        )  # fmt: skip
+        return puppets(folder, person, photos, frames, size, others)
 
     wanted = [(make_train, 0, others_of(folder))]
     for person in people:
@@ -26,6 +25,18 @@ def make_people(folder: Path, people: list[int], photos: int, frames: int, size:
     for make, person, target in wanted:
         if not (target / "manifest.jsonl").exists():
             make(settings(person), target)
+
+
+def puppets(folder: Path, person: int, photos: int, frames: int, size: int, others: int = OTHERS) -> PuppetsConfig:
+    return PuppetsConfig(
+        root=str(folder), identities=others, frames=12, fps=12, photos=photos, driving_frames=frames, height=size, width=size,
+        seed=person,
+    )  # fmt: skip
+
+
+def true_flow(folder: Path, person: int, frames: int, size: int) -> np.ndarray:
+    """Of a person's motion: float32 (frames - 1, size, size, 2), as `backward_flow` has it."""
+    return driving_flow(puppets(folder, person, 1, frames, size))
 
 
 def others_of(folder: Path) -> Path:

@@ -21,7 +21,7 @@ METRICS = {  # of the tables: what, in which unit, and whether more is better
     "person_psnr": ("person", "dB", True), "face_psnr": ("face", "dB", True), "psnr": ("frame", "dB", True),
     "background_psnr": ("background", "dB", True), "person_ssim": ("person SSIM", "", True),
     "face_similarity": ("face similarity", "cosine", True), "pose_error": ("pose error", "of the height", False),
-    "person_flicker": ("flicker", "of 255", False),
+    "person_flicker": ("flicker", "of 255", False), "person_warped_flicker": ("flicker along the motion", "of 255", False),
 }  # fmt: skip
 CLAIMS = ("person_psnr", "face_similarity", "pose_error")
 RIVALS = ("first_photo", "nearest_photo", "stage0", "control_pose", "dreambooth")

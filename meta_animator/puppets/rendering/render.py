@@ -58,8 +58,8 @@ def render_clip(
 
 def _render(identity: Identity, motion: Motion, scene: Scene, view: View, time: float, empty: Backdrop) -> Layers:
     skeleton = solve(identity, motion.pose(time))
-    person = [_in_camera(primitive, view) for primitive in build(identity, skeleton)]
-    seat = [_in_camera(primitive, view) for primitive in build_seat(scene.seat, identity, motion)]
+    person = [in_camera(primitive, view) for primitive in build(identity, skeleton)]
+    seat = [in_camera(primitive, view) for primitive in build_seat(scene.seat, identity, motion)]
     primitives = person + seat
     height, width = view.size
     rays = view.grid()
@@ -81,7 +81,8 @@ def _render(identity: Identity, motion: Motion, scene: Scene, view: View, time: 
     )
 
 
-def _in_camera(primitive: Primitive, view: View) -> Primitive:
+def in_camera(primitive: Primitive, view: View) -> Primitive:
+    """A primitive of the world in the camera's coordinates."""
     turn = view.frame.T
     shape = primitive.shape.moved(turn, -turn @ view.position)
     return dataclasses.replace(primitive, shape=shape, frame=turn @ primitive.frame, origin=view.to_camera(primitive.origin))

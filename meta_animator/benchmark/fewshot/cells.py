@@ -103,6 +103,7 @@ class Bench:
     def run(self, cell: Cell) -> str:
         """Tune, sample, score; '' or the line that says why it failed."""
         work, since = self.folder / "cells" / cell.name, time.monotonic()
+        continued = (work / "step2" / "metrics.jsonl").exists()  # nobody knows how long it has taken
         truth, photos = self._layers(driving_of(self.people, cell.person)), photos_of(self.people, cell.person, cell.photos)
         rows, steps = [], cell.steps(self.size)
         if cell.method.name in PHOTOS:
@@ -126,7 +127,8 @@ class Bench:
                 rows.append((step, tuned * step / max(1, steps[-1]), read_frames(work / "step3" / "frames")))
         flow = true_flow(self.people, cell.person, len(truth), self.size.side)
         for number, (step, seconds, frames) in enumerate(rows):
-            self._write(cell, step, seconds, self.score(frames, truth[: len(frames)], flow), last=number == len(rows) - 1)
+            metrics = self.score(frames, truth[: len(frames)], flow)
+            self._write(cell, step, None if continued else round(seconds, 1), metrics, last=number == len(rows) - 1)
         shutil.rmtree(work / "step2", ignore_errors=True)
         return ""
 
@@ -189,10 +191,10 @@ class Bench:
         lines = [line for line in said.splitlines() if line.strip()]
         return f"{lines[-1] if lines else f'ended with {code}'} ({log})"
 
-    def _write(self, cell: Cell, step: int, seconds: float, metrics: dict[str, Any], last: bool) -> None:
+    def _write(self, cell: Cell, step: int, seconds: float | None, metrics: dict[str, Any], last: bool) -> None:
         row = {
             "cell": cell.name, "person": cell.person, "method": cell.method.name, "photos": cell.photos, "seed": cell.seed,
-            "steps": step, "seconds": round(seconds, 1), "frames": self.size.frames, "last": last, **metrics,
+            "steps": step, "seconds": seconds, "frames": self.size.frames, "last": last, **metrics,
         }  # fmt: skip
         with open(self.folder / RESULTS, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -103,8 +103,9 @@ def _means(methods: Mapping[str, Sequence[Row]]) -> str:
         if name in methods:
             rows = methods[name]
             means = [_mean(by_person(rows, metric), metric) for metric in METRICS]
-            seconds = float(np.median([row["seconds"] for row in rows]))
-            lines.append(_line([METHODS[name].says, *means, f"{rows[0]['steps']}", f"{seconds:.0f}"]))
+            seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
+            took = f"{np.median(seconds):.0f}" if seconds else ""
+            lines.append(_line([METHODS[name].says, *means, f"{rows[0]['steps']}", took]))
     return "\n".join(lines)
 
 

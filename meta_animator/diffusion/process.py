@@ -33,6 +33,9 @@ class DDPM:
     set_alpha_to_one: bool = False
     timestep_spacing: Spacing = "leading"
     steps_offset: int = 1
+    _tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if self.prediction_type not in ("epsilon", "v_prediction"):
@@ -103,8 +106,12 @@ class DDPM:
 
     def scales(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """(signal, noise) scales of x_t, each shaped like t, on t's device."""
-        signal, noise = self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()
-        return tuple(table.to(t.device, dtype, non_blocking=True)[t] for table in (signal, noise))
+        if (t.device, dtype) not in self._tables:
+            with torch.inference_mode(False):  # for training too, whoever asks first
+                both = self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()
+                self._tables[t.device, dtype] = tuple(table.to(t.device, dtype) for table in both)
+        signal, noise = self._tables[t.device, dtype]
+        return signal[t], noise[t]
 
     def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t, shaped like x_0."""

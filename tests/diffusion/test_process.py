@@ -2,6 +2,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
+from meta_animator.benchmark.counting import counting
 from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.diffusion.process import DDPM, Flow
 from meta_animator.diffusion.samplers import ddim
@@ -112,3 +113,17 @@ def test_wrong_settings_are_named():
         DDPM.from_betas("linear", 0.00085, 0.012, prediction_type="sample")
     with pytest.raises(ValueError, match="beta_start"):
         DDPM.from_betas("linear", 0.012, 0.00085)
+
+
+def test_tables_are_made_once_for_a_device_and_serve_training_after_sampling():
+    """A second look costs two reads; made in inference mode first, the tables take part in a backward pass later."""
+    process, t = DDPM.from_betas("scaled_linear", 0.00085, 0.012), torch.tensor([3, 500])
+    with torch.inference_mode():
+        first = process.scales(t)
+    with counting() as counted:
+        again = process.scales(t)
+    assert counted.operators == {"index": 2} and all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    x = torch.ones(2, 3, requires_grad=True)
+    process.add_noise(x, torch.zeros(2, 3), t).sum().backward()
+    assert torch.allclose(x.grad[:, 0], again[0])
+    assert process.scales(t, torch.float64)[0].dtype == torch.float64

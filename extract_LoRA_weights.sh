@@ -4,7 +4,7 @@
 #   bash extract_LoRA_weights.sh [CONFIG.yaml] [key=value ...] [--dry-run]
 #
 # Without CONFIG: configs/demo/extract.yaml, which reads the demo's stage 2 (run that first). Takes seconds, needs no GPU.
-# Writes the YAML's output_dir: one folder per task and the ControlNet they belong to.
+# Writes the YAML's output_dir: one folder per task, the ControlNet they belong to, and model cards.
 
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/scripts/env.sh"
 once scripts/extract_lora.py configs/demo/extract.yaml "$@"

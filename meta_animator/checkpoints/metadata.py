@@ -18,7 +18,7 @@ REQUIRED = {"stage": str, "step": int, "base": str, "tasks": list, "lora_rank": 
 OPTIONAL = {
     "identifiers": dict, "prompt": str, "person": str, "beta_schedule": str, "condition_range": str, "condition_posterior": str,
     "motion_max_seq_length": int, "trained_tensors": dict, "shared_noise": float,
-    "base_loras": dict,
+    "base_loras": dict, "data": dict, "auxiliary": dict,
 }  # fmt: skip
 
 

@@ -8,10 +8,14 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from meta_animator.checkpoints.card_facts import origin_of
+from meta_animator.checkpoints.card_strip import strip_of
+from meta_animator.checkpoints.cards import write_card
 from meta_animator.checkpoints.files import read_weights
 from meta_animator.checkpoints.metadata import check_metadata, check_parts
 from meta_animator.conversion import wan
 from meta_animator.conversion.adapters import write_adapter
+from meta_animator.conversion.cards import motion_card
 from meta_animator.conversion.controlnet import bare_network
 from meta_animator.conversion.ctrlora import (
     CONVENTIONS,
@@ -148,7 +152,10 @@ def _control_notes(metadata: Mapping[str, Any], kind: str) -> list[str]:
 
 def export_motion(run: Path, output: Path, architecture: Path) -> list[str]:
     """Write a stage-1 run's motion module: as a file of AnimateDiff's, or, without a suffix, a diffusers MotionAdapter; of a Wan
-    run its LoRA, as a folder. Returns what was noted."""
+    run its LoRA, as a folder. A folder gets a model card. Returns what was noted.
+
+    architecture   a base model's folder, or one with its config files
+    """
     if output.is_file() and not output.suffix:
         raise UserError(f"{output}: is a file; give a name that ends in {', '.join(TORCH_SUFFIXES)} or .safetensors, or a folder")
     metadata, weights = read_weights(run)
@@ -156,8 +163,11 @@ def export_motion(run: Path, output: Path, architecture: Path) -> list[str]:
     motion = under(weights, "motion.")
     if not motion:
         raise UserError(f"{run}: holds no motion module; give a stage-1 run")
+    origin = origin_of(run, metadata, str(architecture) if any(architecture.glob("*/*.safetensors")) else "")
     if any(".lora_A." in name for name in motion):
-        return _export_motion_lora(metadata, motion, output)
+        _export_motion_lora(metadata, motion, output)
+        write_card(output, motion_card(origin, "wan", output.name), strip_of(origin))
+        return []
     read_json(architecture / "unet" / "config.json")
     unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(architecture / "unet"))
     adapter = new_motion_adapter(unet, metadata.get("motion_max_seq_length", 32), any("mid_block." in n for n in motion))
@@ -167,17 +177,17 @@ def export_motion(run: Path, output: Path, architecture: Path) -> list[str]:
         write_state(to_animatediff(adapter), output)
     else:
         adapter.save_pretrained(output)
+        write_card(output, motion_card(origin, "sd", output.name), strip_of(origin))
     return _motion_notes(metadata.get("beta_schedule", ""), architecture / "scheduler" / "scheduler_config.json")
 
 
-def _export_motion_lora(metadata: Mapping[str, Any], lora: Mapping[str, Tensor], output: Path) -> list[str]:
+def _export_motion_lora(metadata: Mapping[str, Any], lora: Mapping[str, Tensor], output: Path) -> None:
     """What stage 1 on Wan learns of motion: a LoRA on the base's self-attention."""
     if output.suffix:
         raise UserError(f"{output}: the motion of a Wan run is a LoRA in several files; give a folder")
     facts = {name: metadata[name] for name in ("base", "base_loras", "stage", "step", "fps") if name in metadata}
     write_adapter(output, lora, facts)
     wan.write_more(lora, output)
-    return []
 
 
 def _motion_notes(schedule: str, scheduler: Path) -> list[str]:

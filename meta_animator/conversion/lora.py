@@ -3,6 +3,7 @@
 <output>/controlnet/{config.json, diffusion_pytorch_model.safetensors, metadata.json}   the shared weights
 <output>/<task>/{adapter_config.json, adapter_model.safetensors, metadata.json}         what `peft` alone can load, and the
                                                                                         family's own files beside them
+<output>/README.md, strip.png, and a README.md in each folder                           model cards, see checkpoints/cards.py
 """
 
 import os
@@ -13,9 +14,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from meta_animator.checkpoints.card_facts import Origin, origin_of
+from meta_animator.checkpoints.card_strip import strip_of
+from meta_animator.checkpoints.cards import keep_others, write_card
 from meta_animator.checkpoints.files import find_checkpoint, read_weights, versions
 from meta_animator.checkpoints.metadata import check_metadata, check_parts
 from meta_animator.conversion.adapters import CONTROLNET, write_adapter, write_control
+from meta_animator.conversion.cards import merged_card, part_card, set_card, tasks_in
 from meta_animator.conversion.families import Family, Writer, family_of
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint
@@ -47,23 +52,47 @@ def extract(config: ExtractConfig, model: ModelConfig, output: Path) -> list[Pat
     for task, lora in loras.items():
         check_fit(network.bank.state(task), lora, f"{where}, LoRA '{task}'")
     if not merge:
-        return write_all(output, _folders(family, network, model, shared, loras, describe_checkpoint(metadata, shared)))
-    facts = lambda control: describe_checkpoint(metadata, control) | {"merged": merge}  # noqa: E731
-    return write_all(output, family.merged(network, model, shared, loras[merge], metadata, facts))
+        facts = describe_checkpoint(metadata, shared)
+        origin = origin_of(where, metadata | facts, model)
+        folders = write_all(output, _folders(family, network, model, shared, loras, facts, origin, output.name))
+        card = set_card(origin, model.backbone, tasks_in(output, facts["control"], tasks), output.name)
+        write_card(output, card, strip_of(origin))
+        return folders
+    describe = lambda control: describe_checkpoint(metadata, control) | {"merged": merge}  # noqa: E731
+    writers = family.merged(network, model, shared, loras[merge], metadata, describe)
+    origin = origin_of(where, metadata, model)
+    return write_all(output, {name: _with_card(write, name, origin, model, merge) for name, write in writers.items()})
+
+
+def _with_card(write: Writer, name: str, origin: Origin, model: ModelConfig, merge: str) -> Writer:
+    """What writes the folder `name` of what was folded together, with its card."""
+
+    def both(folder: Path) -> None:
+        write(folder)
+        write_card(folder, merged_card(origin, model.backbone, merge, name), strip_of(origin))
+
+    return both
 
 
 def _folders(
     family: Family, network: nn.Module, model: ModelConfig, shared: Mapping[str, Tensor],
-    loras: Mapping[str, Mapping[str, Tensor]], facts: dict[str, Any],
+    loras: Mapping[str, Mapping[str, Tensor]], facts: dict[str, Any], origin: Origin, whole: str,
 ) -> dict[str, Writer]:  # fmt: skip
+    """whole: the name of the folder that they all lie in"""
+
+    def card(folder: Path, name: str) -> None:
+        write_card(folder, part_card(origin, model.backbone, list(loras), name, whole))
+
     def control(folder: Path) -> None:
         family.write_config(network, model, folder)
         write_control(folder, shared, facts)
+        card(folder, CONTROLNET)
 
     def one(task: str) -> Writer:
         def write(folder: Path) -> None:
             write_adapter(folder, loras[task], facts | {"task": task})
             family.write_more(loras[task], folder)
+            card(folder, task)
 
         return write
 
@@ -77,6 +106,7 @@ def write_all(output: Path, writers: Mapping[str, Writer]) -> list[Path]:
         for name, write in writers.items():
             write(temporary[name])
         for name in writers:
+            keep_others(output / name, temporary[name])
             shutil.rmtree(output / name, ignore_errors=True)
             os.replace(temporary[name], output / name)
     finally:

@@ -52,6 +52,18 @@ def grid(
     return np.asarray(sheet)
 
 
+def cells(sheet: np.ndarray, height: int, width: int, *, gap: int = 6, font_size: int = 13) -> list[list[np.ndarray]]:
+    """The pictures, all of (height, width), of a sheet that `grid` has laid out with titles above columns and before rows.
+
+    Columns are counted from the right, threes of them: titles of rows are taken to be narrower than three pictures.
+    """
+    top = gap + font_size + 8
+    rows, columns = (sheet.shape[0] - top) // (height + gap), 3 * (sheet.shape[1] // (3 * (width + gap)))
+    left = sheet.shape[1] - columns * (width + gap)
+    corners = [[(top + r * (height + gap), left + c * (width + gap)) for c in range(columns)] for r in range(rows)]
+    return [[sheet[y : y + height, x : x + width] for y, x in row] for row in corners]
+
+
 def strip(
     frames: Sequence[np.ndarray], *, count: int = 8, cell: int | None = None, labels: Sequence[str] | None = None
 ) -> np.ndarray:

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from einops import rearrange
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 
+from meta_animator.checkpoints.card_facts import base_of
 from meta_animator.diffusion.clip_noise import clip_noise
 from meta_animator.diffusion.inversion import ddim_inversion
 from meta_animator.models.assembly import Assembly
@@ -42,6 +44,7 @@ from meta_animator.sampling.inputs import (
     one_generator,
     one_text,
 )
+from meta_animator.sampling.pipeline_card import write_pipeline_card
 
 
 class MetaAnimatorPipeline(DiffusionPipeline):
@@ -101,6 +104,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor)
         self._guidance_scale, self._num_timesteps, self._interrupt = 1.0, 0, False
+        self._base = base_of("")
 
     @classmethod
     def from_animator(cls, animator: Animator, **options: Any) -> "MetaAnimatorPipeline":
@@ -124,11 +128,19 @@ class MetaAnimatorPipeline(DiffusionPipeline):
             )
         if scheduler is None:
             scheduler = DDIMScheduler(clip_sample=False, **base.scheduler)
-        return cls(
+        pipe = cls(
             vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer,
             unet=base.unet, motion_adapter=models.motion, control=models.control, scheduler=scheduler,
             condition_range=models.config.condition_range, **options,
         )  # fmt: skip
+        pipe._base = base_of(models.config.base)
+        return pipe
+
+    def save_pretrained(self, save_directory: Any, *arguments: Any, **options: Any) -> None:
+        """As diffusers does it with its options, and a model card beside it; with `push_to_hub` the card is diffusers'."""
+        super().save_pretrained(save_directory, *arguments, **options)
+        if not options.get("push_to_hub"):
+            write_pipeline_card(Path(save_directory), self, self._base)
 
     @classmethod
     def download(cls, pretrained_model_name: str, **options: Any) -> str:

@@ -18,7 +18,7 @@ from meta_animator.diffusion.randomness import noise_for
 from meta_animator.models.assembly import Assembly, part_of
 from meta_animator.settings import RunConfig, TrainConfig
 from meta_animator.stages.check_settings import without_missing_face
-from meta_animator.stages.data import Training
+from meta_animator.stages.data import Training, counted
 from meta_animator.stages.denoising_run import denoising_run
 from meta_animator.stages.held_out import held_out_clips
 from meta_animator.stages.meters import Measured, Meters
@@ -36,7 +36,7 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     num_frames = several(config.data.clip_frames)
     run = denoising_run(config, clips, networks, accelerator, num_frames=num_frames, photos=True)
     held = held_out_clips(config.data, num_frames, photos=True)
-    parts = ControlParts(config, networks, run.examples(), measured=run.measured(held))
+    parts = ControlParts(config, networks, run.examples(), {"data": counted(clips)}, run.measured(held))
     return run.training(parts, frees=(parts.texts, parts.previews, parts.meters))
 
 

@@ -42,6 +42,12 @@ class Training:
     release: Callable[[], None] = _nothing
 
 
+def counted(clips: Sequence[Clip]) -> dict[str, int]:
+    """How much data that is, for those who get the weights."""
+    people = len({clip.identity for clip in clips})
+    return {"people": people, "clips": len(clips), "frames": sum(clip.num_frames for clip in clips)}
+
+
 def make_samples(
     clips: Sequence[Clip], data: DataConfig, seed: int, networks: Assembly, say: Callable[[str], None],
     num_frames: int | None = None, photos: bool = False, every: int = 1,

@@ -20,7 +20,7 @@ from meta_animator.models.assembly import Assembly
 from meta_animator.settings import RunConfig
 from meta_animator.stages.check_settings import without_missing_face
 from meta_animator.stages.control import lora_group, task_residuals
-from meta_animator.stages.data import Training
+from meta_animator.stages.data import Training, counted
 from meta_animator.stages.denoising_run import denoising_run
 from meta_animator.stages.held_out import held_out_clips
 from meta_animator.stages.meters import Measured, Meters
@@ -40,21 +40,22 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     fps = training_rate(used, config.data, accelerator.print)
     note_rate(config.model.motion_from, fps, accelerator.print)
     held = held_out_clips(config.data, config.data.num_frames, photos=False)
-    parts = MotionParts(config, networks, run.examples(), fps, run.measured(held))
+    parts = MotionParts(config, networks, run.examples(), fps, run.measured(held), counted(used))
     return run.training(parts, frees=(parts.texts, parts.previews, parts.meters))
 
 
 class MotionParts:
     """The motion module learns, where there is one, and with `train.train_lora_in_motion` the tasks' LoRAs.
 
-    fps   of the clips, which stage 3 has to show; 0: not known
+    fps    of the clips, which stage 3 has to show; 0: not known
+    data   how much they are
     """
 
     def __init__(
         self, config: RunConfig, networks: Assembly, examples: Mapping[str, Batch], fps: float = 0.0,
-        measured: Measured | None = None,
+        measured: Measured | None = None, data: Mapping[str, int] | None = None,
     ):  # fmt: skip
-        self.config, self.networks, self.fps = config, networks, fps
+        self.config, self.networks, self.fps, self.data = config, networks, fps, dict(data or {})
         self.texts = Texts(networks.backbone)
         self.previews = Previews(networks, self.texts, examples, config.seed)
         self.meters = Meters(config, networks, self.texts, self.noise, measured)
@@ -78,6 +79,7 @@ class MotionParts:
     def metadata(self) -> dict[str, Any]:
         run = {"stage": self.config.stage, "prompt": self.config.data.prompt}
         own = {"shared_noise": self.config.train.shared_noise, **({"fps": self.fps} if self.fps else {})}
+        own |= {"data": self.data} if self.data else {}
         return {**run, **metadata_of(self.networks), **own}
 
     def noise(self, draws: Tensor, shape: tuple[int, ...]) -> Tensor:

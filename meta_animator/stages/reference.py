@@ -15,7 +15,7 @@ from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages.check_data import check_others, only_person
 from meta_animator.stages.check_settings import trained_tasks, without_missing_face
 from meta_animator.stages.control import ControlParts
-from meta_animator.stages.data import Training
+from meta_animator.stages.data import Training, counted
 from meta_animator.stages.denoising_run import denoising_run
 from meta_animator.stages.held_out import hold_out
 from meta_animator.stages.networks import load_networks
@@ -35,7 +35,9 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     )  # fmt: skip
     # sampling need not be told whose photos these were, and what was said of them
     about = {"person": person, "description": Counter(clip.prompt for clip in photos).most_common(1)[0][0]}
-    about["held_out"] = sorted(clip.id for clip in held)
+    about |= {"held_out": sorted(clip.id for clip in held), "data": counted(learned)}
+    if others := clips[len(learned) :]:
+        about["auxiliary"] = counted(others)
     parts = ControlParts(config, networks, run.examples(), about, run.measured(held, photos=True))
     return run.training(parts, frees=(parts.texts, parts.previews, parts.meters))
 

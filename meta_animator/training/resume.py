@@ -50,9 +50,9 @@ def _shown(value: Any) -> str:
 
 def check_same_run(own: Mapping[str, Any], saved: Mapping[str, Any], where: Path) -> None:
     """Raises UserError where what must stay the same, `own`, is not what a checkpoint's metadata says; of its base
-    `checkpoints.loading.go_on` has asked, while that was whole."""
+    `checkpoints.loading.go_on` has asked, while that was whole. Data may change, which `changed_settings` says."""
     for key, value in own.items():
-        if key in ("base", "identifiers") or saved.get(key, value) == value:
+        if key in ("base", "identifiers", "data", "auxiliary") or saved.get(key, value) == value:
             continue
         if key == "samples_per_step":
             raise UserError(

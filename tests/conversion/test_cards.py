@@ -26,6 +26,7 @@ from meta_animator.media.video import write_video
 from meta_animator.models.motion import split_motion_unet
 from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
 from meta_animator.settings import ExtractConfig
+from meta_animator.stages.train import train
 from meta_animator.training.resume import check_same_run
 from tests import hub, tiny
 from tests.conversion.test_exchange import make_run
@@ -219,6 +220,15 @@ def test_a_card_says_what_the_run_has_kept(prepared, puppet_data):
     rows = facts(origin_of(prepared, old, ""))
     assert rows["trained"] == "stage 0, on many people; steps: 2" and "learned from" not in rows
     check_same_run({"data": {"people": 5}}, metadata, Path("run"))  # a run goes on with more photos
+
+
+def test_a_stage_2_says_how_much_it_has_seen_and_what_it_began_from(make_config, prepared, tmp_path):
+    train(make_config("reference", "run", model__control_from=prepared, train__max_steps=1, train__preview_every=0))
+    tiny.extract(make_config("extract", "loras", extract__checkpoint=tmp_path / "run"))
+    text = (tmp_path / "loras" / "README.md").read_text()
+    others = "beside them some frames of 4 photos or clips of 4 people"
+    assert f"| learned from | 4 photos or clips of one person, 4 frames; {others} |" in text
+    assert f"| began from | `{Path(prepared).name}` |" in text and "pictures of one person" in text
 
 
 def test_bases_and_what_their_licences_ask():

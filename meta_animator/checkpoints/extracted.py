@@ -57,13 +57,13 @@ def _load_lora(models: Assembly, folder: Path, control: str) -> str:
     if metadata["lora_rank"] != bank.rank:
         raise UserError(f"{folder}: has LoRA rank {metadata['lora_rank']}, this run's model.lora_rank is {bank.rank}")
     state = under(load_tensors(folder / ADAPTER_WEIGHTS), PREFIX)
-    _check_rank(folder, state, metadata["lora_rank"])
+    check_adapter(folder, state, metadata["lora_rank"])
     name = f"{metadata['task']}_extracted{len(bank.tasks)}"
     bank.load(name, state, str(folder))
     return name
 
 
-def _check_rank(folder: Path, state: Mapping[str, Tensor], rank: int) -> None:
+def check_adapter(folder: Path, state: Mapping[str, Tensor], rank: int) -> None:
     """Raises UserError unless weights, metadata and PEFT's config agree, and the LoRA counts with factor alpha / rank = 1."""
     adapter = read_json(folder / ADAPTER)
     check_fields(adapter, {"r": int}, str(folder / ADAPTER))

@@ -1,5 +1,6 @@
 """ComfyUI where COMFYUI_PATH says that it is, else small stand-ins for what the nodes touch of it."""
 
+import importlib
 import os
 import sys
 
@@ -26,6 +27,7 @@ def comfy():
     """`comfy` and `comfy_api` can be imported while these tests run."""
     if COMFYUI:
         sys.path.append(COMFYUI)
+        importlib.import_module("utils.install_util")  # first: ComfyUI's `nodes` puts another `utils` before it
         import comfy.cli_args
 
         comfy.cli_args.args.cpu = True

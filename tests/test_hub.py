@@ -13,6 +13,7 @@ BACK = """
 import sys
 from pathlib import Path
 import torch
+from huggingface_hub import HfApi
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
@@ -38,6 +39,9 @@ models = Assembly(config, theirs, with_motion=True)
 tiny.randomise_zeros(models.control)
 tiny.randomise_zeros(models.motion)
 pipe = MetaAnimatorPipeline.from_assembly(models)
+pipe.save_pretrained(here / "saved")
+HfApi().create_repo("me/animator", token="hf_x")
+HfApi().upload_file(path_or_fileobj=here / "saved" / "README.md", path_in_repo="README.md", repo_id="me/animator", token="hf_x")
 pipe.push_to_hub("me/animator", token="hf_x")
 models.control.push_to_hub("me/control", token="hf_x")
 pipes = [pipe, MetaAnimatorPipeline.from_pretrained("me/animator")]
@@ -70,3 +74,5 @@ def test_base_models_pipelines_and_control_networks_by_name(tmp_path):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0 and done.stdout.strip().endswith("all as it went"), done.stderr[-2000:]
         assert {"me/animator", "me/control"} <= set(repositories)
+        assert b"# Meta-Animator: pipeline" in repositories["me/animator"]["README.md"], "diffusers keeps a card that is there"
+        assert b"# Meta-Animator: pipeline" not in repositories["me/control"]["README.md"]

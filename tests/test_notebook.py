@@ -66,6 +66,7 @@ def displayed(monkeypatch) -> list:
 @pytest.mark.timeout(300)
 def test_from_photos_to_a_video_on_the_embedded_base(tmp_path, warm, monkeypatch, displayed, capsys):
     monkeypatch.setenv("VIRTUAL_ENV", str(warm.parent.parent))
+    monkeypatch.setenv("CONFIG", "configs/wan")  # the notebook's own choice counts
     monkeypatch.chdir(ROOT / "scripts")  # where Jupyter starts
     out = tmp_path / "out"
     names = run_cells(BASE="embedded", OUTPUTS=str(out), VIDEO=str(tmp_path / "anna.mp4"), PERSON="anna", SETTINGS=TINY)

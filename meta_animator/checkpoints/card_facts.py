@@ -129,7 +129,7 @@ def facts(origin: Origin) -> dict[str, str]:
 
 def _base_row(origin: Origin) -> str:
     named = origin.metadata.get("base", "")
-    loras = [f"`{Path(file).name}` ({weight:g})" for file, weight in dict(origin.metadata.get("base_loras", {})).items()]
+    loras = [f"`{name}` ({weight})" for name, weight in dict(origin.metadata.get("base_loras", {})).items()]
     return origin.base.name + (f", weights {short(named)}" if named else "") + "".join(f", with {lora}" for lora in loras)
 
 

@@ -116,7 +116,7 @@ def card_text(card: Card, shows: bool) -> str:
 
 {card.hint}
 
-To publish it: `hf upload NAME {card.folder}`, where NAME is a repository of yours, such as `me/animator`.
+To publish it: `hf upload NAME {card.folder or "."}`, where NAME is a repository of yours, such as `me/animator`.
 
 ## What it must not be used for
 
@@ -151,9 +151,10 @@ def head(card: Card) -> str:
 
 def licence_text(origin: Origin) -> str:
     base = origin.base
+    more = " LoRAs of others are folded into the base: their licences count, too." if origin.metadata.get("base_loras") else ""
     if not base.licence:
         return (
             f"What the licence of the base, {base.name}, asks holds for these weights too. It is not known to the program that "
-            "wrote this card: look it up, and add `license:` to the head of this file."
+            f"wrote this card: look it up, and add `license:` to the head of this file.{more}"
         )
-    return f"`{base.licence}`, that of the base. What it asks holds for these weights too."
+    return f"`{base.licence}`, that of the base. What it asks holds for these weights too.{more}"

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from meta_animator.checkpoints.card_facts import base_of, facts, origin_of
 from meta_animator.checkpoints.card_strip import strip_of
-from meta_animator.checkpoints.cards import USE
+from meta_animator.checkpoints.cards import USE, licence_text
 from meta_animator.checkpoints.files import find_checkpoint
 from meta_animator.config import save_config
 from meta_animator.conversion.exchange import export_motion
@@ -219,6 +219,9 @@ def test_a_card_says_what_the_run_has_kept(prepared, puppet_data):
     old = {name: value for name, value in metadata.items() if name not in ("data", "samples_per_step")}
     rows = facts(origin_of(prepared, old, ""))
     assert rows["trained"] == "stage 0, on many people; steps: 2" and "learned from" not in rows
+    styled = origin_of(prepared, metadata | {"base_loras": {"style.safetensors 0123": 0.8}}, "")
+    assert facts(styled)["base"].endswith("with `style.safetensors 0123` (0.8)")
+    assert "their licences count" in licence_text(styled) and "their licences" not in licence_text(origin_of(prepared, old, ""))
     check_same_run({"data": {"people": 5}}, metadata, Path("run"))  # a run goes on with more photos
 
 

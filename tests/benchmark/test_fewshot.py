@@ -13,7 +13,7 @@ from meta_animator.benchmark.fewshot.cells import Size, cells_of, read_rows
 from meta_animator.benchmark.fewshot.judges import JOINTS, PoseJudge, pose_error
 from meta_animator.benchmark.fewshot.methods import FULL, METHODS, chosen
 from meta_animator.benchmark.fewshot.people import TEST, TUNING, make_people, photos_of
-from meta_animator.benchmark.fewshot.report import by_person
+from meta_animator.benchmark.fewshot.report import _pace, by_person
 from meta_animator.benchmark.fewshot.statistics import interval, paired
 from meta_animator.config import load_config
 from meta_animator.data.manifest import read_manifest
@@ -41,6 +41,22 @@ def test_differences_are_of_the_same_people():
     gap = paired(ours, theirs)
     assert (gap.mean, gap.low, gap.high, gap.count) == (1.0, 1.0, 1.0, 5) and gap.excludes_zero
     assert paired({1: 2.0}, {2: 1.0}) is None
+
+
+def test_steps_are_compared_where_both_were_scored():
+    """Of four people: the rival's best is after 500 steps, which we reach after 100; a person of ours alone does not count."""
+    values = {FULL: {100: 5.0, 1000: 6.0}, "control_pose": {250: 4.0, 500: 4.5, 1000: 4.2}}
+    rows = [
+        {"method": method, "photos": 5, "steps": steps, "person": person, "person_psnr": value + person}
+        for method, scored in values.items() for steps, value in scored.items() for person in range(4)
+    ]  # fmt: skip
+    rows.append({"method": FULL, "photos": 5, "steps": 100, "person": 9, "person_psnr": -90.0})
+    rows.append({"method": FULL, "photos": 5, "steps": 1000, "person": 9, "person_psnr": -90.0})
+    said = _pace(rows, "control_pose", 5)
+    assert said.endswith("is best after 500, 6.00 dB; Meta-Animator reaches that after 100 of its own")
+    worse = [row | {"person_psnr": row["person_psnr"] - 3} if row["method"] == FULL else row for row in rows]
+    assert _pace(worse, "control_pose", 5).endswith("reaches that not in 1000 of its own")
+    assert _pace(rows[:-8], "control_pose", 5) == _pace(rows, "dreambooth", 5) == "", "too few people, or none"
 
 
 def test_each_ablation_changes_settings_that_exist():

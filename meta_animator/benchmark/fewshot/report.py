@@ -10,7 +10,7 @@ import numpy as np
 from meta_animator.benchmark.fewshot.cells import Bench, read_rows
 from meta_animator.benchmark.fewshot.methods import FULL, METHODS, PHOTOS
 from meta_animator.benchmark.fewshot.people import driving_of
-from meta_animator.benchmark.fewshot.statistics import Interval, interval, paired
+from meta_animator.benchmark.fewshot.statistics import FEWEST, Interval, interval, paired
 from meta_animator.data.manifest import find_clip
 from meta_animator.evaluation.animation import load_layers, read_frames
 from meta_animator.files import whole_file
@@ -89,7 +89,29 @@ def _claims(rows: Sequence[Row]) -> str:
                 better = gap.mean > 0 if more else gap.mean < 0
                 verdict = ("beats" if better else "is beaten by") if gap.excludes_zero else "cannot be told from"
                 lines.append(f"- {name}: Meta-Animator {verdict} {METHODS[rival].says}: {_text(gap, metric)} {unit}".rstrip())
+    lines += [line for rival in RIVALS if (line := _pace(rows, rival, photos))]
     return f"## What it shows, with {photos} photos\n\n" + "\n".join(lines) if lines else ""
+
+
+def _pace(rows: Sequence[Row], rival: str, photos: int) -> str:
+    """After how many steps of ours the person is as near to the truth as a rival's training ever brings it, in the mean over
+    the people whom both have; '' for a rival that is not trained, or of fewer than FEWEST people."""
+    ours, theirs = (_by_steps(rows, method, photos) for method in (FULL, rival))
+    people = set.intersection(*map(set, (*ours.values(), *theirs.values()))) if ours and theirs else set()
+    if len(people) < FEWEST:
+        return ""
+    means = [{step: np.mean([of[person] for person in people]) for step, of in values.items()} for values in (ours, theirs)]
+    step, best = max(means[1].items(), key=lambda one: one[1])
+    reached = [ours_step for ours_step, value in sorted(means[0].items()) if value >= best]
+    answer = f"after {reached[0]} of its own" if reached else f"not in {max(means[0])} of its own"
+    return f"- steps: {METHODS[rival].says} is best after {step}, {best:.2f} dB; Meta-Animator reaches that {answer}"
+
+
+def _by_steps(rows: Sequence[Row], method: str, photos: int) -> dict[int, dict[int, float]]:
+    """{steps: {person: mean over seeds, dB in the person}} of a method that is trained."""
+    chosen = [row for row in rows if row["method"] == method and row["photos"] == photos and row["steps"]]
+    steps = {row["steps"] for row in chosen}
+    return {step: by_person([row for row in chosen if row["steps"] == step], "person_psnr") for step in steps}
 
 
 def _gap(methods: Mapping[str, Sequence[Row]], other: str, metric: str) -> Interval | None:

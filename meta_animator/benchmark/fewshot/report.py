@@ -57,7 +57,7 @@ def write_report(bench: Bench) -> Path:
         parts.insert(1, _claims(rows))
     if (curves := _curves(rows)) is not None:
         write_image(bench.folder / "curves.png", curves)
-        parts.append("Person and face over the steps of stage 2: ![curves](curves.png)")
+        parts.append("The person over steps and seconds of stage 2: ![curves](curves.png)")
     if (sheet := _sheet(bench, rows)) is not None:
         write_image(bench.folder / "frames.png", sheet)
         parts.append("A person's frames: truth, then each method. ![frames](frames.png)")
@@ -168,18 +168,31 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _curves(rows: Sequence[Row]) -> np.ndarray | None:
-    """Mean over people against steps, a line per method; None where no method was scored at several steps."""
+    """Means over people against steps and, beside it, against seconds, a line per method; None where no method was scored at
+    several steps."""
+    photos = max((row["photos"] for row in rows), default=0)
+    scored = [row for row in rows if row["photos"] == photos and row["steps"] and row.get("person_psnr") is not None]
+    plots = []
+    for axis in ("steps", "seconds"):
+        series: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+        for row in scored:
+            if row[axis] is not None:
+                series[row["method"]][row["steps"]].append(row)
+        lines = {name: sorted(_point(some, axis) for some in points.values()) for name, points in series.items()}
+        lines = {name: points for name, points in lines.items() if len(points) > 1}
+        if lines:
+            plots.append(_plot(lines, f"person, dB, over {axis} of stage 2"))
+    return np.concatenate(plots, 1) if plots else None
+
+
+def _point(rows: Sequence[Row], axis: str) -> tuple[float, float]:
+    return float(np.mean([row[axis] for row in rows])), float(np.mean([row["person_psnr"] for row in rows]))
+
+
+def _plot(lines: Mapping[str, Sequence[tuple[float, float]]], title: str) -> np.ndarray:
+    """A line chart, uint8 (360, 880, 3), of {name: points (x, y)}, with names beside it."""
     import cv2
 
-    series: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    photos = max((row["photos"] for row in rows), default=0)
-    for row in rows:
-        if row["photos"] == photos and row["steps"] and row.get("person_psnr") is not None:
-            series[row["method"]][row["steps"]].append(row["person_psnr"])
-    lines = {name: sorted((step, float(np.mean(v))) for step, v in points.items()) for name, points in series.items()}
-    lines = {name: points for name, points in lines.items() if len(points) > 1}
-    if not lines:
-        return None
     flat = np.array([point for points in lines.values() for point in points])
     (x0, y0), (x1, y1) = flat.min(0), flat.max(0)
     height, width, left, foot = 360, 640, 60, 40
@@ -190,9 +203,9 @@ def _curves(rows: Sequence[Row]) -> np.ndarray | None:
     for value in np.linspace(y0, y1, 5):
         cv2.putText(picture, f"{value:.1f}", (8, y(value) + 4), font, 0.4, black, 1, cv2.LINE_AA)
         cv2.line(picture, (left, y(value)), (width - 20, y(value)), (225, 225, 225), 1)
-    for step in sorted(set(flat[:, 0].astype(int).tolist())):
-        cv2.putText(picture, str(step), (x(step) - 10, height - 18), font, 0.4, black, 1, cv2.LINE_AA)
-    cv2.putText(picture, "person, dB, over steps of stage 2", (left, 14), font, 0.45, black, 1, cv2.LINE_AA)
+    for step in np.linspace(x0, x1, 5):
+        cv2.putText(picture, f"{step:.0f}", (x(step) - 10, height - 18), font, 0.4, black, 1, cv2.LINE_AA)
+    cv2.putText(picture, title, (left, 14), font, 0.45, black, 1, cv2.LINE_AA)
     for number, (name, points) in enumerate(sorted(lines.items(), key=lambda line: -line[1][-1][1])):
         hue = np.uint8([[[number * 179 // max(1, len(lines)), 200, 190]]])
         colour = tuple(int(c) for c in cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0])

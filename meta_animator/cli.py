@@ -24,6 +24,7 @@ REFUSED = {  # what a machine refuses and its user can mend
     errno.EROFS: FORBIDDEN, errno.EACCES: FORBIDDEN, errno.EPERM: FORBIDDEN,
     **dict.fromkeys(OUT_OF_HANDLES, MORE_HANDLES),
 }  # fmt: skip
+BARS = "META_ANIMATOR_BARS"  # set where what is said goes to a file that somebody looks at: bars are drawn there, too
 PACKAGE = Path(__file__).resolve().parent
 _as_python_has_it = warnings.formatwarning
 
@@ -65,6 +66,11 @@ def note(message: Warning | str, category: type[Warning], filename: str, number:
     if category is UserWarning and PACKAGE in Path(filename).resolve().parents:
         return f"note: {message}\n"
     return _as_python_has_it(message, category, filename, number, line)
+
+
+def hide_bars() -> bool | None:
+    """tqdm's `disable` for bars that are for people: None hides them where nobody looks."""
+    return False if os.environ.get(BARS) else None
 
 
 def fail(message: str, code: int) -> None:

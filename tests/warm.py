@@ -10,12 +10,13 @@ import os
 import runpy
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
@@ -57,7 +58,15 @@ def ask(address: str, python: str, *arguments: str) -> int:
         socket.send_fds(server, [b"."], [0, 1, 2])
         server.sendall(json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode())
         server.shutdown(socket.SHUT_WR)
+        pid = int(server.recv(8))
+        signal.signal(signal.SIGTERM, lambda number, frame: pass_on(pid, number))
         return int(server.recv(8))
+
+
+def pass_on(pid: int, number: int) -> None:
+    """As if the signal had been sent to the script."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def serve(address: str) -> None:
@@ -83,6 +92,7 @@ def answer(client: socket.socket) -> None:
         arguments, folder, variables = json.load(request)
     script = get_context("fork").Process(target=start, args=(streams, arguments, folder, variables))
     script.start()
+    client.sendall(f"{script.pid:<8}".encode())
     script.join()
     client.sendall(str(script.exitcode if script.exitcode >= 0 else 128 - script.exitcode).encode())
 

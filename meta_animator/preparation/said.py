@@ -7,6 +7,7 @@ from typing import Any
 
 from meta_animator import published
 from meta_animator.annotators.sets import ANNOTATORS, AnnotatorSet
+from meta_animator.cli import hide_bars
 from meta_animator.data.conditions import CONDITIONS
 from meta_animator.preparation.folder import ANNOTATED
 from meta_animator.preparation.footage_set import FootageSummary
@@ -28,7 +29,7 @@ class Bars:
 
         if what != self._what:
             self.close()
-            self._bar, self._what = tqdm(total=of, desc=what, unit="frame", dynamic_ncols=True, disable=None), what
+            self._bar, self._what = tqdm(total=of, desc=what, unit="frame", dynamic_ncols=True, disable=hide_bars()), what
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:

@@ -29,9 +29,17 @@ from meta_animator.published.model_folder import fetch_folders
 from meta_animator.published.wheel import from_wheel
 
 __all__ = [
-    "CACHE", "File", "NotThere", "Published", "asked_by", "cache_folder", "fetch_into", "find", "is_here", "parts_folder",
-    "published", "to_put",
+    "CACHE", "File", "NotThere", "Published", "asked_by", "cache_folder", "check_base", "fetch_into", "find", "is_here",
+    "parts_folder", "published", "to_put",
 ]  # fmt: skip
+
+
+def check_base(base: Path) -> None:
+    """Raises UserError for a base that `scripts/get_weights.py` fetches and has not fetched, or not to the end."""
+    for entry in published().values():
+        if base.name == entry.place and entry.asked_by and (not base.exists() or parts_folder(entry, base.parent).exists()):
+            into = "" if base.parent == Path("models") else f" --into {base.parent}"
+            raise UserError(f"model.base: {base} is not there yet; python scripts/get_weights.py {entry.asked_by[0]}{into}")
 
 
 def find(name: str, folder: Path | None = None, fetch: bool = True) -> Path:

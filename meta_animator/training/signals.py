@@ -3,8 +3,9 @@
 import contextlib
 import os
 import signal
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from meta_animator.errors import Stopped
 
@@ -62,3 +63,27 @@ def leave_signals_to_the_loop(_worker: int = 0) -> None:
     """For data-loader workers: Ctrl-C and Slurm reach every process, but the loop still needs its batches to save."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+
+
+def run_to_its_end(command: Sequence[str]) -> int:
+    """Run a program and return its exit code. SIGTERM is passed on to it, and SIGINT, which a terminal sends to it as well, is
+    left to it: it may save before it ends. After such a signal the code is never 0."""
+    numbers: list[int] = []
+    process: subprocess.Popen | None = None
+
+    def pass_on(number: int, _frame: object) -> None:
+        numbers.append(number)
+        if process is not None and number == signal.SIGTERM:
+            process.send_signal(number)
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, pass_on) for number in STOPPING} if main else {}
+    try:
+        process = subprocess.Popen(command)
+        if signal.SIGTERM in numbers:  # before there was anybody to pass it on to
+            process.send_signal(signal.SIGTERM)
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code or (128 + numbers[0] if numbers else 0)

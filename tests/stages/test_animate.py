@@ -11,11 +11,13 @@ from meta_animator.config import load_config, save_config
 from meta_animator.data.conditions import draw_condition
 from meta_animator.data.keypoints import five_points
 from meta_animator.data.manifest import find_clip, read_manifest
+from meta_animator.data.motion_kinds import kind_of
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
 from meta_animator.media.video import VideoSource, write_video
+from meta_animator.published import check_base
 from meta_animator.stages import animate as animating
-from meta_animator.stages.animate import Job, animate, best_reference, check_base, is_generated, kind_of
+from meta_animator.stages.animate import Job, animate, best_reference, is_generated
 from meta_animator.stages.clock import Clock, words
 from meta_animator.stages.sample import sample
 from meta_animator.stages.train import train
@@ -123,7 +125,7 @@ def test_a_second_motion_starts_from_what_was_learned(tmp_path, make_config, pre
     assert VideoSource(mine).num_frames == clip.num_frames
     assert read_image(mine.with_suffix(".png")).shape[1] > 4 * 224 and "psnr" in said
     assert "learned already" not in said
-    again = animate(tmp_path / "wave.npz")
+    again = animate(tmp_path / "wave.npz", "sample.num_inference_steps=3")  # which is nothing that is learned
     assert "learned already" in again and "left)" in again
     waves = list((tmp_path / "all" / "person").glob("wave-??????.mp4"))
     assert len(waves) == 1 and VideoSource(waves[0]).num_frames == 3 and is_generated(waves[0])

@@ -1,0 +1,167 @@
+"""What the page shows of what is the case: without a browser, and with nothing that runs."""
+
+import json
+import time
+
+import pytest
+
+from meta_animator.app import jobs, looking, people, presets, uploads, views
+from meta_animator.app.controls import Controls, Now
+from meta_animator.app.looking import Sight
+from meta_animator.errors import UserError
+from meta_animator.media.images import read_image, write_image
+
+
+@pytest.fixture
+def controls(folders, monkeypatch):
+    """Nobody looks at what is dropped, and nobody works."""
+    monkeypatch.setattr(looking, "look_again", lambda draft, what: None)
+    monkeypatch.setattr(jobs, "ensure_worker", lambda folders: None)
+    return Controls(folders, presets.BASES)
+
+
+@pytest.fixture
+def now(controls):
+    now = Now(base="embedded", quality="quick")
+    controls.restore(now)
+    return now
+
+
+@pytest.fixture
+def job(controls, now, dropped):
+    controls.take_photos(now, [str(path) for path in sorted((dropped / "photos").iterdir())])
+    controls.take_motion(now, str(dropped / "dance.mp4"))
+    controls.submit(now, "anna")
+    return jobs.find(controls.folders, now.job)
+
+
+def finish(job, folders, state=jobs.DONE, log=""):
+    """As a worker would leave it."""
+    run = folders.people / job.person / "tuned-1"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("".join(json.dumps({"step": k, "loss": 1 / k, "obedience": 0.5}) + "\n" for k in (1, 2)))
+    job.log.write_text(f"$ x\n== a\n== b\n== c\n{log}")
+    job.video.write_bytes(b"video")
+    people.remember(folders, job.person, job.base, job.quality, run)
+    jobs.end(job, state, 0 if state == jobs.DONE else 2, run.name)
+
+
+def test_a_new_page_has_nothing_and_says_so(controls, now):
+    shown = controls.show(now)
+    assert "None yet" in shown["none"]["value"] and not shown["card"]["visible"] and shown["person"]["choices"] == [
+        ("Somebody new", "")
+    ]  # fmt: skip
+    assert "200 steps of learning" in shown["choice"]["value"] and not shown["seen_photos"]["visible"]
+
+
+def test_the_button_says_what_is_missing_where_it_is_missing(controls, now, dropped):
+    controls.submit(now, "anna")
+    assert list(now.problems) == ["motion"] and "there is no motion" in controls.show(now)["seen_motion"]["value"]
+    controls.take_motion(now, str(dropped / "notes.txt"))
+    assert "notes.txt: is a text file" in controls.show(now)["seen_motion"]["value"]
+    controls.take_motion(now, str(dropped / "dance.mp4"))
+    controls.submit(now, "anna")
+    assert list(now.problems) == ["photos"]
+    controls.take_photos(now, [str(dropped / "broken.jpg"), *map(str, (dropped / "photos").iterdir())])
+    shown = controls.show(now)
+    assert "broken.jpg" in shown["seen_photos"]["value"] and shown["clear"]["visible"]
+    controls.clear_photos(now)
+    assert not controls.show(now)["clear"]["visible"] and not now.problems
+
+
+def test_a_base_that_is_not_here_is_said_at_once_and_refused(controls, now, dropped, monkeypatch, tmp_path):
+    monkeypatch.setattr(presets, "REPOSITORY", presets.REPOSITORY)
+    now.base = "sd15"
+    if presets.lacking(presets.BASES["sd15"]):
+        assert "python scripts/get_weights.py sd15" in controls.show(now)["choice"]["value"]
+        controls.submit(now, "anna")
+        assert list(now.problems) == ["choice"]
+
+
+def test_after_the_button_the_job_is_shown_and_the_person_kept(controls, now, job):
+    assert (now.person, now.values["job"], now.problems) == ("anna", job.id, {})
+    assert now.draft and not uploads.list_photos(controls.folders.draft(now.draft)), "a new draft for the next motion"
+    shown = controls.show(now)
+    assert shown["job"]["choices"] == [("anna · dance — waiting (1)", job.id)] and shown["cancel"]["visible"]
+    assert "Not learned yet" in shown["seen_photos"]["value"] and not shown["photos"]["visible"]
+    again = Now(base="embedded", quality="quick")  # another tab
+    controls.restore(again)
+    assert again.job == job.id and again.draft != now.draft
+
+
+def test_a_done_job_shows_its_video_and_what_was_learned(controls, now, job):
+    finish(job, controls.folders)
+    shown = controls.show(now)
+    assert 'data-state="done"' in shown["status"]["value"] and shown["pack"]["visible"] and shown["delete"]["visible"]
+    assert shown["result"]["value"].count("<video") == 2 and "Download the video" in shown["result"]["value"]
+    assert "<svg" in shown["learning"]["value"] and "loss at step 2" in shown["learning"]["value"]
+    assert "another motion starts at once" in shown["seen_photos"]["value"]
+    now.quality = "usual"
+    assert "learned anew" in controls.show(now)["seen_photos"]["value"]
+    controls.choose_person(now)
+    assert (now.base, now.quality, now.values["quality"]) == ("embedded", "quick", "quick")
+    controls.delete(now)
+    assert not controls.show(now)["card"]["visible"] and people.find(controls.folders, "anna").run is not None
+
+
+def test_a_failed_job_shows_its_error_at_the_step_it_belongs_to(controls, now, job):
+    finish(job, controls.folders, jobs.FAILED, "error: <b> is no number\n")
+    shown = controls.show(now)
+    before, _, step = shown["status"]["value"].partition('<li class="wrong">')
+    assert "Learning" in step and "&lt;b&gt; is no number" in step and "error" not in before and shown["go_on"]["visible"]
+    job.log.write_text("$ x\nerror: at once\n")
+    assert controls.show(now)["status"]["value"].index("at once") < controls.show(now)["status"]["value"].index("<ol")
+
+
+def test_a_job_in_the_midst_shows_bar_and_time(controls, now, job, monkeypatch):
+    job.log.write_text("$ x\n== a\n== b\n== c\nreference:  10%|█ | 20/200 [00:30<04:30,  1.50s/step]")
+    monkeypatch.setattr(jobs.processes, "is_alive", lambda process: True)
+    jobs.write_json(job.folder / "process.json", {"pid": 1, "at": time.time()})
+    assert "step 20 of 200, about 4 min 30 s left" in controls.show(now)["status"]["value"]
+
+
+def test_names_and_lines_cannot_write_html(tmp_path):
+    write_image(tmp_path / "a.png", read_image(make(tmp_path / "b.png")))
+    seen = Sight(state="done", pictures=((tmp_path / "a.png", "<i>", "<script>"),), lines=("<u>",), error="")
+    text = views.sight(seen, "<s>", "")
+    assert not [tag for tag in ("<i>", "<script>", "<u>", "<s>") if tag in text] and text.count("&lt;") >= 3
+
+
+def make(path):
+    from PIL import Image
+
+    Image.new("RGB", (4, 4)).save(path)
+    return path
+
+
+def test_files_that_the_browser_sent_do_not_stay(controls, now, dropped):
+    sent = controls.folders.served / "x" / "wave.npz"
+    sent.parent.mkdir()
+    sent.write_bytes((dropped / "wave.npz").read_bytes())
+    controls.take_motion(now, str(sent))
+    assert not sent.exists() and (dropped / "wave.npz").exists()
+
+
+def test_somebody_who_cannot_be_looked_at_is_no_riddle(folders):
+    draft = folders.draft(uploads.new_draft(folders))
+    looking.write_json(draft / "seen-photos.json", {"state": "busy"})  # and nobody looks
+    assert "seen-photos.log says why" in looking.read_sight(draft, "photos").error
+
+
+def test_qualities_of_the_command_line():
+    name, settings = presets.with_quality("tiny=train.max_steps=2 sample.num_inference_steps=3")
+    bases = presets.add_quality(presets.BASES, name, settings)
+    assert presets.in_words(bases["wan"], settings).startswith("2 steps of learning, 3 of sampling")
+    assert "tiny" not in presets.BASES["wan"].qualities
+    for text in ("tiny", "tiny=", "=a=b", "tiny=steps", "a b=c=d"):
+        with pytest.raises(UserError, match="expected NAME"):
+            presets.with_quality(text)
+    with pytest.raises(UserError, match="max_stepz"):
+        presets.add_quality(presets.BASES, "tiny", ["train.max_stepz=2"])
+
+
+@pytest.mark.parametrize("name", presets.BASES)
+def test_every_offered_quality_is_one_that_the_configs_know(name):
+    base = presets.BASES[name]
+    for settings in base.qualities.values():
+        assert "steps of learning" in presets.in_words(base, settings)

@@ -1,0 +1,85 @@
+"""Who may open the page, and what one request may be."""
+
+import asyncio
+
+import pytest
+
+from meta_animator.app import guard
+from meta_animator.app.guard import Guard, find_password
+from meta_animator.errors import UserError
+
+
+def ask(headers, path="/", body=(b"",), hosts=guard.LOOPBACK):
+    """(status, headers, what the page itself was given of the body)"""
+    sent, given = [], []
+
+    async def page(scope, receive, send):
+        for _ in body:
+            given.append(await receive())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    pieces = iter(body)
+
+    async def receive():
+        return {"type": "http.request", "body": next(pieces), "more_body": True}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": path, "headers": [(k.encode(), v.encode()) for k, v in headers.items()]}
+    asyncio.run(Guard(page, hosts)(scope, receive, send))
+    return sent[0]["status"], dict(sent[0]["headers"]), given
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "status"),
+    [
+        ({"host": "127.0.0.1:7860"}, "/", 200),
+        ({"host": "[::1]:7860"}, "/", 200),
+        ({"host": "rebound.example"}, "/", 403),
+        ({}, "/", 403),
+        ({"host": "localhost:1", "origin": "http://localhost:1"}, "/", 200),
+        ({"host": "localhost:1", "origin": "http://localhost:2"}, "/", 403),
+        ({"host": "localhost:1", "origin": "null"}, "/", 403),
+        ({"host": "localhost:1"}, "/gradio_api/file=https://example.org/x", 403),
+        ({"host": "localhost:1"}, "/gradio_api/file=/http/x", 200),
+        ({"host": "localhost:1", "content-length": str(2**21)}, "/gradio_api/queue/join", 403),
+        ({"host": "localhost:1", "content-length": str(2**21)}, "/gradio_api/upload", 200),
+        ({"host": "localhost:1", "content-length": str(2**41)}, "/gradio_api/upload", 403),
+    ],
+)
+def test_who_is_answered(headers, path, status):
+    assert ask(headers, path)[0] == status
+
+
+def test_behind_a_tunnel_any_name_will_do():
+    assert ask({"host": "x.gradio.live", "origin": "https://x.gradio.live"}, hosts=())[0] == 200
+
+
+def test_a_request_that_does_not_say_how_long_it_is_ends_where_it_is_too_long():
+    _, _, given = ask({"host": "localhost"}, body=[bytes(guard.REQUEST_BYTES), b"x"])
+    assert [message["type"] for message in given] == ["http.request", "http.disconnect"]
+
+
+def test_browsers_fetch_nothing_from_elsewhere():
+    policy = ask({"host": "localhost"})[1][b"content-security-policy"].decode()
+    assert "default-src 'self'" in policy and "http" not in policy and "*" not in policy
+
+
+def test_others_need_a_password(tmp_path, monkeypatch):
+    monkeypatch.delenv(guard.PASSWORD, raising=False)
+    monkeypatch.setattr("sys.stdin", None)
+    assert find_password("127.0.0.1", False, None) == ""
+    for host, share in (("0.0.0.0", False), ("127.0.0.1", True)):
+        with pytest.raises(UserError, match=r"give --password-file FILE, or META_ANIMATOR_PASSWORD"):
+            find_password(host, share, None)
+    (tmp_path / "word").write_text("correct horse\n")
+    assert find_password("0.0.0.0", False, tmp_path / "word") == "correct horse"
+    monkeypatch.setenv(guard.PASSWORD, "short")
+    with pytest.raises(UserError, match="holds 5 characters; expected 8 or more"):
+        find_password("0.0.0.0", False, None)
+    monkeypatch.setenv(guard.PASSWORD, "long enough")
+    assert find_password("0.0.0.0", True, None) == "long enough"
+    with pytest.raises(UserError, match="cannot be read"):
+        find_password("0.0.0.0", True, tmp_path / "none")
+    assert guard.checks("long enough")("anybody", "long enough") and not guard.checks("long enough")("anybody", "long")

@@ -61,14 +61,13 @@ class Controls:
     def look(self, now: Now) -> None:
         """Nothing but to see how things stand."""
 
-    def restore(self, now: Now) -> None:
+    def restore(self, now: Now, job: str) -> None:
         """A page that is opened, or anew: with what this tab had, or else the job that runs, or the newest."""
         self._draft(now)  # here, since photos and motion may be dropped at once
         known = jobs.list_jobs(self.folders)
         active = [one.id for one in known if one.state in (jobs.RUNNING, jobs.STOPPING)]
         every = [one.id for one in known]
-        if now.job not in every:
-            now.job = next(iter([*active, *every]), "")
+        now.job = job if job in every else next(iter([*active, *every]), "")
         now.values["job"] = now.job or None
 
     def take_photos(self, now: Now, files: Sequence[str] | str | None) -> None:
@@ -128,8 +127,6 @@ class Controls:
     def delete(self, now: Now) -> None:
         with now.place("job"):
             jobs.remove(self.folders, now.job)
-            now.job = next((job.id for job in jobs.list_jobs(self.folders)), "")
-            now.values["job"] = now.job or None
 
     def pack(self, now: Now) -> None:
         with now.place("job"):
@@ -205,6 +202,10 @@ class Controls:
         every = jobs.list_jobs(self.folders)
         places = {job.id: place for place, job in enumerate(jobs.waiting(every), 1)}
         job = next((one for one in every if one.id == now.job), None)
+        if job is None and now.job:  # another page has deleted it
+            job = next(iter(every), None)
+            now.job = job.id if job else ""
+            now.values["job"] = now.job or None
         shown: dict[str, dict[str, Any]] = {
             "job": {"choices": [(views.label(one, places.get(one.id, 0)), one.id) for one in every]},
             "none": part(NO_JOBS if not every else "", now.problems.get("job", "") if job is None else ""),

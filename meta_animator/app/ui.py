@@ -27,7 +27,7 @@ class Page:
         self.controls, self.parts = controls, {}
         with gr.Blocks(title="Meta-Animator", analytics_enabled=False, delete_cache=(3600, 86400)) as self.blocks:
             gr.HTML(HEAD, elem_id="head")
-            self.draft, self.sent = gr.Textbox(visible=False), gr.State({})
+            self.draft, self.wanted, self.sent = gr.Textbox(visible=False), gr.Textbox(visible=False), gr.State({})
             with gr.Row(equal_height=False):
                 with gr.Column(scale=2, min_width=320):
                     self._wish(controls.bases)
@@ -62,7 +62,7 @@ class Page:
         with gr.Column(elem_classes="card"):
             gr.HTML("<h2>Jobs</h2>")
             self._add("none", gr.HTML(visible=False))
-            self._add("job", gr.Radio([], show_label=False, container=False, elem_classes="list"))
+            self._add("job", gr.Radio([], label="Jobs", show_label=False, container=False, elem_classes="list"))
         with gr.Column(elem_classes="card", visible=False) as card:
             self._add("status", gr.HTML())
             with gr.Row(elem_classes="buttons"):
@@ -103,10 +103,9 @@ class Page:
             on(parts[name].input, controls.look)
         tick = gr.Timer(EVERY).tick
         tick(functools.partial(self._act, controls.look), state, shown, trigger_mode="once", **QUIET)
-        opened = functools.partial(self._act, controls.restore)
-        restore = self.blocks.load(lambda draft, job: (draft, job), [self.draft, parts["job"]], [self.draft, parts["job"]],
-                                   js=RESTORE, **QUIET)  # fmt: skip
-        restore.then(opened, state, shown, **QUIET)
+        had = [self.draft, self.wanted]
+        restored = self.blocks.load(lambda draft, job: (draft or "", job or ""), had, had, js=RESTORE, **QUIET)
+        restored.then(functools.partial(self._act, controls.restore), [*state, self.wanted], shown, **QUIET)
 
     def _act(self, action: Callable[..., None], draft: str, job: str | None, person: str | None, base: str, quality: str,
              sent: dict[str, Any], *more: Any) -> list[Any]:  # fmt: skip

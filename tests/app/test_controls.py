@@ -23,7 +23,7 @@ def controls(folders, monkeypatch):
 @pytest.fixture
 def now(controls):
     now = Now(base="embedded", quality="quick")
-    controls.restore(now)
+    controls.restore(now, "")
     return now
 
 
@@ -85,7 +85,7 @@ def test_after_the_button_the_job_is_shown_and_the_person_kept(controls, now, jo
     assert shown["job"]["choices"] == [("anna · dance — waiting (1)", job.id)] and shown["cancel"]["visible"]
     assert "Not learned yet" in shown["seen_photos"]["value"] and not shown["photos"]["visible"]
     again = Now(base="embedded", quality="quick")  # another tab
-    controls.restore(again)
+    controls.restore(again, "20000101-000000-00000000")
     assert again.job == job.id and again.draft != now.draft
 
 

@@ -3,7 +3,8 @@
 Shapes: image (n h w 3), float in [0, 1], ComfyUI's IMAGE; a list of `Layers` is a clip, a frame each.
 """
 
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -49,10 +50,15 @@ def read_layers(
         raise UserError(f"{missing[0]}: {chosen.missing[missing[0]]}")
     for note in chosen.licence_notes:
         print(f"note: {note}")
-    people = [person for some in _some(frames) for person in chosen.detect(some)]
+    progress = _progress(2 * len(frames))
+    people, told = [], []
+    for some in _some(frames):
+        people += chosen.detect(some)
+        progress(len(some))
     followed = follow(people, fps)[0] if kind == FILM else [follow([found])[0][0] for found in people]
-    together = zip(_some(frames), _some(followed), strict=True)
-    told = [answer for some, who in together for answer in chosen.annotate(some, who, None, only)]
+    for some, who in zip(_some(frames), _some(followed), strict=True):
+        told += chosen.annotate(some, who, None, only)
+        progress(len(some))
     asked = [layer for layer in chosen.layers if only is None or layer in only]
     for layer in asked:
         without = sum(layer not in answer for answer in told)
@@ -68,6 +74,15 @@ def read_layers(
 
 def _some(values: Sequence) -> list[Sequence]:
     return [values[k : k + AT_ONCE] for k in range(0, len(values), AT_ONCE)]
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    """ComfyUI's bar, called with what was done; it also ends a node that was cancelled. Outside of ComfyUI nobody is told."""
+    if "comfy" not in sys.modules:
+        return lambda done: None
+    from comfy.utils import ProgressBar
+
+    return ProgressBar(total).update
 
 
 def _empty(layer: str, frame: np.ndarray) -> np.ndarray:

@@ -126,6 +126,16 @@ class ControlNet:
         return made
 
 
+class ProgressBar:
+    """comfy.utils.ProgressBar"""
+
+    def __init__(self, total):
+        self.total, self.current = total, 0
+
+    def update(self, value):
+        self.current += value
+
+
 class SD15:
     """comfy.latent_formats.SD15"""
 
@@ -138,7 +148,8 @@ def comfy_modules():
     parts = {
         "cldm": {}, "cldm.cldm": {"ControlNet": Network}, "controlnet": {"ControlNet": ControlNet},
         "latent_formats": {"SD15": SD15},
-        "model_detection": {"detect_unet_config": detect}, "ops": {"pick_operations": lambda dtype, cast: None},
+        "utils": {"ProgressBar": ProgressBar}, "model_detection": {"detect_unet_config": detect},
+        "ops": {"pick_operations": lambda dtype, cast: None},
         "model_management": {
             "get_torch_device": lambda: torch.device("cpu"), "unet_offload_device": lambda: torch.device("cpu"),
             "unet_dtype": lambda model_params, supported_dtypes: torch.float32, "unet_manual_cast": lambda dtype, device: None,

@@ -154,6 +154,21 @@ def test_a_film_has_empty_frames_where_nobody_is_seen_but_not_only_such(seen, ca
         pictures.read_layers(seen(clip, absent=range(20)), "light")
 
 
+def test_reading_tells_comfyuis_bar_how_far_it_is(seen, monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, total):
+            bars.append([total])
+
+        def update(self, done):
+            bars[-1].append(done)
+
+    monkeypatch.setattr("comfy.utils.ProgressBar", Bar)
+    pictures.read_layers(seen(clip_of(3)), "light")
+    assert bars == [[40, 16, 4, 16, 4]]  # all frames are looked for people, then annotated
+
+
 def test_a_motion_is_fitted_to_the_persons_body(seen):
     motion, person = clip_of(5), clip_of(6, frames=3)
     layers = pictures.read_layers(seen(motion), "light")

@@ -25,7 +25,6 @@ from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.settings import RunConfig
 from meta_animator.stages.held_out import main_task
 from meta_animator.stages.previews import generate
-from meta_animator.stages.texts import Texts
 from meta_animator.training.watch import GUARD
 
 METER_DRAWS = 2 * 10**9  # numbers of the meters' draws, beyond those of training and previews
@@ -99,13 +98,14 @@ def _farthest(own: Tensor, others: Sequence[Tensor]) -> Tensor | None:
 class Meters:
     """`measure()` -> {meter: value} of the networks as they are.
 
+    texts     prompts and a device -> context: `Texts`, or of a text encoder that learns, what it says now
     noise     unit normal noise of draws, as the stage trains with it: `Parts.noise`
     measured  None: nothing is
     """
 
     def __init__(
-        self, config: RunConfig, models: Assembly, texts: Texts, noise: Callable[[Tensor, tuple[int, ...]], Tensor],
-        measured: Measured | None,
+        self, config: RunConfig, models: Assembly, texts: Callable[[Sequence[str], torch.device], Tensor],
+        noise: Callable[[Tensor, tuple[int, ...]], Tensor], measured: Measured | None,
     ):  # fmt: skip
         self.config, self.models, self.texts, self.noise, self.measured = config, models, texts, noise, measured
         self.latents: dict[str, Tensor] = {}  # of the frames, and of right and wrong conditions

@@ -1,5 +1,6 @@
 """The stages that train the embedded base model, their export, and going on from a base that is there."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,20 @@ def test_a_unet_goes_on_from_a_base(run, tiny_base, tmp_path):
     before, after = (weights(UNet2DConditionModel, folder / "unet") for folder in (tiny_base, out))
     assert all(torch.allclose(after[name], before[name], atol=1e-3) for name in before)
     assert (out / "tokenizer" / "tokenizer.json").read_text() == (tiny_base / "tokenizer" / "tokenizer.json").read_text()
+
+
+def test_a_growing_base_says_whether_its_control_is_obeyed(run, tiny_base):
+    """With the text encoder as it is at that step; what is learned stays the same, bit for bit."""
+    quiet = {"model__base": tiny_base, "model__base_from": tiny_base, "loss__image_weight": 0}
+    told = {}
+    for every in (0, 1):
+        folder = run("base_unet", name=f"measured-{every}", train__measure_every=every, train__log_every=1, **quiet)
+        told[every] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    measured = [row for row in told[1] if "control_gain" in row]
+    assert [row["step"] for row in measured] == [1, 2, 3] and all(np.isfinite(row["obedience"]) for row in measured)
+    assert len({row["fixed_noise_error"] for row in measured}) == 3, "it learns"
+    losses = [[row["loss"] for row in rows if "loss" in row] for rows in told.values()]
+    assert losses[0] == losses[1] and len(losses[0]) == 3
 
 
 def test_settings_that_do_not_go_together(run, tiny_base):

@@ -25,6 +25,7 @@ from meta_animator.settings import RunConfig
 from meta_animator.stages.check_settings import without_missing_face
 from meta_animator.stages.data import Training
 from meta_animator.stages.denoising_run import denoising_run
+from meta_animator.stages.meters import Measured, Meters
 from meta_animator.stages.networks import load_networks
 from meta_animator.training.stage import ParamGroup
 from meta_animator.weights import copy_strict
@@ -39,15 +40,18 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     config = without_missing_face(config)
     networks = load_networks(config.model, config.loss, backbone=growing_base(config.model, clips))
     run = denoising_run(config, clips, networks, accelerator)
-    return run.training(UNetParts(config, networks, run.examples()))
+    return run.training(UNetParts(config, networks, run.examples(), run.measured([])))
 
 
 class UNetParts:
     """The base and the shared ControlNet learn, LoRAs do not, and samples go without control with a probability of
     `train.control_drop`: so the base stays a text-to-image model."""
 
-    def __init__(self, config: RunConfig, networks: Assembly, examples: Mapping[str, Batch]):
+    def __init__(
+        self, config: RunConfig, networks: Assembly, examples: Mapping[str, Batch], measured: Measured | None = None
+    ):  # fmt: skip
         self.config, self.networks, self.examples = config, networks, examples
+        self.meters = Meters(config, networks, self.context, self.noise, measured)
 
     def param_groups(self) -> list[ParamGroup]:
         backbone = self.networks.backbone

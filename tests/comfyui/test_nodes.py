@@ -102,8 +102,8 @@ class Annotators:
         start = sum(len(some) for some in self.asked)
         self.asked.append(people)
         return [
-            {} if k in self.absent else {name: getattr(self.clip[k], name) for name in only or self.layers}
-            for k in range(start, start + len(frames))
+            {} if k in self.absent or person is None else {name: getattr(self.clip[k], name) for name in only or self.layers}
+            for k, person in enumerate(people, start)
         ]
 
 

@@ -68,12 +68,12 @@ def serve(options: argparse.Namespace, folders, bases, check) -> None:
     from meta_animator.app import guard, jobs, uploads
     from meta_animator.app.controls import Controls
 
-    hosts = () if options.share else (options.host, *guard.LOOPBACK) if options.host not in ("0.0.0.0", "::") else ()
+    known = guard.LOOPBACK if guard.is_loopback(options.host) and not options.share else ()
     page = Page(Controls(folders, bases))
     door = Door(options.host, options.port, options.share, check)
     files = [str(folder) for folder in (folders.drafts, folders.people, folders.jobs)]
     try:
-        open_page(page, door, [Middleware(guard.Guard, hosts=hosts)], files, uploads.FILM_BYTES)
+        open_page(page, door, [Middleware(guard.Guard, hosts=known, tunneled=options.share)], files, uploads.FILM_BYTES)
     except OSError as error:
         if "port" not in str(error):
             raise

@@ -214,9 +214,12 @@ class Controls:
         if job is None:
             return shown
         progress = read_progress(job.log)
-        person = people.find(self.folders, job.person)
-        run = job.folder.parents[1] / "people" / job.person / job.run if job.run else people.run_since(person, job.begun)
-        packable = job.state == jobs.DONE and person.run is not None
+        try:
+            person, command = people.find(self.folders, job.person), job.as_typed(self.folders)
+            run = person.folder / job.run if job.run else people.run_since(person, job.begun)
+        except UserError as gone:  # somebody has deleted them by hand
+            person, command, run = None, str(gone), None
+        packable = job.state == jobs.DONE and person is not None and person.run is not None
         shown |= {
             "status": {"value": views.status(job, places.get(job.id, 0), self.bases, progress)},
             "cancel": {"visible": job.state in (jobs.WAITING, jobs.RUNNING, jobs.STOPPING),
@@ -224,9 +227,9 @@ class Controls:
             "go_on": {"visible": job.state in (jobs.FAILED, jobs.CANCELLED)},
             "pack": {"visible": packable and not (person.folder / people.loras_name(person)).is_file()},
             "delete": {"visible": job.state in jobs.ENDED},
-            "result": part(views.result(job, self.folders, now.problems.get("job", ""))),
+            "result": part(views.result(job, person, now.problems.get("job", ""))),
             "learning": part(views.learning(run)),
-            "notes": part(views.notes(progress)), "log": {"value": views.log(job, self.folders, progress)},
+            "notes": part(views.notes(progress)), "log": {"value": views.log(command, progress)},
         }  # fmt: skip
         return shown
 

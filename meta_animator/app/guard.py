@@ -3,6 +3,7 @@
 import hmac
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PASSWORD = "META_ANIMATOR_PASSWORD"
-SHORTEST = 8  # characters of a password
+SHORTEST, PAUSE = 8, 1.0  # characters of a password, and seconds after a wrong one
 UPLOAD_BYTES, REQUEST_BYTES = 2 * FILM_BYTES, 2**20  # of what is sent in one request
 POLICY = "; ".join((
     "default-src 'self'", "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:", "style-src 'self' 'unsafe-inline'",
@@ -29,10 +30,14 @@ HEADERS = [
 
 
 class Guard:
-    """ASGI middleware. hosts: the names under which the page may be asked for; empty: any (behind a tunnel, with a password)."""
+    """ASGI middleware.
 
-    def __init__(self, app: Callable[..., Awaitable[None]], hosts: tuple[str, ...] = LOOPBACK):
-        self.app, self.hosts = app, hosts
+    hosts     the names under which the page may be asked for; empty: any, for there is a password
+    tunneled  whether it is also reached under names that this machine does not know
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], hosts: tuple[str, ...] = LOOPBACK, tunneled: bool = False):
+        self.app, self.hosts, self.tunneled = app, hosts, tunneled
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,8 +55,8 @@ class Guard:
         host = urlsplit(f"//{headers.get('host', '')}")
         if self.hosts and (host.hostname or "") not in self.hosts:
             return "this page is not known under that name"
-        origin = headers.get("origin", "")
-        if self.hosts and origin and urlsplit(origin).netloc != headers.get("host"):
+        origin, own = headers.get("origin", ""), (headers.get("host"), headers.get("x-forwarded-host"))
+        if not self.tunneled and origin and urlsplit(origin).netloc not in own:
             return "another page may not use this one"
         if "file=http:" in scope["path"].replace("/", "") or "file=https:" in scope["path"].replace("/", ""):
             return "nothing is fetched from elsewhere"
@@ -117,8 +122,14 @@ def find_password(host: str, share: bool, file: Path | None) -> str:
 
 
 def checks(password: str) -> Callable[[str, str], bool]:
-    """Whether what somebody typed is the password; the name does not matter."""
-    return lambda name, typed: hmac.compare_digest(typed.encode(), password.encode())
+    """Whether what somebody typed is the password; the name does not matter. Whoever guesses waits."""
+
+    def check(_name: str, typed: str) -> bool:
+        right = hmac.compare_digest(typed.encode(), password.encode())
+        time.sleep(0 if right else PAUSE)
+        return right
+
+    return check
 
 
 def _length(headers: MutableMapping[str, str]) -> int:

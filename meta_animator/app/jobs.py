@@ -9,6 +9,7 @@
 <id>/<video>.mp4    the video, and beside it the sheet, .png
 """
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -90,7 +91,7 @@ def read_job(folder: Path) -> Job:
         fields = {name: values[name] for name in ("person", "motion", "base", "configs", "quality", "settings", "queued")}
     except KeyError as error:
         raise UserError(f"{folder / 'job.json'}: {error} is missing") from None
-    process = _read(folder / "process.json")
+    process = process_of(folder)
     end, stop = _read(folder / "end.json"), (folder / "stop").exists()
     if end:
         state = end["state"]
@@ -103,9 +104,18 @@ def read_job(folder: Path) -> Job:
 
 
 def list_jobs(folders: Folders) -> list[Job]:
-    """The newest first."""
-    found = [path for path in folders.jobs.iterdir() if ID.fullmatch(path.name) and (path / "job.json").is_file()]
-    return sorted((read_job(path) for path in found), key=lambda job: job.queued, reverse=True)
+    """The newest first; what cannot be read is none."""
+    found = []
+    for path in folders.jobs.iterdir():
+        if ID.fullmatch(path.name):
+            with contextlib.suppress(UserError):
+                found.append(read_job(path))
+    return sorted(found, key=lambda job: job.queued, reverse=True)
+
+
+def process_of(folder: Path) -> dict[str, Any]:
+    """What a job's newest process is known by; empty where it has none."""
+    return _read(folder / "process.json")
 
 
 def find(folders: Folders, name: object) -> Job:
@@ -162,7 +172,7 @@ def cancel(folders: Folders, name: object) -> None:
         if job.state == WAITING:
             end(job, CANCELLED)
         elif job.state in (RUNNING, STOPPING):
-            process = _read(job.folder / "process.json")
+            process = process_of(job.folder)
             if job.state == STOPPING:
                 processes.end_now(process)
             (job.folder / "stop").touch()

@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from meta_animator.app import jobs, people
-from meta_animator.app.folders import Folders
 from meta_animator.app.jobs import Job
 from meta_animator.app.looking import BROKEN, BUSY, Sight
 from meta_animator.app.presets import Base
@@ -26,7 +25,11 @@ LINE, SHOWN_NOTES, SHOWN_LINES, SHOWN_PHOTOS = "#2f5fd0", 8, 400, 12
 
 def link(file: Path) -> str:
     """Where the browser finds a file, anew where it has changed."""
-    return f"gradio_api/file={quote(str(file.resolve()))}?v={file.stat().st_mtime_ns}"
+    try:
+        version = file.stat().st_mtime_ns
+    except OSError:  # it is just being replaced
+        version = 0
+    return f"gradio_api/file={quote(str(file.resolve()))}?v={version}"
 
 
 def picture(file: Path, title: str = "", kind: str = "") -> str:
@@ -152,19 +155,18 @@ def _meters(learned: Learning) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def result(job: Job, folders: Folders, problem: str) -> str:
-    """The video beside motion and photos, and what can be taken along."""
+def result(job: Job, person: people.Person | None, problem: str) -> str:
+    """The video beside motion and photos, and what can be taken along. person: None where their folder is gone."""
     if job.state != jobs.DONE or not job.video.is_file():
         return error(problem)
-    person = people.find(folders, job.person)
     motion = job.motion_file
     shown = [film(job.video, "The video")]
     if motion.suffix in (".mp4", ".webm", ".m4v", ".mov", ".mkv"):
         shown.append(film(motion, "The motion"))
     elif motion.suffix == ".gif":
         shown.append(picture(motion, "The motion"))
-    photos = "".join(picture(file) for file in photos_of(person)[:8])
-    loras = folders.person(job.person) / people.loras_name(person)
+    photos = "".join(picture(file) for file in photos_of(person)[:8]) if person else ""
+    loras = person.folder / people.loras_name(person) if person else Path()
     links = [("Download the video", job.video), ("Photos, motion, result", job.video.with_suffix(".png"))]
     links += [("Download the LoRA (zip)", loras)] if loras.is_file() else []
     taken = "".join(f'<a class="take" href="{html.escape(link(path))}" download="{path.name}">{said}</a>'
@@ -177,9 +179,9 @@ def notes(progress: Progress) -> str:
     return lines(progress.notes[:SHOWN_NOTES])
 
 
-def log(job: Job, folders: Folders, progress: Progress) -> str:
+def log(command: str, progress: Progress) -> str:
     """What the command says, under the command itself."""
-    return "\n".join([f"$ {job.as_typed(folders)}", *progress.lines[-SHOWN_LINES:]])
+    return "\n".join([f"$ {command}", *progress.lines[-SHOWN_LINES:]])
 
 
 def label(job: Job, place: int) -> str:

@@ -40,25 +40,38 @@ pytestmark = [
 ]
 
 
+class Server:
+    """The page's program."""
+
+    def __init__(self, python, folders):
+        self.folders = folders
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
+        self.command = [str(python), "scripts/app.py", "--folder", str(folders.root), "--port", str(port), "--quality", TINY]
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert self.address in self.process.stdout.readline()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+
+
 @pytest.fixture(scope="module")
-def page_of(tmp_path_factory, warm):
-    """(address, folders) of a page."""
-    folders = Folders(tmp_path_factory.mktemp("page") / "app")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(warm), "scripts/app.py", "--folder", str(folders.root), "--port", str(port), "--quality", TINY]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+def server(tmp_path_factory, warm):
+    server = Server(warm, Folders(tmp_path_factory.mktemp("page") / "app"))
     try:
-        assert f"http://127.0.0.1:{port}" in server.stdout.readline()
-        yield f"http://127.0.0.1:{port}", folders
+        yield server
     finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(20)
-        for job in jobs.list_jobs(folders):
+        server.stop()
+        for job in jobs.list_jobs(server.folders):
             if job.state not in jobs.ENDED:
                 (job.folder / "stop").touch()
-                processes.end_now(jobs._read(job.folder / "process.json"))
+                processes.end_now(jobs.process_of(job.folder))
 
 
 @pytest.fixture
@@ -98,8 +111,8 @@ class Tab:
         self.page.locator(f"#{where} label", has_text=text).first.click()
 
 
-def test_from_photos_to_a_video_and_to_the_next_one(page_of, browser, dropped):
-    address, folders = page_of
+def test_from_photos_to_a_video_and_to_the_next_one(server, browser, dropped):
+    address, folders = server.address, server.folders
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     tab = Tab(context, address)
 
@@ -147,6 +160,11 @@ def test_from_photos_to_a_video_and_to_the_next_one(page_of, browser, dropped):
     tab.state("running")
     other.click("#go-on")
     other.sees("#status .chip", "waiting, number 1")
+    server.stop()  # which ends nothing that was begun
+    server.start()
+    tab.page.reload()
+    other.page.reload()
+    tab.state("running")
     tab.state("done")
     (first, second) = sorted(jobs.list_jobs(folders), key=lambda job: job.id)
     assert "continuing" in first.log.read_text() and is_generated(first.video)
@@ -179,8 +197,8 @@ def answer(address, path, **headers):
         return error.code, error.read()
 
 
-def test_nothing_but_its_own_files_can_be_read_and_no_other_page_can_ask(page_of, tmp_path):
-    address, folders = page_of
+def test_nothing_but_its_own_files_can_be_read_and_no_other_page_can_ask(server):
+    address, folders = server.address, server.folders
     mine = folders.people / "somebody.txt"
     mine.write_text("inside")
     (folders.root / "secret.txt").write_text("beside")

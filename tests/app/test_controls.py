@@ -1,6 +1,7 @@
 """What the page shows of what is the case: without a browser, and with nothing that runs."""
 
 import json
+import shutil
 import time
 
 import pytest
@@ -102,6 +103,15 @@ def test_a_done_job_shows_its_video_and_what_was_learned(controls, now, job):
     assert (now.base, now.quality, now.values["quality"]) == ("embedded", "quick", "quick")
     controls.delete(now)
     assert not controls.show(now)["card"]["visible"] and people.find(controls.folders, "anna").run is not None
+
+
+def test_a_person_whom_somebody_deleted_by_hand_takes_nothing_along(controls, now, job):
+    finish(job, controls.folders)
+    shutil.rmtree(controls.folders.people / "anna")
+    (controls.folders.jobs / "20000101-000000-00000000").mkdir()
+    shown = controls.show(now)
+    assert "<video" in shown["result"]["value"] and now.person == "" and not shown["pack"]["visible"]
+    assert "no such person" in shown["log"]["value"] and len(shown["job"]["choices"]) == 1
 
 
 def test_a_failed_job_shows_its_error_at_the_step_it_belongs_to(controls, now, job):

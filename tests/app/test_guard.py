@@ -9,7 +9,7 @@ from meta_animator.app.guard import Guard, find_password
 from meta_animator.errors import UserError
 
 
-def ask(headers, path="/", body=(b"",), hosts=guard.LOOPBACK):
+def ask(headers, path="/", body=(b"",), **options):
     """(status, headers, what the page itself was given of the body)"""
     sent, given = [], []
 
@@ -27,7 +27,7 @@ def ask(headers, path="/", body=(b"",), hosts=guard.LOOPBACK):
         sent.append(message)
 
     scope = {"type": "http", "path": path, "headers": [(k.encode(), v.encode()) for k, v in headers.items()]}
-    asyncio.run(Guard(page, hosts)(scope, receive, send))
+    asyncio.run(Guard(page, **options)(scope, receive, send))
     return sent[0]["status"], dict(sent[0]["headers"]), given
 
 
@@ -52,8 +52,11 @@ def test_who_is_answered(headers, path, status):
     assert ask(headers, path)[0] == status
 
 
-def test_behind_a_tunnel_any_name_will_do():
-    assert ask({"host": "x.gradio.live", "origin": "https://x.gradio.live"}, hosts=())[0] == 200
+def test_with_a_password_any_name_will_do_but_no_other_page_is_let_in_before_a_tunnel():
+    assert ask({"host": "box.lan", "origin": "http://box.lan"}, hosts=())[0] == 200
+    assert ask({"host": "10.0.0.1", "x-forwarded-host": "box.org", "origin": "https://box.org"}, hosts=())[0] == 200
+    assert ask({"host": "box.lan", "origin": "http://other.lan"}, hosts=())[0] == 403
+    assert ask({"host": "localhost", "origin": "https://x.gradio.live"}, hosts=(), tunneled=True)[0] == 200
 
 
 def test_a_request_that_does_not_say_how_long_it_is_ends_where_it_is_too_long():
@@ -82,4 +85,5 @@ def test_others_need_a_password(tmp_path, monkeypatch):
     assert find_password("0.0.0.0", True, None) == "long enough"
     with pytest.raises(UserError, match="cannot be read"):
         find_password("0.0.0.0", True, tmp_path / "none")
+    monkeypatch.setattr(guard, "PAUSE", 0.0)
     assert guard.checks("long enough")("anybody", "long enough") and not guard.checks("long enough")("anybody", "long")

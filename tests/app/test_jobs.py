@@ -75,7 +75,7 @@ def begin(folders):
         process.kill()
         process.join()
     for job in jobs.list_jobs(folders):
-        processes.end_now(jobs._read(job.folder / "process.json"))
+        processes.end_now(jobs.process_of(job.folder))
 
 
 def until(condition):
@@ -133,7 +133,7 @@ def test_a_killed_machine_goes_on_with_the_same_command(folders, stand_in, ask, 
     killed = begin()
     until(lambda: runs(job))
     killed.kill()
-    processes.end_now(jobs._read(job.folder / "process.json"))
+    processes.end_now(jobs.process_of(job.folder))
     until(lambda: state(folders, job) == "waiting")
     assert jobs.find(folders, job.id).begun > 0, "which the page calls interrupted"
     (job.folder / "wait").unlink()
@@ -172,7 +172,7 @@ def test_a_machine_that_shuts_down_cancels_nothing(folders, stand_in, ask, begin
     job = ask("a", "wait")
     begin()
     until(lambda: runs(job))
-    os.kill(jobs._read(job.folder / "process.json")["pid"], signal.SIGTERM)  # by no click
+    os.kill(jobs.process_of(job.folder)["pid"], signal.SIGTERM)  # by no click
     until(lambda: state(folders, job) == "waiting")
 
 

@@ -7,7 +7,7 @@ import pytest
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is imported, here and in child processes: results are compared bit for bit
 
 SLOWEST = (  # files, the longest first: of several workers, none is left alone with them at the end
-    "test_embedded.py", "test_distributed.py", "test_demo.py", "test_chaos.py", "stages/test_memory.py",
+    "test_embedded.py", "app/test_browser.py", "test_distributed.py", "test_demo.py", "test_chaos.py", "stages/test_memory.py",
     "stages/test_resume.py", "stages/test_animate.py", "test_launch.py", "conversion/test_lora.py", "test_scripts.py",
 )  # fmt: skip
 

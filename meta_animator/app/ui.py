@@ -1,7 +1,8 @@
 """The page in Gradio: which component stands where, and which click of `controls` it calls."""
 
 import dataclasses
-import functools
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from meta_animator.app.controls import NEW, SOMEBODY, Controls, Now
 from meta_animator.app.presets import Base
 
 EVERY = 1.5  # seconds between two looks at how things stand
+MOST_SESSIONS = 500  # of whom what they show is known; others are sent all anew
 STYLE = Path(__file__).with_name("style.css")
 KEPT = "meta-animator"  # in the browser's memory of a tab
 RESTORE = f"() => JSON.parse(sessionStorage.getItem('{KEPT}') || '[\"\", null]')"
@@ -20,14 +22,25 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private",
 HEAD = "<h1>Meta-Animator</h1><p>Photos of a person and a motion make a video of that person in that motion.</p>"
 
 
+@dataclasses.dataclass
+class Shown:
+    """What a page shows: of each component the properties that it was sent, and the problems by place."""
+
+    parts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    problems: dict[str, str] = dataclasses.field(default_factory=dict)
+    lock: Any = dataclasses.field(default_factory=threading.Lock)
+
+
 class Page:
     """`blocks` is what Gradio serves."""
 
     def __init__(self, controls: Controls):
         self.controls, self.parts = controls, {}
+        self.lock = threading.Lock()
+        self.shown: OrderedDict[str, Shown] = OrderedDict()  # by session, the longest unused first
         with gr.Blocks(title="Meta-Animator", analytics_enabled=False, delete_cache=(3600, 86400)) as self.blocks:
             gr.HTML(HEAD, elem_id="head")
-            self.draft, self.wanted, self.sent = gr.Textbox(visible=False), gr.Textbox(visible=False), gr.State({})
+            self.draft, self.wanted = gr.Textbox(visible=False), gr.Textbox(visible=False)
             with gr.Row(equal_height=False):
                 with gr.Column(scale=2, min_width=320):
                     self._wish(controls.bases)
@@ -83,11 +96,11 @@ class Page:
 
     def _connect(self) -> None:
         parts, controls = self.parts, self.controls
-        state = [self.draft, parts["job"], parts["person"], parts["base"], parts["quality"], self.sent]
-        shown = [self.draft, self.sent, *parts.values()]
+        state = [self.draft, parts["job"], parts["person"], parts["base"], parts["quality"]]
+        shown = [self.draft, *parts.values()]
 
         def on(trigger: Callable[..., Any], action: Callable[..., None], *more: Any, **options: Any) -> None:
-            done = trigger(functools.partial(self._act, action), [*state, *more], shown, **{**QUIET, **options})
+            done = trigger(self._doing(action), [*state, *more], shown, **{**QUIET, **options})
             done.then(None, [self.draft, parts["job"]], js=KEEP, **QUIET)
 
         on(parts["photos"].upload, controls.take_photos, parts["photos"])
@@ -102,22 +115,35 @@ class Page:
         for name in ("base", "quality", "job"):
             on(parts[name].input, controls.look)
         tick = gr.Timer(EVERY).tick
-        tick(functools.partial(self._act, controls.look), state, shown, trigger_mode="once", **QUIET)
+        tick(self._doing(controls.look), state, shown, trigger_mode="once", **QUIET)
         had = [self.draft, self.wanted]
         restored = self.blocks.load(lambda draft, job: (draft or "", job or ""), had, had, js=RESTORE, **QUIET)
-        restored.then(functools.partial(self._act, controls.restore), [*state, self.wanted], shown, **QUIET)
+        restored.then(self._doing(controls.restore), [*state, self.wanted], shown, **QUIET)
 
-    def _act(self, action: Callable[..., None], draft: str, job: str | None, person: str | None, base: str, quality: str,
-             sent: dict[str, Any], *more: Any) -> list[Any]:  # fmt: skip
-        """What a click does, and of all that is shown then what this page was not sent before."""
-        now = Now(draft or "", job or "", person or NEW, base, quality, dict(sent.get("problems", {})))
-        action(now, *more)
-        shown, before = self.controls.show(now), sent.get("shown", {})
-        updates = {name: dict(properties) for name, properties in shown.items() if before.get(name) != properties}
-        for name, value in now.values.items():
-            updates.setdefault(name, {})["value"] = value
-        fresh = {"shown": {**before, **shown}, "problems": now.problems}
-        return [now.draft, fresh, *(gr.update(**updates[name]) if updates.get(name) else gr.skip() for name in self.parts)]
+    def _doing(self, action: Callable[..., None]) -> Callable[..., list[Any]]:
+        """What Gradio calls: it does what a click does, and sends of all that is shown then what the page does not show yet."""
+
+        def called(request: gr.Request, draft: str, job: str | None, person: str | None, base: str, quality: str, *more: Any):
+            before = self._shown(request.session_hash or "")
+            now = Now(draft or "", job or "", person or NEW, base, quality, before.problems)
+            action(now, *more)
+            with before.lock:
+                shown = self.controls.show(now)
+                updates = {name: dict(part) for name, part in shown.items() if before.parts.get(name) != part}
+                before.parts |= shown
+            for name, value in now.values.items():
+                updates.setdefault(name, {})["value"] = value
+            changed = gr.skip() if now.draft == draft else now.draft  # a look that began earlier must not undo a drop
+            return [changed, *(gr.update(**updates[name]) if updates.get(name) else gr.skip() for name in self.parts)]
+
+        return called
+
+    def _shown(self, session: str) -> "Shown":
+        with self.lock:
+            self.shown[session] = self.shown.pop(session, None) or Shown()
+            while len(self.shown) > MOST_SESSIONS:
+                self.shown.popitem(last=False)
+            return self.shown[session]
 
 
 def theme() -> Any:

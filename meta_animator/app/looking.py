@@ -19,7 +19,7 @@ from meta_animator.errors import UserError
 from meta_animator.json_files import read_json, write_json
 
 SHOWN, SIDE = 12, 320  # pictures, and pixels of their longer side
-FRAMES_OF_MOTION, FRAMES_OF_PERSON = 6, 16
+FRAMES_OF_MOTION, FRAMES_OF_PERSON = 5, 16
 BUSY, READY, BROKEN = "busy", "done", "failed"
 PHOTOS, MOTION = "photos", "motion"
 

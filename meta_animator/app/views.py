@@ -137,12 +137,15 @@ def learning(run: Path | None) -> str:
     if not loss:
         return ""
     curve = f"<figure><figcaption>Loss</figcaption>{chart({LINE: loss})}</figure>" if len(loss) > 1 else ""
-    previews = "".join(
-        f'<a href="{html.escape(link(path))}" target="_blank">{picture(path, f"Preview, {path.stem}; click to see it large")}</a>'
-        for path in learned.previews
-    )
+    previews = "".join(_preview(path) for path in learned.previews)
     return f'<h3>Learning</h3><div class="learning">{curve}{_meters(learned)}{previews}</div>'
 
+
+def _preview(file: Path) -> str:
+    """Of step-000160.png"""
+    step = file.stem.rpartition("-")[2].lstrip("0")
+    shown = picture(file, f"Preview at step {step}; click to see it large")
+    return f'<a href="{html.escape(link(file))}" target="_blank">{shown}</a>'
 
 def _meters(learned: Learning) -> str:
     rows = [

@@ -39,7 +39,8 @@ def job(controls, now, dropped):
 def finish(job, folders, state=jobs.DONE, log=""):
     """As a worker would leave it."""
     run = folders.people / job.person / "tuned-1"
-    run.mkdir()
+    (run / "previews").mkdir(parents=True)
+    make(run / "previews" / "step-000010.png")
     (run / "metrics.jsonl").write_text("".join(json.dumps({"step": k, "loss": 1 / k, "obedience": 0.5}) + "\n" for k in (1, 2)))
     job.log.write_text(f"$ x\n== a\n== b\n== c\n{log}")
     job.video.write_bytes(b"video")
@@ -96,6 +97,7 @@ def test_a_done_job_shows_its_video_and_what_was_learned(controls, now, job):
     assert 'data-state="done"' in shown["status"]["value"] and shown["pack"]["visible"] and shown["delete"]["visible"]
     assert shown["result"]["value"].count("<video") == 2 and "Download the video" in shown["result"]["value"]
     assert "<svg" in shown["learning"]["value"] and "loss at step 2" in shown["learning"]["value"]
+    assert "Preview at step 10;" in shown["learning"]["value"]
     assert "another motion starts at once" in shown["seen_photos"]["value"]
     now.quality = "usual"
     assert "learned anew" in controls.show(now)["seen_photos"]["value"]

@@ -170,10 +170,11 @@ def test_a_cancelled_job_saves_and_the_same_command_continues_it(folders, stand_
 
 def test_a_machine_that_shuts_down_cancels_nothing(folders, stand_in, ask, begin):
     job = ask("a", "wait")
-    begin()
+    working = begin()
     until(lambda: runs(job))
     os.kill(jobs.process_of(job.folder)["pid"], signal.SIGTERM)  # by no click
-    until(lambda: state(folders, job) == "waiting")
+    working.join(20)
+    assert state(folders, job) == "waiting", "for the next worker"
 
 
 def test_a_failed_job_says_why_and_where(folders, stand_in, ask, begin):

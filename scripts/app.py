@@ -91,11 +91,16 @@ def watch(folders) -> None:
     """Sees that somebody works while jobs wait, until the process is asked to end."""
     from meta_animator.app import jobs
 
-    ended = threading.Event()
+    ended, told = threading.Event(), ""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     while True:
-        jobs.ensure_worker(folders)
+        try:
+            jobs.ensure_worker(folders.make())
+        except (OSError, UserError) as error:  # a full disk; it may have room again
+            if str(error) != told:
+                print(f"note: nobody can be set to work: {error}", flush=True)
+            told = str(error)
         if ended.wait(EVERY):
             return
 

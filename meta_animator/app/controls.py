@@ -37,12 +37,14 @@ class Now:
 
     @contextlib.contextmanager
     def place(self, place: str) -> Iterator[None]:
-        """A UserError inside the block is a problem of that place, or of its own."""
+        """A UserError inside the block, or what the machine refuses, is a problem of that place, or of its own."""
         self.problems.pop(place, None)
         try:
             yield
         except UserError as error:
             self.problems[getattr(error, "place", place)] = str(error)
+        except OSError as error:  # a full disk, a folder that was deleted meanwhile
+            self.problems[place] = f"the machine refuses it: {error.strerror or error}"
 
 
 def part(text: str, problem: str = "") -> dict[str, Any]:
@@ -63,7 +65,8 @@ class Controls:
 
     def restore(self, now: Now, job: str) -> None:
         """A page that is opened, or anew: with what this tab had, or else the job that runs, or the newest."""
-        self._draft(now)  # here, since photos and motion may be dropped at once
+        with now.place("photos"):
+            self._draft(now)  # here, since photos and motion may be dropped at once
         known = jobs.list_jobs(self.folders)
         active = [one.id for one in known if one.state in (jobs.RUNNING, jobs.STOPPING)]
         every = [one.id for one in known]

@@ -21,7 +21,7 @@ from typing import Any
 
 from meta_animator.app import people, presets, processes
 from meta_animator.app.folders import ID, REPOSITORY, Folders, new_id, person_name
-from meta_animator.app.uploads import find_motion, list_photos
+from meta_animator.app.uploads import copy_whole, find_motion, list_photos
 from meta_animator.cli import BARS
 from meta_animator.errors import UserError
 from meta_animator.files import locked
@@ -152,16 +152,20 @@ def submit(folders: Folders, bases: Mapping[str, presets.Base], wish: Mapping[st
     with locked(folders.root / QUEUE_LOCK):
         if len(waiting(list_jobs(folders))) >= MOST_WAITING:
             raise Refused("job", f"{MOST_WAITING} jobs are waiting already; cancel one, or come back later")
-        if person is None:
-            with _place("photos"):
-                person = people.add(folders, wish["name"], draft)
         folder = folders.jobs / new_id(folders.jobs)
-        shutil.copyfile(motion, folder / motion.name)
-        fields = {
-            "person": person.name, "motion": motion.name, "base": str(wish["base"]), "configs": base.configs,
-            "quality": str(wish["quality"]), "settings": settings, "queued": time.time(),
-        }  # fmt: skip
-        write_json(folder / "job.json", fields)
+        try:
+            copy_whole(motion, folder / motion.name)
+            if person is None:
+                with _place("photos"):
+                    person = people.add(folders, wish["name"], draft)
+            fields = {
+                "person": person.name, "motion": motion.name, "base": str(wish["base"]), "configs": base.configs,
+                "quality": str(wish["quality"]), "settings": settings, "queued": time.time(),
+            }  # fmt: skip
+            write_json(folder / "job.json", fields)
+        except UserError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     return read_job(folder)
 
 
@@ -198,6 +202,7 @@ def remove(folders: Folders, name: object) -> None:
         job = find(folders, name)
         if job.state not in ENDED:
             raise UserError(f"this job is {job.state}; cancel it first")
+        (job.folder / "job.json").unlink()  # first: what is left of a folder without it is no job
         shutil.rmtree(job.folder)
 
 

@@ -1,5 +1,6 @@
 """People who were given photos: kept for other motions."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from meta_animator.app.folders import REPOSITORY, Folders, person_name
-from meta_animator.app.uploads import list_photos
+from meta_animator.app.uploads import copy_whole, list_photos
 from meta_animator.errors import UserError
 from meta_animator.files import locked, whole_file
 from meta_animator.json_files import read_json, write_json
@@ -37,13 +38,17 @@ class Person:
     @property
     def given(self) -> Path:
         """What animate.py is given: the folder of photos, or the film of the person."""
-        files = sorted(path for path in (self.folder / GIVEN).iterdir() if path.is_file())
+        files = sorted(path for path in (self.folder / GIVEN).glob("[!.]*") if path.is_file())
         return files[0] if len(files) == 1 and files[0].suffix.lower() not in (*IMAGE_SUFFIXES, ".heic") else self.folder / GIVEN
 
 
 def list_people(folders: Folders) -> list[Person]:
-    """By name."""
-    return [find(folders, path.name) for path in sorted(folders.people.iterdir()) if (path / GIVEN).is_dir()]
+    """By name; a folder that was put there by hand under a name that none can have is nobody."""
+    found = []
+    for path in sorted(folders.people.iterdir()):
+        with contextlib.suppress(UserError):
+            found.append(find(folders, path.name))
+    return found
 
 
 def find(folders: Folders, name: object) -> Person:
@@ -67,14 +72,17 @@ def add(folders: Folders, name: str, draft: Path) -> Person:
     name, photos = person_name(name), list_photos(draft)
     if not photos:
         raise UserError("there are no photos yet; drop at least five of one person, or a film of them")
-    folder = folders.people / name
+    folder, part = folders.people / name, folders.people / ".part"
     with locked(folders.root / ".people.lock"):
         if folder.exists():
             raise UserError(f"{name} is there already; choose them from the list, or give another name")
-        folder.mkdir()
-        part = folder / f".{GIVEN}.part"
-        shutil.copytree(draft / "photos", part, ignore=shutil.ignore_patterns(".*"))
-        os.replace(part, folder / GIVEN)
+        shutil.rmtree(part, ignore_errors=True)  # of one who was interrupted here
+        try:
+            for photo in photos:
+                copy_whole(photo, part / GIVEN / photo.name)
+            os.replace(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return find(folders, name)
 
 
@@ -86,7 +94,12 @@ def remember(folders: Folders, name: str, base: str, quality: str, run: Path) ->
 def used_run(person: Person) -> Path | None:
     """The run that the person's newest video was made with."""
     made = sorted(person.folder.glob("videos/*/config.yaml"), key=lambda path: path.stat().st_mtime)
-    control = yaml.safe_load(made[-1].read_text(encoding="utf-8"))["model"]["control_from"] if made else ""
+    if not made:
+        return None
+    try:
+        control = str(yaml.safe_load(made[-1].read_text(encoding="utf-8"))["model"]["control_from"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError):  # a power cut has emptied it
+        return None
     run = person.folder / Path(control).name
     return run if control and run.is_dir() else None
 

@@ -15,7 +15,7 @@ def started_at(pid: int) -> str:
     stat = Path(f"/proc/{pid}/stat")
     try:
         if Path("/proc/self/stat").exists():
-            fields = stat.read_text().rpartition(")")[2].split()
+            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
             return "" if fields[0] in "ZX" else f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {fields[19]}"
         answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
         return answer.stdout.strip()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio_client.utils import is_http_url_like
 
 from meta_animator.app.controls import NEW, SOMEBODY, Controls, Now
 from meta_animator.app.presets import Base
@@ -56,12 +57,12 @@ class Page:
             self._add("person", gr.Dropdown([SOMEBODY], value=NEW, label="Person"))
             self._add("name", gr.Textbox(label="Name", placeholder="anna", max_length=40, max_lines=1))
             self._add("photos_label", gr.HTML('<p class="said">Five or more photos of one person, or a film of them</p>'))
-            self._add("photos", gr.File(file_count="multiple", show_label=False, height=104))
+            self._add("photos", only_sent(gr.File(file_count="multiple", show_label=False, height=104)))
             self._add("seen_photos", gr.HTML(visible=False))
             self._add("clear", gr.Button("Remove the photos", size="sm", visible=False))
         with gr.Column(elem_classes="card"):
             gr.HTML('<h2>Motion</h2><p class="said">A film of anybody, of drawn poses, or keypoints (.npz)</p>')
-            self._add("motion", gr.File(show_label=False, height=104))
+            self._add("motion", only_sent(gr.File(show_label=False, height=104)))
             self._add("seen_motion", gr.HTML(visible=False))
         with gr.Column(elem_classes="card"):
             gr.HTML("<h2>How</h2>")
@@ -144,6 +145,19 @@ class Page:
             while len(self.shown) > MOST_SESSIONS:
                 self.shown.popitem(last=False)
             return self.shown[session]
+
+
+def only_sent(component: Any) -> Any:
+    """Gradio fetches, of whatever size, what a request names by an address in the place of a file; this component does not."""
+    fetch = component.async_move_resource_to_block_cache
+
+    async def take(place: Any) -> Any:
+        if is_http_url_like(place):
+            raise gr.Error("only files that were sent are taken")
+        return await fetch(place)
+
+    component.async_move_resource_to_block_cache = take
+    return component
 
 
 def theme() -> Any:

@@ -1,7 +1,6 @@
 """What people drop: bounded in size, count and kind by what the files hold, not by what they are called."""
 
 import json
-import os
 import shutil
 import time
 import zipfile
@@ -13,6 +12,7 @@ from PIL import Image
 from meta_animator.app.folders import ID, Folders, new_id, plain_name
 from meta_animator.errors import UserError
 from meta_animator.file_kinds import described, kind_of
+from meta_animator.files import whole_file
 from meta_animator.media.images import HEIC_ADVICE, can_read_heic
 
 MOST_PHOTOS, MOST_DRAFTS = 60, 200
@@ -22,6 +22,7 @@ FILM_SECONDS, FILM_FRAMES = 180, 10_000
 DRAFT_SECONDS = 24 * 3600  # after which what nobody asked for is forgotten
 PICTURES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
+FORMATS = "mov,matroska,avi,gif"  # as FFmpeg calls them; playlists, which lead to other files, are none of them
 PHOTOS_WANTED = "expected photos (JPEG, PNG, WebP, HEIC) or one film of the person"
 MOTION_WANTED = "expected a film, keypoints (.npz) or their JSON"
 
@@ -54,9 +55,8 @@ def take_photos(draft: Path, files: Sequence[Path]) -> list[str]:
     room = MOST_PHOTOS - len(there)
     if len(kinds) > room:
         faults.append(f"{len(kinds) - room} photos left out: {MOST_PHOTOS} at most")
-    home.mkdir(exist_ok=True)
     for file in list(kinds)[:room]:
-        _copy(file, _free(home, file.stem, kinds[file]))
+        copy_whole(file, _free(home, file.stem, kinds[file]))
     if not kinds and faults:
         raise UserError(faults[0] + (f" (and {len(faults) - 1} more files)" if faults[1:] else ""))
     return faults
@@ -66,16 +66,16 @@ def take_motion(draft: Path, file: Path) -> Path:
     """Takes the motion into the draft, in the place of an earlier one. Raises UserError for what gives none."""
     suffix = motion_suffix(file)
     home = draft / "motion"
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir()
     target = home / f"{plain_name(file.stem) or 'motion'}{suffix}"
-    _copy(file, target)
+    copy_whole(file, target)
+    for earlier in set(home.iterdir()) - {target}:
+        earlier.unlink(missing_ok=True)
     return target
 
 
 def list_photos(draft: Path) -> list[Path]:
     """What was dropped of the person."""
-    return sorted(path for path in (draft / "photos").glob("*") if path.is_file())
+    return sorted(path for path in (draft / "photos").glob("[!.]*") if path.is_file())
 
 
 def clear_photos(draft: Path) -> None:
@@ -87,7 +87,7 @@ def remove_draft(draft: Path) -> None:
 
 
 def find_motion(draft: Path) -> Path | None:
-    return next((path for path in (draft / "motion").glob("*") if path.is_file()), None)
+    return next((path for path in (draft / "motion").glob("[!.]*") if path.is_file()), None)
 
 
 def photo_suffix(file: Path) -> str:
@@ -144,16 +144,13 @@ def _film_suffix(file: Path, wanted: str) -> str:
     if suffix not in FILMS:
         raise UserError(f"{file.name}: is not a film of a known kind ({', '.join(FILMS)}); {wanted}")
     try:
-        with av.open(str(file)) as container:
+        with av.open(str(file), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"}) as container:
             (stream, *_) = container.streams.video
             size = stream.codec_context.width * stream.codec_context.height
             seconds = (container.duration or 0) / 1e6
             frames = stream.frames or seconds * float(stream.average_rate or 0)
-            playlist = bool(set(container.format.name.split(",")) & {"hls", "concat", "dash", "image2", "tty"})
     except (av.FFmpegError, ValueError, AttributeError):
-        raise UserError(f"{file.name}: cannot be read as a film; {wanted}") from None
-    if playlist:
-        raise UserError(f"{file.name}: is a picture, a text or a playlist, not a film; {wanted}")
+        raise UserError(f"{file.name}: cannot be read as a film ({', '.join(FILMS)}); {wanted}") from None
     if seconds > FILM_SECONDS or frames > FILM_FRAMES:
         raise UserError(f"{file.name}: lasts {seconds:.0f} s; {FILM_SECONDS} s and {FILM_FRAMES} frames at most, cut it")
     if size > FILM_PIXELS:
@@ -178,7 +175,7 @@ def _free(home: Path, stem: str, suffix: str) -> Path:
     return home / f"{name}{suffix}"
 
 
-def _copy(file: Path, target: Path) -> None:
-    part = target.with_name(f".{target.name}.part")
-    shutil.copyfile(file, part)
-    os.replace(part, target)
+def copy_whole(file: Path, target: Path) -> None:
+    """Raises UserError where there is no room for it; nothing is left of it then."""
+    with whole_file(target) as part:
+        shutil.copyfile(file, part)

@@ -58,7 +58,9 @@ def work(job: Job, folders: Folders, lock: int) -> bool:
         job = read_job(job.folder)
         if job.state != "waiting":
             return True
-        (job.folder / "stop").unlink(missing_ok=True)
+        if (job.folder / "stop").exists():  # whoever should have noted it was killed meanwhile
+            end(job, CANCELLED)
+            return True
         try:
             command = job.command(folders)
         except UserError as error:

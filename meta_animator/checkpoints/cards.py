@@ -94,7 +94,7 @@ def _digest(text: str) -> str:
 def card_text(card: Card, shows: bool) -> str:
     """shows: whether strip.png lies beside it"""
     origin, wan = card.origin, "wan" in card.tags
-    picture = f"![Generated frames above what drove them]({STRIP})\n\n" if shows else ""
+    picture = f"![Generated frames; below them the drawings, if any, that drove them]({STRIP})\n\n" if shows else ""
     rows = "\n".join(f"| {name} | {_in_a_cell(value)} |" for name, value in facts(origin).items())
     person = "These weights make pictures of one person. " if origin.metadata.get("stage") == "reference" else ""
     return f"""---

@@ -71,6 +71,19 @@ def test_the_button_says_what_is_missing_where_it_is_missing(controls, now, drop
     assert not controls.show(now)["clear"]["visible"] and not now.problems
 
 
+def test_what_the_machine_refuses_is_said_and_a_strange_folder_is_nobody(controls, now, monkeypatch):
+    (controls.folders.people / "put here by hand" / "given").mkdir(parents=True)
+    assert controls.show(now)["person"]["choices"] == [("Somebody new", "")]
+
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(uploads, "new_id", full)
+    page = Now(base="embedded", quality="quick")
+    controls.restore(page, "")
+    assert "No space left on device" in controls.show(page)["seen_photos"]["value"]
+
+
 def test_a_base_that_is_not_here_is_said_at_once_and_refused(controls, now, dropped, monkeypatch, tmp_path):
     monkeypatch.setattr(presets, "REPOSITORY", presets.REPOSITORY)
     now.base = "sd15"

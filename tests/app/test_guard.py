@@ -64,6 +64,25 @@ def test_a_request_that_does_not_say_how_long_it_is_ends_where_it_is_too_long():
     assert [message["type"] for message in given] == ["http.request", "http.disconnect"]
 
 
+def test_an_address_in_the_place_of_a_file_is_not_fetched(folders, monkeypatch):
+    gradio = pytest.importorskip("gradio", reason="the extra 'app' is not installed")
+    from meta_animator.app import presets, ui
+    from meta_animator.app.controls import Controls
+
+    page, asked = ui.Page(Controls(folders, presets.BASES)), []
+
+    async def download(url, cache_dir):
+        asked.append(url)
+        return str(folders.served / "x")
+
+    monkeypatch.setattr(gradio.processing_utils, "async_ssrf_protected_download", download)
+    file = {"path": "https://example.org/x.mp4", "meta": {"_type": "gradio.FileData"}}
+    for name in ("photos", "motion"):
+        with pytest.raises(gradio.Error, match="only files that were sent"):
+            asyncio.run(gradio.processing_utils.async_move_files_to_cache(file, page.parts[name], check_in_upload_folder=True))
+    assert not asked
+
+
 def test_browsers_fetch_nothing_from_elsewhere():
     policy = ask({"host": "localhost"})[1][b"content-security-policy"].decode()
     assert "default-src 'self'" in policy and "http" not in policy and "*" not in policy

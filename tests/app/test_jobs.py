@@ -142,6 +142,75 @@ def test_a_killed_machine_goes_on_with_the_same_command(folders, stand_in, ask, 
     assert runs(job) == 2
 
 
+def test_a_cancelled_job_does_not_begin_anew_because_nobody_was_left_to_note_it(folders, stand_in, ask, begin):
+    job = ask("a", "wait")
+    killed = begin()
+    until(lambda: runs(job))
+    killed.kill()
+    killed.join()
+    jobs.cancel(folders, job.id)
+    until(lambda: not processes.is_alive(jobs.process_of(job.folder)))
+    begin().join(20)
+    assert state(folders, job) == "cancelled" and runs(job) == 1
+    jobs.go_on(folders, job.id)
+    assert state(folders, job) == "waiting"
+
+
+def test_a_motion_config_that_a_power_cut_emptied_does_not_keep_a_done_job_from_its_end(folders, stand_in, ask, begin):
+    job = ask("a")
+    for text in ("", "model: 1", "model: {control_from: [", "\x00"):
+        (folders.people / "a" / "videos" / "wave").mkdir(parents=True, exist_ok=True)
+        (folders.people / "a" / "videos" / "wave" / "config.yaml").write_text(text)
+        assert people.used_run(people.find(folders, "a")) is None
+    begin()
+    until(lambda: state(folders, job) == "done")
+
+
+def test_a_power_cut_leaves_neither_half_a_person_nor_half_a_job(folders, ask, monkeypatch):
+    class PowerCut(BaseException):
+        pass
+
+    def cut(*_, **__):
+        raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(people, "copy_whole", cut)
+        patch.setattr(people.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(PowerCut):
+            ask("a")
+    assert not people.list_people(folders) and not jobs.list_jobs(folders)
+    job = ask("a")
+    jobs.cancel(folders, job.id)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.shutil, "rmtree", lambda folder: ((folder / "end.json").unlink(), cut()))
+        with pytest.raises(PowerCut):
+            jobs.remove(folders, job.id)
+    assert not jobs.list_jobs(folders), "it was to be deleted, so it does not wait again"
+
+
+def test_a_full_disk_leaves_nothing_of_what_was_asked_for(folders, ask, monkeypatch):
+    def full(path, value):
+        raise UserError(f"{path}: cannot be written (No space left on device)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "write_json", full)
+        with pytest.raises(UserError, match="No space left"):
+            ask("a")
+    assert not list(folders.jobs.iterdir())
+
+
+def test_a_process_with_a_strange_name_is_known_too(tmp_path):
+    name = tmp_path / "ööööööööö"  # the system keeps its first 15 bytes: seven letters and a half
+    name.symlink_to(shutil.which("sleep"))
+    process = processes.start([str(name), "60"], tmp_path / "log", tmp_path, dict(os.environ))
+    try:
+        until(lambda: b"\xc3)" in (tmp_path / f"/proc/{process.pid}/stat").read_bytes())
+        assert processes.is_alive(processes.identify(process.pid))
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_another_process_of_that_number_is_not_taken_for_the_command(folders, ask):
     job = ask("a")
     mine = processes.identify(os.getpid())

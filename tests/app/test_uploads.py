@@ -11,6 +11,8 @@ from meta_animator.app import uploads
 from meta_animator.app.folders import Folders, person_name
 from meta_animator.errors import UserError
 
+PNG = (held := io.BytesIO(), Image.new("RGB", (64, 64), "red").save(held, "PNG"))[0].getvalue()
+
 
 @pytest.fixture
 def draft(folders):
@@ -37,7 +39,7 @@ def test_no_name_leaves_its_folder_or_reads_as_something_else(draft, tmp_path, n
     source = png(tmp_path / "photo.png")
     target = uploads._free(draft, name, ".png")
     assert target.parent == draft and not set(target.stem) & set("/.=$<;- \n"), target
-    uploads._copy(source, target)
+    uploads.copy_whole(source, target)
 
 
 def test_numbers_and_sizes_are_bounded(draft, tmp_path, dropped, monkeypatch):
@@ -79,6 +81,8 @@ def test_an_archive_that_unpacks_to_more_than_memory_is_refused(tmp_path, monkey
         ("a.npz", b"PK\x03\x04", "zip archive"),
         ("a.mp4", b"", "is empty"),
         ("a.exe", b"MZ\x90\x00" + bytes(300), "not a film of a known kind"),
+        ("a.mp4", b"ffconcat version 1.0\n#\xff\nfile a.mp4\n", "cannot be read as a film"),
+        ("a.mp4", PNG, "cannot be read as a film"),
     ],
 )
 def test_what_is_no_motion_is_refused_in_one_line(draft, tmp_path, name, content, said):
@@ -86,6 +90,27 @@ def test_what_is_no_motion_is_refused_in_one_line(draft, tmp_path, name, content
     with pytest.raises(UserError, match=said) as error:
         uploads.take_motion(draft, tmp_path / name)
     assert str(error.value).startswith(f"{name}: ") and "\n" not in str(error.value) and uploads.find_motion(draft) is None
+
+
+def test_a_full_disk_loses_nothing_and_half_a_file_is_none(draft, dropped, monkeypatch):
+    uploads.take_motion(draft, dropped / "wave.npz")
+    (draft / "photos").mkdir()
+    for part in (draft / "photos" / ".photo.png.part", draft / "motion" / ".a.7.part.mp4"):  # of one who was killed
+        part.touch()
+    assert not uploads.list_photos(draft) and uploads.find_motion(draft).name == "wave.npz"
+
+    def full(source, target):
+        target.touch()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(uploads.shutil, "copyfile", full)
+        for take, what in ((uploads.take_motion, dropped / "dance.mp4"), (uploads.take_photos, [dropped / "dance.mp4"])):
+            with pytest.raises(UserError, match="No space left"):
+                take(draft, what)
+    assert not uploads.list_photos(draft) and uploads.find_motion(draft).name == "wave.npz"
+    uploads.take_motion(draft, dropped / "dance.mp4")
+    assert [path.name for path in (draft / "motion").iterdir()] == ["dance.mp4"]
 
 
 def test_photos_or_one_film(draft, dropped):

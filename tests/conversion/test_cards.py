@@ -197,6 +197,8 @@ def test_the_strip_shows_what_was_made_and_nobodys_photos(tuned, make_config, tm
     film = np.concatenate([RED, GREEN, BLUE], axis=1)
     write_video(run / "previews" / "step-000003-dwpose.mp4", [film] * 3, 8)
     assert colours(strip_of(origin)) == "rg"
+    write_video(run / "previews" / "step-000004-fg_inpainting.mp4", [film] * 3, 8)  # whose condition is a piece of the photo
+    assert colours(strip_of(origin)) == "g"
 
     for name, wrong in (("videos/wave", False), ("shuffled", True)):
         sampled = make_config(
@@ -204,9 +206,14 @@ def test_the_strip_shows_what_was_made_and_nobodys_photos(tuned, make_config, tm
         )  # fmt: skip
         save_config(sampled, tmp_path / name / "config.yaml")
         write_image(tmp_path / name / "frames" / "000000.png", GREEN if wrong else BLUE)
+        write_image(tmp_path / name / "driving" / "000000.png", RED)
     tiny.extract(config)
-    assert colours(read_image(tmp_path / "loras" / "strip.png")) == "b", "this one is made, too"
-    assert "![Generated frames above what drove them](strip.png)" in (tmp_path / "loras" / "README.md").read_text()
+    assert colours(read_image(tmp_path / "loras" / "strip.png")) == "rb", "this one is made, too"
+    sampled.sample.shuffle_driving, sampled.sample.tasks = False, {"blurred": 1.0}
+    save_config(sampled, tmp_path / "shuffled" / "config.yaml")
+    assert colours(strip_of(origin)) == "g", "blurred photos are photos"
+    text = (tmp_path / "loras" / "README.md").read_text()
+    assert "![Generated frames; below them the drawings, if any, that drove them](strip.png)" in text
 
 
 def test_a_card_says_what_the_run_has_kept(prepared, puppet_data):

@@ -44,7 +44,7 @@ from meta_animator.sampling.inputs import (
     one_generator,
     one_text,
 )
-from meta_animator.sampling.pipeline_card import write_pipeline_card
+from meta_animator.sampling.pipeline_card import leave_off_places, write_pipeline_card
 
 
 class MetaAnimatorPipeline(DiffusionPipeline):
@@ -104,7 +104,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor)
         self._guidance_scale, self._num_timesteps, self._interrupt = 1.0, 0, False
-        self._base = base_of("")
+        self._base, self._base_loras = base_of(""), {}
 
     @classmethod
     def from_animator(cls, animator: Animator, **options: Any) -> "MetaAnimatorPipeline":
@@ -133,14 +133,15 @@ class MetaAnimatorPipeline(DiffusionPipeline):
             unet=base.unet, motion_adapter=models.motion, control=models.control, scheduler=scheduler,
             condition_range=models.config.condition_range, **options,
         )  # fmt: skip
-        pipe._base = base_of(models.config.base)
+        pipe._base, pipe._base_loras = base_of(models.config.base), dict(getattr(base, "base_loras", {}))
         return pipe
 
     def save_pretrained(self, save_directory: Any, *arguments: Any, **options: Any) -> None:
         """As diffusers does it with its options, and a model card beside it; with `push_to_hub` the card is diffusers'."""
+        leave_off_places([self, *self.components.values()])
         super().save_pretrained(save_directory, *arguments, **options)
         if not options.get("push_to_hub"):
-            write_pipeline_card(Path(save_directory), self, self._base)
+            write_pipeline_card(Path(save_directory), self, self._base, self._base_loras)
 
     @classmethod
     def download(cls, pretrained_model_name: str, **options: Any) -> str:

@@ -106,7 +106,7 @@ def test_extracted_loras_are_published_by_the_cards_command_and_loaded_by_its_co
     assert all((tmp_path / "loras" / name / "README.md").is_file() for name in ("controlnet", "seg"))
 
 
-def test_a_merged_controlnet_and_a_saved_pipeline(tuned, tmp_path, tiny_base, online):
+def test_a_merged_controlnet_and_a_saved_pipeline(tuned, tmp_path, tiny_base, online, monkeypatch):
     models, config = tuned
     config.extract.merge = "dwpose"
     tiny.extract(config)
@@ -116,6 +116,15 @@ def test_a_merged_controlnet_and_a_saved_pipeline(tuned, tmp_path, tiny_base, on
     own.save_pretrained(tmp_path / "animator")
     torch.testing.assert_close(latents(loaded(tmp_path / "animator", tiny_base)), made)
     assert "LoRA rank | 4" in (tmp_path / "animator" / "README.md").read_text()
+    again = MetaAnimatorPipeline.from_pretrained(tmp_path / "animator")
+    again.unet.register_to_config(_name_or_path="theirs/base")
+    again.save_pretrained(tmp_path / "again")
+    for folder in (tmp_path / "animator", tmp_path / "again", tmp_path / "loras"):
+        assert not [file for file in folder.rglob("*.json") if str(tmp_path.parent) in file.read_text()], "nobody's home is told"
+    assert read_json(tmp_path / "again" / "unet" / "config.json")["_name_or_path"] == "theirs/base"
+    monkeypatch.setattr(models.backbone, "base_loras", {"style.safetensors 0123": 0.8}, raising=False)
+    MetaAnimatorPipeline.from_assembly(models).save_pretrained(tmp_path / "styled")
+    assert "their licences count, too" in (tmp_path / "styled" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("vace", [True, False])

@@ -50,7 +50,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--password-file", type=users_path, metavar="FILE", help=password)
     quality = "one more quality to choose, such as tiny=\"train.max_steps=20\""
     parser.add_argument("--quality", action="append", default=[], metavar="NAME=\"key=value ...\"", help=quality)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not 0 < options.port < 2**16:
+        raise UserError(f"--port {options.port}: expected a number from 1 to {2**16 - 1}")
+    return options
 
 
 def users_path(text: str) -> Path:
@@ -77,7 +80,10 @@ def serve(options: argparse.Namespace, folders, bases, check) -> None:
     except OSError as error:
         if "port" not in str(error):
             raise
-        raise UserError(f"--port {options.port}: is taken, maybe by this very page; open it, or give another port") from error
+        raise UserError(
+            f"--host {options.host} --port {options.port}: cannot be had; the port is taken, maybe by this very page (open it, "
+            "or give another port), or the address is not this machine's"
+        ) from error
     print(f"the page: http://{options.host}:{options.port}; it keeps everything in {folders.root}; Ctrl-C ends it", flush=True)
     try:
         watch(folders)

@@ -23,6 +23,7 @@ from meta_animator.app import people, presets, processes
 from meta_animator.app.folders import ID, REPOSITORY, Folders, new_id, person_name
 from meta_animator.app.uploads import copy_whole, find_motion, list_photos
 from meta_animator.cli import BARS
+from meta_animator.entry import STARTED_IN
 from meta_animator.errors import UserError
 from meta_animator.files import locked
 from meta_animator.json_files import read_json, write_json
@@ -212,7 +213,8 @@ def end(job: Job, state: str, code: int = 0, run: str = "") -> None:
 
 def environment_of(job: Job, folders: Folders) -> dict[str, str]:
     """The command's, with what makes its output readable while it comes."""
-    return {**os.environ, **job.environment(folders), "PYTHONUNBUFFERED": "1", BARS: "1"}
+    own = {name: value for name, value in os.environ.items() if name != STARTED_IN}  # where the page was started is no matter
+    return {**own, **job.environment(folders), "PYTHONUNBUFFERED": "1", BARS: "1"}
 
 
 def ensure_worker(folders: Folders) -> None:

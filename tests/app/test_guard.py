@@ -1,10 +1,13 @@
 """Who may open the page, and what one request may be."""
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
 from meta_animator.app import guard
+from meta_animator.app.folders import REPOSITORY
 from meta_animator.app.guard import Guard, find_password
 from meta_animator.errors import UserError
 
@@ -86,6 +89,12 @@ def test_an_address_in_the_place_of_a_file_is_not_fetched(folders, monkeypatch):
 def test_browsers_fetch_nothing_from_elsewhere():
     policy = ask({"host": "localhost"})[1][b"content-security-policy"].decode()
     assert "default-src 'self'" in policy and "http" not in policy and "*" not in policy
+
+
+def test_a_port_that_there_is_not_is_one_line():
+    command = [sys.executable, "scripts/app.py", "--port=65536"]
+    answer = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (2, "error: --port 65536: expected a number from 1 to 65535\n")
 
 
 def test_others_need_a_password(tmp_path, monkeypatch):

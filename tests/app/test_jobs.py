@@ -287,8 +287,10 @@ def test_the_queue_has_an_end(folders, ask, monkeypatch):
     assert [one.name for one in people.list_people(folders)] == ["a", "b"]
 
 
-def test_the_command_is_what_a_user_would_type(folders, ask):
+def test_the_command_is_what_a_user_would_type(folders, ask, monkeypatch):
+    monkeypatch.setenv("META_ANIMATOR_STARTED_IN", "/another/copy")  # whose configs would be taken for those that were chosen
     job = ask("Anna B.")
+    assert "META_ANIMATOR_STARTED_IN" not in jobs.environment_of(job, folders)
     given = folders.people / "Anna_B" / "given"
     command = ["scripts/animate.py", str(given), str(job.folder / "wave.npz"), str(job.video), "--person", "Anna_B"]
     assert job.command(folders)[1:] == [*command, "train.max_steps=200", "sample.num_inference_steps=8"]

@@ -100,6 +100,7 @@ def photo_suffix(file: Path) -> str:
     if kind == "heic":
         if not can_read_heic():
             raise UserError(f"{name}: is a HEIC photo; {HEIC_ADVICE}")
+        _check_pixels(name, *_heic_size(file))
         return ".heic"
     if kind:
         raise UserError(f"{name}: {described(kind).partition(';')[0]}; {PHOTOS_WANTED}")
@@ -110,9 +111,22 @@ def photo_suffix(file: Path) -> str:
         form, width, height = "", 0, 0
     if form not in PICTURES:
         raise UserError(f"{name}: is not a picture that can be read; {PHOTOS_WANTED}")
+    _check_pixels(name, width, height)
+    return PICTURES[form]
+
+
+def _heic_size(file: Path) -> tuple[int, int]:
+    import pillow_heif
+
+    try:
+        return pillow_heif.open_heif(file).size
+    except (OSError, ValueError, RuntimeError, SyntaxError):
+        raise UserError(f"{file.name}: is not a picture that can be read; {PHOTOS_WANTED}") from None
+
+
+def _check_pixels(name: str, width: int, height: int) -> None:
     if width * height > PHOTO_PIXELS:
         raise UserError(f"{name}: has {width} x {height} pixels; {PHOTO_PIXELS // 10**6} million at most, make it smaller")
-    return PICTURES[form]
 
 
 def motion_suffix(file: Path) -> str:

@@ -84,13 +84,15 @@ def test_what_the_machine_refuses_is_said_and_a_strange_folder_is_nobody(control
     assert "No space left on device" in controls.show(page)["seen_photos"]["value"]
 
 
-def test_a_base_that_is_not_here_is_said_at_once_and_refused(controls, now, dropped, monkeypatch, tmp_path):
-    monkeypatch.setattr(presets, "REPOSITORY", presets.REPOSITORY)
+def test_a_base_that_is_not_here_is_said_at_once_and_refused(controls, now, monkeypatch):
+    def absent(path):
+        raise UserError(f"{path}: no such folder")
+
+    monkeypatch.setattr(presets, "check_base", absent)
     now.base = "sd15"
-    if presets.lacking(presets.BASES["sd15"]):
-        assert "python scripts/get_weights.py sd15" in controls.show(now)["choice"]["value"]
-        controls.submit(now, "anna")
-        assert list(now.problems) == ["choice"]
+    assert "python scripts/get_weights.py sd15" in controls.show(now)["choice"]["value"]
+    controls.submit(now, "anna")
+    assert list(now.problems) == ["choice"]
 
 
 def test_after_the_button_the_job_is_shown_and_the_person_kept(controls, now, job):

@@ -1,6 +1,8 @@
 """What may be dropped, how much of it, and where it may lie."""
 
 import io
+import sys
+import types
 import zipfile
 
 import numpy as np
@@ -59,6 +61,18 @@ def test_numbers_and_sizes_are_bounded(draft, tmp_path, dropped, monkeypatch):
             with pytest.raises(UserError, match=said):
                 uploads.motion_suffix(dropped / "dance.mp4")
     assert uploads.motion_suffix(dropped / "dance.mp4") == ".mp4" and uploads.motion_suffix(dropped / "wave.npz") == ".npz"
+
+
+def test_heic_photos_are_bounded_too(tmp_path, monkeypatch):
+    module = types.ModuleType("pillow_heif")  # a stand-in: the library need not be installed
+    module.open_heif = lambda path: types.SimpleNamespace(size=(20_000, 20_000))
+    monkeypatch.setitem(sys.modules, "pillow_heif", module)
+    monkeypatch.setattr(uploads, "can_read_heic", lambda: True)
+    (tmp_path / "a.heic").write_bytes(b"\x00\x00\x00\x18ftypheic" + bytes(300))
+    with pytest.raises(UserError, match=r"a\.heic: has 20000 x 20000 pixels"):
+        uploads.photo_suffix(tmp_path / "a.heic")
+    module.open_heif = lambda path: types.SimpleNamespace(size=(4000, 3000))
+    assert uploads.photo_suffix(tmp_path / "a.heic") == ".heic"
 
 
 def test_an_archive_that_unpacks_to_more_than_memory_is_refused(tmp_path, monkeypatch):

@@ -41,11 +41,13 @@ class Sight:
 def look_again(draft: Path, what: str) -> None:
     """Begins to look at what the draft holds now; whoever still looks at what it held ends."""
     forget(draft, what)
-    write_json(draft / f"seen-{what}.json", {"state": BUSY})
+    told = draft / f"seen-{what}.json"
     command = [sys.executable, "scripts/app.py", "--look", str(draft.resolve()), what]
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
     process = processes.start(command, draft / f"seen-{what}.log", REPOSITORY, environment)
     write_json(draft / f"seen-{what}.process.json", processes.identify(process.pid))
+    if not told.exists():  # after who it is: another page must not take it for one that broke down
+        write_json(told, {"state": BUSY})
 
 
 def forget(draft: Path, what: str) -> None:

@@ -1,8 +1,10 @@
 """What the page shows of what is the case: without a browser, and with nothing that runs."""
 
 import json
+import os
 import shutil
 import time
+import types
 
 import pytest
 
@@ -173,6 +175,18 @@ def test_somebody_who_cannot_be_looked_at_is_no_riddle(folders):
     draft = folders.draft(uploads.new_draft(folders))
     looking.write_json(draft / "seen-photos.json", {"state": "busy"})  # and nobody looks
     assert "seen-photos.log says why" in looking.read_sight(draft, "photos").error
+
+
+def test_somebody_who_is_only_beginning_to_look_has_not_broken_down(folders, monkeypatch):
+    draft, seen = folders.draft(uploads.new_draft(folders)), []
+
+    def start(command, log, cwd, env):
+        seen.append(looking.read_sight(draft, "photos").state)  # as another request would
+        return types.SimpleNamespace(pid=os.getpid())
+
+    monkeypatch.setattr(looking.processes, "start", start)
+    looking.look_again(draft, "photos")
+    assert seen == [""] and looking.read_sight(draft, "photos").state == looking.BUSY
 
 
 def test_qualities_of_the_command_line():

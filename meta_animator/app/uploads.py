@@ -1,5 +1,6 @@
 """What people drop: bounded in size, count and kind by what the files hold, not by what they are called."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -19,7 +20,7 @@ MOST_PHOTOS, MOST_DRAFTS = 60, 200
 PHOTO_BYTES, FILM_BYTES, POINTS_BYTES = 50 * 2**20, 500 * 2**20, 100 * 2**20
 PHOTO_PIXELS, FILM_PIXELS = 100_000_000, 4096 * 4096
 FILM_SECONDS, FILM_FRAMES = 180, 10_000
-DRAFT_SECONDS = 24 * 3600  # after which what nobody asked for is forgotten
+DRAFT_SECONDS, SENT_SECONDS = 24 * 3600, 3600  # after which what nobody asked for, and what nobody took, is forgotten
 PICTURES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 FORMATS = "mov,matroska,avi,gif"  # as FFmpeg calls them; playlists, which lead to other files, are none of them
@@ -33,7 +34,16 @@ def new_draft(folders: Folders) -> str:
     old = [path for path in drafts if time.time() - path.stat().st_mtime > DRAFT_SECONDS]
     for path in {*old, *drafts[: max(0, len(drafts) + 1 - MOST_DRAFTS)]}:
         shutil.rmtree(path, ignore_errors=True)
+    sweep(folders.served)
     return new_id(folders.drafts)
+
+
+def sweep(served: Path) -> None:
+    """Removes what is left of uploads that were broken off; Gradio knows nothing of them."""
+    for path in served.rglob("*"):
+        with contextlib.suppress(OSError):  # another page sweeps, too
+            if path.is_file() and time.time() - path.stat().st_mtime > SENT_SECONDS:
+                path.unlink()
 
 
 def take_photos(draft: Path, files: Sequence[Path]) -> list[str]:

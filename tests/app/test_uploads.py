@@ -1,7 +1,9 @@
 """What may be dropped, how much of it, and where it may lie."""
 
 import io
+import os
 import sys
+import time
 import types
 import zipfile
 
@@ -144,6 +146,15 @@ def test_drafts_that_nobody_asked_for_are_forgotten(folders, monkeypatch):
     monkeypatch.setattr(uploads, "DRAFT_SECONDS", -1)
     last = uploads.new_draft(folders)
     assert [path.name for path in folders.drafts.iterdir()] == [last]
+
+
+def test_uploads_that_were_broken_off_do_not_fill_the_disk(folders):
+    (folders.served / "0123").mkdir()
+    for name, age in (("tmpabc", 4000), ("0123/film.mp4", 4000), ("tmpdef", 10)):
+        (folders.served / name).write_bytes(b"x")
+        os.utime(folders.served / name, (time.time() - age,) * 2)
+    uploads.new_draft(folders)
+    assert [path.name for path in folders.served.rglob("*") if path.is_file()] == ["tmpdef"]
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "/etc", "../jobs", "a/b", None, 7, ["a"], "motions/../a", "out"])

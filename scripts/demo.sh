@@ -38,9 +38,10 @@ stage() {
 
 rm -rf "$out"/cache "$out"/step0 "$out"/step1 "$out"/step2 "$out"/step3 "$out"/step3_shuffled "$out"/loras "$out"/text
 here=("data.puppets.root=$data" "data.cache_dir=$out/cache" "data.train=[$data/train]")
-trained0=$out/step0 trained1=$out/step1 before2=$out/step0 moves="the motion module learns"
+trained0=$out/step0 trained1=$out/step1 before2=$out/step0 moves="the motion module learns" photos=("data.train=[$data/person]")
 if $wan; then
     here+=("model.text_cache=$out/text")
+    photos+=("data.auxiliary=[$data/train]")
     before2=$out/step1 moves="the pose's LoRA learns"  # its checkpoint has the other LoRAs too
 fi
 if $fast; then
@@ -56,7 +57,7 @@ $fast || stage step1 "$moves from clips" \
     bash Step1_train_Motion_Module.sh "$configs/step1.yaml" "${here[@]}" output_dir="$out/step1" model.control_from="$trained0" "$@"
 stage step2 "eight photos of one person" \
     bash Step2_finetune_BaseCtrl_LoRA.sh "$configs/step2.yaml" "${here[@]}" output_dir="$out/step2" model.control_from="$before2" \
-    "data.train=[$data/person]" "data.auxiliary=[$data/train]" "$@"
+    "${photos[@]}" "$@"
 $fast || stage extract "each task's LoRA as a folder of its own" \
     bash extract_LoRA_weights.sh "$configs/extract.yaml" output_dir="$out/loras" extract.checkpoint="$out/step2" "$@"
 sampling=(model.control_from="$out/step2" sample.reference="$data/person" sample.driving="$data/driving")

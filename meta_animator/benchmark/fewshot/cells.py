@@ -162,7 +162,8 @@ class Bench:
         return (
             self.configs / "step2.yaml", f"output_dir={work / 'step2'}", f"model.base={self.base}",
             f"model.face={self.base / 'face'}", f"model.control_from={self.base / 'control'}",
-            "data.puppets.root=", f"data.train=[{photos}]", f"data.auxiliary=[{others_of(self.people)}]",
+            "data.puppets.root=", f"data.train=[{photos}]",
+            f"data.auxiliary=[{others_of(self.people) if cell.method.others else ''}]",
             f"data.cache_dir={self.folder / 'cache'}", f"data.prompt={PROMPT}",
             f"train.max_steps={last}", f"train.checkpoint_every={every}", f"train.keep_checkpoints={last // every}",
             "train.preview_every=0", f"seed={cell.seed}", *cell.method.stage2,

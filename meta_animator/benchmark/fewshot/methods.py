@@ -1,4 +1,4 @@
-"""The contestants: what is compared with fine-tuning as it is shipped, and that with one part left out."""
+"""The contestants: what is compared with fine-tuning as it is shipped, and that with one part left out or added."""
 
 import dataclasses
 
@@ -23,12 +23,14 @@ class Method:
 
     says     in the report
     tunes    whether stage 2 runs; where not, stage 3 starts from the stage 0 that is shipped
+    others   whether stage 2 also sees frames of other people, the auxiliary sets
     lora     a LoRA of the UNet learns the person, without control, and stage 0's control network is put on top (DreamBooth)
     """
 
     name: str
     says: str
     tunes: bool = True
+    others: bool = False
     lora: bool = False
     stage2: tuple[str, ...] = ()
     stage3: tuple[str, ...] = ()
@@ -42,7 +44,7 @@ METHODS = {
         Method(name="stage0", says="stage 0, without fine-tuning", tunes=False, stage3=("sample.prompt=a person",)),
         Method(
             name="control_pose", says="a control network for the pose alone, fine-tuned by the latent error",
-            stage2=(f"model.tasks=[{POSE}]", "data.task_weights={}", "data.auxiliary=[]", "loss.image_weight=0"),
+            stage2=(f"model.tasks=[{POSE}]", "data.task_weights={}", "loss.image_weight=0"),
         ),
         Method(name="dreambooth", says="a LoRA of the UNet (DreamBooth) under stage 0's control network", tunes=False, lora=True),
         Method(name=FULL, says="stage 2 as it is shipped"),
@@ -55,7 +57,10 @@ METHODS = {
         Method(name="no_hybrid", says="without the image loss", stage2=("loss.image_weight=0",)),
         Method(name="no_face", says="without the face term", stage2=("loss.face_weight=0",)),
         Method(name="no_gate", says="image loss at every noise level", stage2=("loss.max_noise_level=1",)),
-        Method(name="no_auxiliary", says="without other people's frames", stage2=("data.auxiliary=[]",)),
+        Method(
+            name="auxiliary", says="with 20 frames of other people, in a tenth of the draws", others=True,
+            stage2=("data.auxiliary_sets=20", "data.auxiliary_fraction=0.1"),
+        ),
         Method(
             name="no_inversion", says="from noise instead of the inverted photo",
             stage3=("sample.init_noise=random", "sample.shared_noise=0", "sample.init_noise_scale=1"),

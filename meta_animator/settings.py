@@ -285,7 +285,7 @@ class TrainConfig:
     preview_every: int = setting(500, "steps; 0: no previews", low=0)
     measure_every: int = setting(
         -1, "steps between measurements by the meters (is control obeyed, are photos copied); -1: with previews; 0: none",
-        low=-1, stages=METHOD[:3],
+        low=-1, stages=(*METHOD[:3], "base_unet"),
     )  # fmt: skip
     early_stop: int = setting(
         0, "stage 2 with data.held_out: stop after so many measurements without a better one; 0: never", low=0,

@@ -6,9 +6,11 @@ falls to pieces.
 """
 
 import copy
+import ctypes
 import dataclasses
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -33,6 +35,7 @@ from meta_animator.stages.motion import MotionParts
 from meta_animator.training.optim import make_optimizer
 
 GIB = 2**30
+M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 CUDA_ITSELF = round(0.7 * GIB)  # an allowance for context, libraries and workspaces, and not counted
 STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.1}  # of the optimizer's states, per trained weight
 
@@ -126,6 +129,7 @@ def measure(config: RunConfig) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = copy.deepcopy(config)
     stage = stage_without_weights(config)
+    keep_no_freed_memory()
     before = peak_so_far(device, anew=True)
     gone = {module for part in _encoders(stage.models, config) for module in part.modules()}
     give_weights([module for module in stage.modules() if module not in gone], device)
@@ -149,6 +153,14 @@ def _random(value: Tensor, device: torch.device) -> Tensor:
     made = torch.empty_like(value, device=device)
     made = made.normal_(std=0.02) if made.is_floating_point() else made.zero_()
     return nn.Parameter(made, value.requires_grad) if isinstance(value, nn.Parameter) else made
+
+
+def keep_no_freed_memory() -> None:
+    """What is freed in this process goes back to the system at once, so that its size tells what is in use: glibc keeps it
+    otherwise, and scripts/env.sh tells it to. Elsewhere nothing happens."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 2**17)
 
 
 def peak_so_far(device: torch.device, anew: bool = False) -> int:

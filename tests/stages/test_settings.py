@@ -18,6 +18,7 @@ from tests.tiny_wan import wan_config
 
 PACKAGE = Path(meta_animator.__file__).parent
 READ_ALL = {str(PACKAGE / name) for name in ("config.py", "fields.py", "settings.py")}  # whatever the stage
+READ_ALL |= {str(PACKAGE / "checkpoints" / name) for name in ("card_facts.py", "card_strip.py")}  # settings of earlier runs
 NEVER_HERE = {"train.max_skipped_steps"}  # read where a loss is not finite
 # read and then refused, or of no effect
 ONLY_CHECKED = {

@@ -107,9 +107,8 @@ class DDPM:
     def scales(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """(signal, noise) scales of x_t, each shaped like t, on t's device."""
         if (t.device, dtype) not in self._tables:
-            with torch.inference_mode(False):  # for training too, whoever asks first
-                both = self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()
-                self._tables[t.device, dtype] = tuple(table.to(t.device, dtype) for table in both)
+            both = self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()
+            self._tables[t.device, dtype] = tuple(table.to(t.device, dtype) for table in both)
         signal, noise = self._tables[t.device, dtype]
         return signal[t], noise[t]
 

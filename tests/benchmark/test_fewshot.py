@@ -18,7 +18,7 @@ from meta_animator.benchmark.fewshot.statistics import interval, paired
 from meta_animator.config import load_config
 from meta_animator.data.manifest import read_manifest
 from meta_animator.errors import UserError
-from scripts.benchmark_fewshot import part_of
+from scripts.benchmark_fewshot import part_of, part_of_cells
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +79,17 @@ def test_the_cells_are_every_person_with_every_method_once(tmp_path):
     for wrong in ("0/3", "4/3", "2", "a/b"):
         with pytest.raises(UserError, match="--part: expected I/N"):
             part_of(wrong)
+
+
+def test_what_samples_from_another_method_s_stage_2_stays_in_its_part():
+    methods = chosen([FULL, "no_motion", "no_hybrid", "auxiliary", "stage0"])
+    cells = list(cells_of(Size(people=TEST[:3], photos=(5,), methods=()), methods))
+    assert [cell.training for cell in cells[:5]] == [
+        f"{TEST[0]}-{name}-5-0" for name in (FULL, FULL, "no_hybrid", "auxiliary", "stage0")
+    ]
+    parts = [part_of_cells(cells, part, 2) for part in (1, 2)]
+    assert [{cell.person for cell in part} for part in parts] == [{TEST[0], TEST[2]}, {TEST[1]}]
+    assert sum(map(len, parts)) == len(cells)
 
 
 def test_rows_of_several_machines_and_a_cut_off_line(tmp_path):

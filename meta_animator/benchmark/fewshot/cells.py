@@ -15,7 +15,7 @@ import numpy as np
 
 from meta_animator.benchmark.fewshot.dreambooth import train_dreambooth
 from meta_animator.benchmark.fewshot.judges import PoseJudge, pose_error
-from meta_animator.benchmark.fewshot.methods import PHOTOS, Method
+from meta_animator.benchmark.fewshot.methods import FULL, PHOTOS, Method
 from meta_animator.benchmark.fewshot.people import driving_of, others_of, photos_of, true_flow
 from meta_animator.config import load_config
 from meta_animator.data.keypoints import face_box
@@ -63,6 +63,11 @@ class Cell:
     def name(self) -> str:
         return f"{self.person}-{self.method.name}-{self.photos}-{self.seed}"
 
+    @property
+    def training(self) -> str:
+        """Name of the cell whose stage 2 this one samples from."""
+        return f"{self.person}-{self.method.training}-{self.photos}-{self.seed}"
+
     def steps(self, size: Size) -> tuple[int, ...]:
         return size.steps if self.method.tunes else size.steps[-1:] if self.method.lora else (0,)
 
@@ -102,8 +107,8 @@ class Bench:
 
     def run(self, cell: Cell) -> str:
         """Tune, sample, score; '' or the line that says why it failed."""
-        work, since = self.folder / "cells" / cell.name, time.monotonic()
-        continued = (work / "step2" / "metrics.jsonl").exists()  # nobody knows how long it has taken
+        work, trained, since = self.folder / "cells" / cell.name, self.folder / "cells" / cell.training, time.monotonic()
+        continued = (trained / "step2" / "metrics.jsonl").exists()  # nobody knows how long it has taken
         truth, photos = self._layers(driving_of(self.people, cell.person)), photos_of(self.people, cell.person, cell.photos)
         rows, steps = [], cell.steps(self.size)
         if cell.method.name in PHOTOS:
@@ -111,9 +116,9 @@ class Bench:
         else:
             sources, tuned = {0: self.base / "control"}, 0.0
             if cell.method.tunes:
-                if said := self._stage(work, "train.py", self._stage2(cell, work, photos)):
+                if said := self._stage(trained, "train.py", self._stage2(cell, trained, photos)):
                     return said
-                sources = {step: work / "step2" / "checkpoints" / f"step-{step:06d}" for step in steps}
+                sources = {step: trained / "step2" / "checkpoints" / f"step-{step:06d}" for step in steps}
                 tuned = time.monotonic() - since
             more: tuple[str, ...] = ()
             if cell.method.lora:
@@ -129,7 +134,8 @@ class Bench:
         for number, (step, seconds, frames) in enumerate(rows):
             metrics = self.score(frames, truth[: len(frames)], flow)
             self._write(cell, step, None if continued else round(seconds, 1), metrics, last=number == len(rows) - 1)
-        shutil.rmtree(work / "step2", ignore_errors=True)
+        if cell.method.training != FULL:  # which others sample from too
+            shutil.rmtree(work / "step2", ignore_errors=True)
         return ""
 
     def score(self, frames: np.ndarray, truth: list[Layers], flow: np.ndarray) -> dict[str, float | None]:

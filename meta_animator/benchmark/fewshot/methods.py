@@ -35,6 +35,11 @@ class Method:
     stage2: tuple[str, ...] = ()
     stage3: tuple[str, ...] = ()
 
+    @property
+    def training(self) -> str:
+        """Name of the method whose stage 2 this one samples from: its own, or that of fine-tuning as it is shipped."""
+        return FULL if self.tunes and not self.stage2 and not self.others else self.name
+
 
 METHODS = {
     method.name: method

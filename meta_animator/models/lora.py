@@ -18,6 +18,9 @@ class LoRALinear(nn.Module):
 
     The active matrices are held as plain references that `LoRABank.use` sets: a compiled graph takes them as inputs,
     so that nine tasks share one graph, and an inactive LoRA is not part of the computation, so its gradient is None.
+
+    Where W is trained too, the LoRAs are added to it first: the gradient of the sum, which W needs anyway, gives theirs by
+    products of weights, without a look at x.
     """
 
     def __init__(self, linear: nn.Linear, rank: int, tasks: Iterable[str]):
@@ -35,7 +38,16 @@ class LoRALinear(nn.Module):
         self.down[task] = nn.Parameter(down.normal_(std=1.0 / rank) if not down.is_meta else down)
         self.up[task] = nn.Parameter(torch.zeros(self.base.out_features, rank, device=like.device, dtype=like.dtype))
 
+    def merged(self) -> Tensor:
+        """W + sum_k w_k up_k down_k."""
+        weight = self.base.weight
+        for down, up, scale in self.active:
+            weight = torch.addmm(weight, up.to(weight.dtype), down.to(weight.dtype), alpha=scale)
+        return weight
+
     def forward(self, x: Tensor) -> Tensor:
+        if self.active and self.base.weight.requires_grad and not torch.is_autocast_enabled(x.device.type):
+            return F.linear(x, self.merged(), self.base.bias)
         y, kept = self.base(x), self.base.weight.dtype  # a trained LoRA on a frozen half: rounded where it is used
         for down, up, weight in self.active:
             delta = F.linear(F.linear(x, down.to(kept)), up.to(kept))

@@ -2,9 +2,10 @@
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 HALF = (torch.float16, torch.bfloat16)
 PRECISIONS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}  # by the names of train.mixed_precision
@@ -32,3 +33,37 @@ def halve(module: nn.Module, dtype: torch.dtype, precise: Sequence[str] = ()) ->
         for name, buffer in child.named_buffers(recurse=False):
             if buffer.is_floating_point() and not any(part in f"{path}.{name}" for part in precise):
                 setattr(child, name, buffer.to(dtype))
+
+
+def rounded(weights: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Copies in `dtype`, made by one call, as their gradients are brought back: autocast would cast each by itself."""
+    return _Rounded.apply(dtype, *weights)
+
+
+class _Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.kept, ctx.strides = weights[0].dtype, [weight.stride() for weight in weights]
+        return tuple(_copies(weights, ctx.strides, dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        there = [k for k, gradient in enumerate(gradients) if gradient is not None]
+        copies = _copies([gradients[k] for k in there], [ctx.strides[k] for k in there], ctx.kept)
+        found = dict(zip(there, copies, strict=True))
+        return None, *(found.get(k) for k in range(len(gradients)))
+
+
+ALIGNED = 64  # numbers after which a copy may begin
+
+
+def _copies(tensors: Sequence[Tensor], strides: Sequence[tuple[int, ...]], dtype: torch.dtype) -> list[Tensor]:
+    """In one block of memory."""
+    sizes = [-(-tensor.numel() // ALIGNED) * ALIGNED for tensor in tensors]
+    block, copies, start = torch.empty(sum(sizes), dtype=dtype, device=tensors[0].device), [], 0
+    for tensor, stride, size in zip(tensors, strides, sizes, strict=True):
+        copies.append(block.as_strided(tensor.shape, stride, start))
+        start += size
+    torch._foreach_copy_(copies, list(tensors))
+    return copies

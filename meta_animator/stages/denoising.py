@@ -3,6 +3,7 @@
 Shapes: pixels `b f 3 H W`, latents `b f' c h w`; an image is a clip of one frame.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -92,6 +93,11 @@ class DenoisingStage(nn.Module):
         )  # fmt: skip
         means = {name: Mean(logs[name], logs[of]) for name, of in WEIGHTS.items() if name in logs}
         return loss, {"task": batch.task, **logs, **means}
+
+    def rounding_once(self) -> contextlib.AbstractContextManager:
+        """For forward and backward under autocast: trained weights are rounded by one call (see `MetaControlNet`)."""
+        control = self.models.control
+        return control.rounding_once() if hasattr(control, "rounding_once") else contextlib.nullcontext()
 
     def begin_step(self, batches: Sequence[Batch], step: int, mean: Callable[[Tensor], Tensor]) -> None:
         """Count what the image terms are means over: gated images and visible faces, of all micro-batches and processes."""

@@ -289,14 +289,15 @@ class TrainingStep:
         precision = PRECISIONS[config.train.mixed_precision]
         half = precision in HALF
         task = trained_tasks(config.stage, config.model, config.train)[0]
-        with region or nullcontext(), autocast(latents.device, precision if half else None, enabled=half):
-            residuals = self.stage.parts.residuals(task, torch.zeros(0), shown, t, context)
-            prediction = models.backbone.predict(latents, t, context, residuals)
-            del residuals
-            loss = (prediction.float() - latents).square().mean()
-            if config.loss.image_weight > 0:
-                self._decode(prediction.float()[:1], backward)
-        backward(loss)
+        with self.stage.rounding_once():
+            with region or nullcontext(), autocast(latents.device, precision if half else None, enabled=half):
+                residuals = self.stage.parts.residuals(task, torch.zeros(0), shown, t, context)
+                prediction = models.backbone.predict(latents, t, context, residuals)
+                del residuals
+                loss = (prediction.float() - latents).square().mean()
+                if config.loss.image_weight > 0:
+                    self._decode(prediction.float()[:1], backward)
+            backward(loss)
 
     def _decode(self, latents: Tensor, backward: Callable[[Tensor], None]) -> None:
         """One image, or the part of a clip that the image loss sees."""

@@ -168,7 +168,7 @@ class Trainer:
         self.stage.train()
         self.stage.begin_step(batches, self.step, self._mean_of_all_ranks)
         for micro, batch in enumerate(batches):
-            with self._without_sync() if self.sharded and micro < count - 1 else contextlib.nullcontext():
+            with self._without_sync() if self.sharded and micro < count - 1 else contextlib.nullcontext(), self._rounding_once():
                 with self.accelerator.autocast():
                     loss, logs = self.stage(batch.to(self.accelerator.device), self.step)
                 self.accelerator.backward(loss / count)
@@ -205,6 +205,11 @@ class Trainer:
 
     def _mean_of_all_ranks(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values.to(self.accelerator.device, non_blocking=True), "mean")
+
+    def _rounding_once(self) -> contextlib.AbstractContextManager:
+        """The stage's, but where weights are shared out: there they are other tensors, gathered for each pass."""
+        found = None if self.sharded else getattr(self.stage, "rounding_once", None)
+        return contextlib.nullcontext() if found is None else found()
 
     @contextlib.contextmanager
     def _without_sync(self) -> Iterator[None]:

@@ -34,6 +34,7 @@ class Stage(Protocol):
                       May be left out where it does not
     measures          whether it has `measure`, may be left out where it has not
     early_stop        `train.early_stop`, may be left out where that has no meaning
+    rounding_once     a context to be entered for forward and backward of a micro-batch, may be left out where there is none
     """
 
     config: RunConfig

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch._dynamo.backends.debugging import aot_eager
 
 from meta_animator.checkpoints.files import list_checkpoints
@@ -38,7 +39,9 @@ def graphs(monkeypatch) -> list[int]:
     monkeypatch.setattr(compiling, "BACKEND", backend)
     monkeypatch.setattr(DenoisingStage, "forward", counting)
     torch._dynamo.reset()
+    AcceleratorState._reset_state(True)  # it holds the precision of the first run
     yield counts
+    AcceleratorState._reset_state(True)
     torch._dynamo.reset()
 
 
@@ -47,18 +50,23 @@ def numbers(config) -> list[dict]:
 
 
 def same_numbers(plain, compiled) -> None:
+    exact = plain.train.mixed_precision == "no"  # meters of a half are differences of what rounding makes
     assert len(numbers(plain)) == len(numbers(compiled)) > 1
     for one, other in zip(numbers(plain), numbers(compiled), strict=True):
         assert one.keys() == other.keys() and one.get("task") == other.get("task")
-        for name in one.keys() - {"task"}:
-            assert other[name] == pytest.approx(one[name], rel=1e-5, abs=1e-6), name
+        for name in one.keys() - {"task"} if exact else {"loss"} & one.keys():
+            assert other[name] == pytest.approx(one[name], rel=1e-5 if exact else 1e-2, abs=1e-6), name
     files = [list_checkpoints(Path(config.output_dir))[-1] / "model.safetensors" for config in (plain, compiled)]
     assert tensor_names(files[0]) == tensor_names(files[1])
 
 
-@pytest.mark.parametrize(("stage", "checkpointing"), [("control", False), ("motion", True)])
-def test_compiled_blocks_train_alike_with_one_set_of_graphs_for_all_tasks(make_config, prepared, graphs, stage, checkpointing):
-    settings = {**SETTINGS, "train__gradient_checkpointing": checkpointing}
+@pytest.mark.parametrize(
+    ("stage", "checkpointing", "precision"), [("control", False, "no"), ("control", True, "bf16"), ("motion", True, "no")]
+)
+def test_compiled_blocks_train_alike_with_one_set_of_graphs_for_all_tasks(
+    make_config, prepared, graphs, stage, checkpointing, precision
+):  # fmt: skip
+    settings = {**SETTINGS, "train__gradient_checkpointing": checkpointing, "train__mixed_precision": precision}
     settings |= {} if stage == "control" else {"model__control_from": prepared, "train__train_lora_in_motion": True}
     plain, compiled = (make_config(stage, name, train__compile=name, **settings) for name in ("", "regional"))
     train(plain)

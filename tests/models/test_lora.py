@@ -6,7 +6,7 @@ from torch import nn
 
 from meta_animator.errors import UserError
 from meta_animator.models.control import MetaControlNet
-from meta_animator.models.lora import LoRABank
+from meta_animator.models.lora import LoRABank, LoRALinear
 from meta_animator.settings import TASKS
 from meta_animator.weights import copy_strict, load_tensors, save_tensors
 from tests import tiny
@@ -46,6 +46,24 @@ def test_several_weighted_loras_equal_their_merged_sum():
     for task, weight in weights.items():
         copy_strict(control.base_state(), merged(control.base_state(), control.bank.state(task), weight), "merged")
     torch.testing.assert_close(run(control, torch.float64), active, rtol=0, atol=1e-8)
+
+
+def test_under_a_trained_weight_the_loras_have_the_gradients_of_the_formula():
+    """LoRAs are added to the weight there; y = W x + b + sum_k w_k up_k down_k x, term by term, says what is right."""
+    layer = LoRALinear(nn.Linear(6, 5), 2, ["a", "b"]).double()
+    for up in layer.up.values():
+        nn.init.normal_(up)
+    layer.active = tuple((layer.down[task], layer.up[task], w) for task, w in (("a", 1.0), ("b", 0.3)))
+    x = torch.randn(3, 4, 6, dtype=torch.float64, requires_grad=True)
+    wanted = x @ layer.base.weight.T + layer.base.bias
+    for down, up, w in layer.active:
+        wanted = wanted + w * (x @ down.T @ up.T)
+    inputs, toward = [x, *layer.parameters()], torch.randn_like(wanted)
+    found = layer(x)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    pairs = zip(torch.autograd.grad(found, inputs, toward), torch.autograd.grad(wanted, inputs, toward), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 def test_every_linear_is_wrapped_and_no_other_layer():

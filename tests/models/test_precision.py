@@ -1,8 +1,11 @@
 """Frozen networks in half precision: what they hold, what they compute, what a checkpoint keeps of them."""
 
+import contextlib
+
 import pytest
 import torch
 
+from meta_animator.benchmark.counting import counting
 from tests import tiny
 
 
@@ -53,3 +56,28 @@ def test_what_is_trained_keeps_exact_positions(make_config, prepared):
     models = tiny.make_stage(make_config("motion", model__control_from=prepared, train__mixed_precision="bf16"))[0].models
     assert kinds(models.backbone.unet) == {torch.bfloat16}
     assert kinds(models.motion) == {torch.float32} == {buffer.dtype for buffer in models.motion.buffers()}
+
+
+@pytest.mark.parametrize(("trainable", "checkpointing"), [("all", False), ("all", True), ("lora", False)])
+def test_weights_rounded_all_at_once_train_as_well_as_those_that_autocast_rounds(make_config, prepared, trainable, checkpointing):
+    """Gradients err no more than autocast's own, against float32; and what is trained is in its place afterwards."""
+    settings = {"model__control_from": prepared, "train__trainable": trainable, "train__gradient_checkpointing": checkpointing}
+    gradients, casts = {}, {}
+    for name, precision in (("exact", "no"), ("autocast", "bf16"), ("at once", "bf16")):
+        config = make_config("reference", name, train__mixed_precision=precision, **settings)
+        stage, samples, _ = tiny.make_stage(config)
+        own = dict(stage.named_parameters())
+        with counting() as counts, stage.rounding_once() if name == "at once" else contextlib.nullcontext():
+            loss_of(stage, samples).backward()
+        assert all(parameter is own[n] for n, parameter in stage.named_parameters())
+        gradients[name] = {n: p.grad for n, p in own.items() if p.grad is not None}
+        casts[name] = counts.total.casts
+    assert gradients["exact"].keys() == gradients["autocast"].keys() == gradients["at once"].keys()
+    assert {gradient.dtype for gradient in gradients["at once"].values()} == {torch.float32}
+
+    def error(name):
+        return sum(float((gradients[name][n] - g).square().sum()) for n, g in gradients["exact"].items()) ** 0.5
+
+    assert 0 < error("at once") < 1.2 * error("autocast")
+    trained = len(gradients["exact"])
+    assert casts["at once"] < casts["autocast"] - 1.5 * trained, "a cast forward and one back for each weight"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from meta_animator.errors import UserError
 from meta_animator.models.lora import LoRABank, shared_state
-from meta_animator.models.precision import HALF, autocast, own_precision, rounded
+from meta_animator.models.precision import HALF, RoundedCopies, autocast, autocast_dtype, own_precision, trained_weights
 
 
 class ControlOutput(NamedTuple):
@@ -70,7 +70,7 @@ class MetaControlNet(ModelMixin, ConfigMixin):
         self.net.controlnet_cond_embedding = NoHint()
         self.net.requires_grad_(True)
         self.bank = LoRABank(self.net, rank, tasks)
-        self._lent: list[tuple[dict[str, Any], str, nn.Parameter]] | None = None  # see `rounding_once`
+        self._rounded: RoundedCopies | None = None  # see `rounding_once`
 
     @classmethod
     def from_unet(cls, unet: UNet2DConditionModel, tasks: list[str], rank: int) -> "MetaControlNet":
@@ -101,9 +101,8 @@ class MetaControlNet(ModelMixin, ConfigMixin):
             control_latents = rearrange(control_latents, "b f c h w -> (b f) c h w")
             if frames > 1:
                 t, context = t.repeat_interleave(frames, 0), context.repeat_interleave(frames, 0)
-        kind = control_latents.device.type
-        if self._lent is not None and torch.is_autocast_enabled("cpu" if kind == "meta" else kind):
-            self._round(torch.get_autocast_dtype("cpu" if kind == "meta" else kind))
+        if self._rounded is not None and (half := autocast_dtype(control_latents.device)) is not None:
+            self._round(half)
         dtype = self.net.conv_in.weight.dtype
         if dtype in HALF:
             control_latents, context = control_latents.to(dtype), context.to(dtype)
@@ -115,36 +114,28 @@ class MetaControlNet(ModelMixin, ConfigMixin):
     def rounding_once(self) -> Iterator[None]:
         """For forward and backward of a step under autocast to a half: what is trained is rounded all at once, and the network
         computes in that precision from end to end, as a frozen one does. To be left before weights are looked at."""
-        self._lent = []
+        self._rounded = RoundedCopies()
         try:
             yield
         finally:
-            for place, name, own in self._lent:
-                place[name] = own
-            self._lent = None
+            self._rounded.take_back()
+            self._rounded = None
             self.bank.use(self.bank.active)
 
     def _round(self, dtype: torch.dtype) -> None:
-        """Copies take the place of trained weights, with the active LoRAs in them where the layer's own weight is trained."""
-        assert not self._lent, "one forward pass at a time: the backward pass wants its copies"
-        layers = {id(layer.base): layer for layer in self.bank.layers.values()}
-        places, sources, apart = [], [], []
+        """With the active LoRAs in those weights that are trained too; other LoRAs are rounded by themselves."""
+        assert not self._rounded, "one forward pass at a time: the backward pass wants its copies"
+        layers, trained = {layer.base: layer for layer in self.bank.layers.values()}, list(trained_weights(self.net))
+        merged = {(module, "weight"): layers[module] for module, name, _ in trained if module in layers and name == "weight"}
+        apart = [layer for layer in layers.values() if (layer.base, "weight") not in merged]
         with autocast(self.net.device, enabled=False):
-            for module in self.net.modules():
-                for name, weight in () if isinstance(module, nn.ParameterDict) else module._parameters.items():
-                    if weight is not None and weight.requires_grad and weight.dtype not in HALF:
-                        places.append((module._parameters, name, weight))
-                        merges = name == "weight" and id(module) in layers
-                        sources.append(layers[id(module)].merged() if merges else weight)
-            for layer in self.bank.layers.values():
-                if not layer.base.weight.requires_grad:
-                    apart.append(layer)
-                    sources += [half for down, up, _ in layer.active for half in (down, up)]
-            copies = iter(rounded(sources, dtype) if sources else ())
-        for place, name, weight in places:
-            self._lent.append((place, name, weight))
-            place[name] = next(copies)
-        for layer in self.bank.layers.values():
+            places = [
+                (module._parameters, name, merged[module, name].merged() if (module, name) in merged else weight)
+                for module, name, weight in trained
+            ]  # fmt: skip
+            halves = [half for layer in apart for down, up, _ in layer.active for half in (down, up)]
+            copies = iter(self._rounded.put(dtype, places, halves))
+        for layer in layers.values():
             layer.active = tuple((next(copies), next(copies), w) for _, _, w in layer.active) if layer in apart else ()
 
     def base_state(self) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Half precision: frozen networks hold and compute in it from end to end, trained ones keep float32 weights under autocast."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -35,9 +35,45 @@ def halve(module: nn.Module, dtype: torch.dtype, precise: Sequence[str] = ()) ->
                 setattr(child, name, buffer.to(dtype))
 
 
-def rounded(weights: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Copies in `dtype`, made by one call, as their gradients are brought back: autocast would cast each by itself."""
-    return _Rounded.apply(dtype, *weights)
+
+class RoundedCopies:
+    """Copies in half precision, which take the place of trained weights for one forward and one backward pass: all are made
+    by a few calls, as their gradients are brought back, where autocast would cast each by itself."""
+
+    def __init__(self) -> None:
+        self._own: list[tuple[dict[str, Any], str, Any]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._own)
+
+    def put(self, dtype: torch.dtype, places: Sequence[tuple[dict[str, Any], str, Tensor]], more: Sequence[Tensor] = ()) -> list:
+        """Of (where, name, what to round) into where[name]; the copies of `more`, which have no place."""
+        copies = rounded([source for *_, source in places] + list(more), dtype)
+        for (place, name, _), copy in zip(places, copies, strict=False):
+            self._own.append((place, name, place[name]))
+            place[name] = copy
+        return copies[len(places) :]
+
+    def take_back(self) -> None:
+        """Everything is as it was."""
+        while self._own:
+            place, name, own = self._own.pop()
+            place[name] = own
+
+
+TOGETHER = 2**25  # numbers that are rounded by one call: their gradients are all there before the first is brought back
+
+
+def rounded(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Copies in `dtype`, through which gradients flow."""
+    copies, together, count = [], [], 0
+    for weight in weights:
+        if together and count + weight.numel() > TOGETHER:
+            copies += _Rounded.apply(dtype, *together)
+            together, count = [], 0
+        together.append(weight)
+        count += weight.numel()
+    return copies + (list(_Rounded.apply(dtype, *together)) if together else [])
 
 
 class _Rounded(torch.autograd.Function):
@@ -55,11 +91,13 @@ class _Rounded(torch.autograd.Function):
         return None, *(found.get(k) for k in range(len(gradients)))
 
 
-ALIGNED = 64  # numbers after which a copy may begin
+ALIGNED = 64  # numbers; every copy begins at a multiple
 
 
 def _copies(tensors: Sequence[Tensor], strides: Sequence[tuple[int, ...]], dtype: torch.dtype) -> list[Tensor]:
     """In one block of memory."""
+    if not tensors:
+        return []
     sizes = [-(-tensor.numel() // ALIGNED) * ALIGNED for tensor in tensors]
     block, copies, start = torch.empty(sum(sizes), dtype=dtype, device=tensors[0].device), [], 0
     for tensor, stride, size in zip(tensors, strides, sizes, strict=True):
@@ -67,3 +105,18 @@ def _copies(tensors: Sequence[Tensor], strides: Sequence[tuple[int, ...]], dtype
         start += size
     torch._foreach_copy_(copies, list(tensors))
     return copies
+
+
+def trained_weights(network: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """(module, name in it, weight) of what is trained in float32, without lists and dictionaries of weights."""
+    for module in network.modules():
+        if not isinstance(module, nn.ParameterDict | nn.ParameterList):
+            for name, weight in module._parameters.items():
+                if weight is not None and weight.requires_grad and weight.dtype not in HALF:
+                    yield module, name, weight
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast rounds to here; None where it is off."""
+    kind = "cpu" if device.type == "meta" else device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None

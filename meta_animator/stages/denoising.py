@@ -4,7 +4,7 @@ Shapes: pixels `b f 3 H W`, latents `b f' c h w`; an image is a clip of one fram
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,10 +94,15 @@ class DenoisingStage(nn.Module):
         means = {name: Mean(logs[name], logs[of]) for name, of in WEIGHTS.items() if name in logs}
         return loss, {"task": batch.task, **logs, **means}
 
-    def rounding_once(self) -> contextlib.AbstractContextManager:
-        """For forward and backward under autocast: trained weights are rounded by one call (see `MetaControlNet`)."""
-        control = self.models.control
-        return control.rounding_once() if hasattr(control, "rounding_once") else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def rounding_once(self) -> Iterator[None]:
+        """For forward and backward under autocast: trained weights are rounded by a few calls (see `RoundedCopies`)."""
+        layers = getattr(getattr(self.models.backbone, "unet", None), "temporal_layers", None)
+        with contextlib.ExitStack() as stack:
+            for part in (self.models.control, layers):
+                if hasattr(part, "rounding_once"):
+                    stack.enter_context(part.rounding_once())
+            yield
 
     def begin_step(self, batches: Sequence[Batch], step: int, mean: Callable[[Tensor], Tensor]) -> None:
         """Count what the image terms are means over: gated images and visible faces, of all micro-batches and processes."""

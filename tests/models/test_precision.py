@@ -58,18 +58,27 @@ def test_what_is_trained_keeps_exact_positions(make_config, prepared):
     assert kinds(models.motion) == {torch.float32} == {buffer.dtype for buffer in models.motion.buffers()}
 
 
-@pytest.mark.parametrize(("trainable", "checkpointing"), [("all", False), ("all", True), ("lora", False)])
-def test_weights_rounded_all_at_once_train_as_well_as_those_that_autocast_rounds(make_config, prepared, trainable, checkpointing):
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("reference", {}), ("reference", {"train__gradient_checkpointing": True}), ("reference", {"train__trainable": "lora"}),
+        ("motion", {}), ("motion", {"train__gradient_checkpointing": True, "train__train_lora_in_motion": True}),
+    ],
+)  # fmt: skip
+def test_weights_rounded_all_at_once_train_as_well_as_those_that_autocast_rounds(
+    make_config, prepared, monkeypatch, kind, settings
+):  # fmt: skip
     """Gradients err no more than autocast's own, against float32; and what is trained is in its place afterwards."""
-    settings = {"model__control_from": prepared, "train__trainable": trainable, "train__gradient_checkpointing": checkpointing}
+    settings = {"model__control_from": prepared, **settings}
+    monkeypatch.setattr("meta_animator.models.precision.TOGETHER", 5000)  # several calls
     gradients, casts = {}, {}
     for name, precision in (("exact", "no"), ("autocast", "bf16"), ("at once", "bf16")):
-        config = make_config("reference", name, train__mixed_precision=precision, **settings)
+        config = make_config(kind, name, train__mixed_precision=precision, **settings)
         stage, samples, _ = tiny.make_stage(config)
-        own = dict(stage.named_parameters())
+        own, buffers = dict(stage.named_parameters()), dict(stage.named_buffers())
         with counting() as counts, stage.rounding_once() if name == "at once" else contextlib.nullcontext():
             loss_of(stage, samples).backward()
-        assert all(parameter is own[n] for n, parameter in stage.named_parameters())
+        assert all(value is (own | buffers)[n] for n, value in (*stage.named_parameters(), *stage.named_buffers()))
         gradients[name] = {n: p.grad for n, p in own.items() if p.grad is not None}
         casts[name] = counts.total.casts
     assert gradients["exact"].keys() == gradients["autocast"].keys() == gradients["at once"].keys()

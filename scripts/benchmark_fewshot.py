@@ -32,7 +32,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="some of those in benchmark/fewshot/methods.py")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED")
     parser.add_argument("--steps", type=int, nargs="+", metavar="N", help="steps of stage 2 after which the result is scored")
-    parser.add_argument("--part", default="1/1", metavar="I/N", help="only every N-th of the people, photos and seeds, from the I-th on")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="every N-th of people, photos and seeds, from the I-th on")
     parser.add_argument("--report", action="store_true", help="run nothing")
     return parser.parse_args()
 

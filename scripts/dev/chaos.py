@@ -1,6 +1,8 @@
 """Kill trainings at random moments, start them again, and see whether they end as if nothing had happened.
 
-python scripts/dev/chaos.py [--kills 50] [--seed 0] [--stages control motion reference] [--folder outputs/chaos]
+python scripts/dev/chaos.py [--kills 50] [--seed 0] [--stages control motion reference] [--folder outputs/chaos] [key=value ...]
+
+Settings such as train.compile=regional go to every training.
 
 Each stage is trained once without disturbance, with data-loader processes, averaged weights, gradient accumulation,
 gated images and faces. Then it is trained again and again, ended by SIGKILL at a random moment or in the middle of
@@ -39,8 +41,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--stages", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
     parser.add_argument("--folder", type=Path, default=Path("outputs/chaos"), help="deleted first")
-    options = parser.parse_args()
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="for every training")
+    options = parser.parse_intermixed_args()
 
+    SETTINGS.extend(options.settings)
     importlib.import_module("meta_animator.stages.train")  # once: each training is a fork, and starts within moments
 
     shutil.rmtree(options.folder, ignore_errors=True)

@@ -15,7 +15,7 @@ from meta_animator.models import compiling
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.denoising import DenoisingStage
 from meta_animator.stages.train import train
-from meta_animator.weights import tensor_names
+from meta_animator.weights import load_tensors, tensor_names
 from tests.tiny_wan import wan_config
 
 FAST = {"train__learning_rate": 1e-3, "train__adam_epsilon": 1e-4}  # epsilon: or Adam enlarges what is rounded otherwise
@@ -74,6 +74,19 @@ def test_compiled_blocks_train_alike_with_one_set_of_graphs_for_all_tasks(
     same_numbers(plain, compiled)
     assert len({line["task"] for line in numbers(plain) if "task" in line}) == 3
     assert graphs[0] == 0 < graphs[1] and set(graphs[1:]) == {graphs[1]}, "previews, meters and other tasks add none"
+
+
+def test_a_compiled_run_resumes_bit_for_bit(make_config, graphs):
+    settings = {**SETTINGS, "train__compile": "regional", "train__mixed_precision": "bf16", "train__preview_every": 0}
+    whole = make_config("control", "whole", **settings)
+    train(whole)
+    train(make_config("control", "parts", **settings | {"train__max_steps": 2, "train__checkpoint_every": 2}))
+    torch._dynamo.reset()
+    parts = make_config("control", "parts", **settings)
+    train(parts)
+    assert numbers(whole) == numbers(parts)
+    one, other = (load_tensors(list_checkpoints(Path(c.output_dir))[-1] / "model.safetensors") for c in (whole, parts))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_compiled_blocks_of_wan_train_alike(tiny_wan, moving_data, tmp_path, graphs):

@@ -28,6 +28,7 @@ class LoRALinear(nn.Module):
         self.base = linear
         self.down = nn.ParameterDict()
         self.up = nn.ParameterDict()
+        self.used: dict[str, float] = {}  # {LoRA: weight}
         self.active: tuple[tuple[Tensor, Tensor, float], ...] = ()
         for task in tasks:
             self.add(task, rank)
@@ -37,6 +38,11 @@ class LoRALinear(nn.Module):
         down = torch.empty(rank, self.base.in_features, device=like.device, dtype=like.dtype)
         self.down[task] = nn.Parameter(down.normal_(std=1.0 / rank) if not down.is_meta else down)
         self.up[task] = nn.Parameter(torch.zeros(self.base.out_features, rank, device=like.device, dtype=like.dtype))
+
+    def use(self, weights: Mapping[str, float]) -> None:
+        """Make these LoRAs active. To be called again where the module holds other tensors since."""
+        self.used = dict(weights)
+        self.active = tuple((self.down[task], self.up[task], float(w)) for task, w in weights.items())
 
     def merged(self) -> Tensor:
         """W + sum_k w_k up_k down_k."""
@@ -84,7 +90,7 @@ class LoRABank:
                 raise UserError(f"LoRA '{name}' is not in the model; it has: {', '.join(self.tasks) or 'none'}")
         self.active = weights
         for layer in self.layers.values():
-            layer.active = tuple((layer.down[k], layer.up[k], float(w)) for k, w in weights.items())
+            layer.use(weights)
 
     def parameters(self, task: str) -> list[nn.Parameter]:
         return [p for layer in self.layers.values() for p in (layer.down[task], layer.up[task])]

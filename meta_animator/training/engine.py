@@ -34,7 +34,7 @@ from meta_animator.training.memory_advice import out_of_memory
 from meta_animator.training.optim import load_named_state, make_optimizer, named_state, skips_on_device
 from meta_animator.training.page import RunPage
 from meta_animator.training.resume import changed_settings, check_same_run, training_settings
-from meta_animator.training.sharding import shard, whole_copies
+from meta_animator.training.sharding import reshard, shard, whole_copies
 from meta_animator.training.signals import StopRequest, stop_request
 from meta_animator.training.trackers import Tracker
 from meta_animator.training.watch import Watch, measure_every
@@ -307,7 +307,7 @@ class Trainer:
             with torch.no_grad():
                 yield
             if self.sharded:
-                self.stage.reshard()
+                reshard(self.stage)
 
     def _save(self) -> None:
         """Let a checkpoint be written by the main process, of copies; it holds whole tensors, however they are shared out."""

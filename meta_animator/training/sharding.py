@@ -1,12 +1,14 @@
 """Trained weights in parts: between steps every process keeps its part of them, of their momenta and averages (FSDP2).
 
-They are one group: gathered whole for forward and backward, whose gradients are whole too until the backward has ended.
+Each repeated block is a group: gathered as the forward pass comes to it, its gradients shared out as soon as the backward pass has
+left it, while others are computed. What lies between blocks is one more group.
 The frozen base stays whole in every process: it needs no gradient, and parts of it (text encoder, VAE, face embedder)
 run in some processes only, which a gathering of weights must not.
 """
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.distributed
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from meta_animator.errors import UserError
+from meta_animator.models.compiling import REPEATED
+from meta_animator.models.lora import LoRALinear
 from meta_animator.settings import DataConfig, TrainConfig
 
 
@@ -43,16 +47,36 @@ def take_sharding_request(stage: str, train: TrainConfig, data: DataConfig) -> b
 
 
 def shard(stage: nn.Module, device: torch.device) -> None:
-    """Split what is trained over all processes, in place. `forward`, `preview` and `measure` gather it first, and must
-    be called by all of them; `param_groups` and the states hold DTensors from now on."""
+    """Split what is trained over all processes, in place. `forward`, `preview` and `measure` gather it, and must be called by
+    all of them; `param_groups` and the states hold DTensors from now on."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     frozen = {parameter for parameter in stage.parameters() if not parameter.requires_grad}
+    for block in [module for module in stage.modules() if isinstance(module, REPEATED)]:
+        if not frozen.issuperset(block.parameters()):
+            fully_shard(block, mesh=mesh, ignored_params=frozen, reshard_after_forward=False)
+            block.register_forward_pre_hook(_use_gathered)
     fully_shard(stage, mesh=mesh, ignored_params=frozen, reshard_after_forward=False)
     for name in ("preview", "measure"):
         register_fsdp_forward_method(stage, name)
+
+
+def _use_gathered(block: nn.Module, *_: Any) -> None:
+    """LoRAs were made active before their block was gathered."""
+    for layer in block.modules():
+        if isinstance(layer, LoRALinear):
+            layer.use(layer.used)
+
+
+def reshard(stage: nn.Module) -> None:
+    """Give the gathered weights up, where no backward pass has done so."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in stage.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def whole_copies(state: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:

@@ -72,7 +72,7 @@ class TemporalLayers:
     def run(self, num_frames: int, *arguments: Any, **options: Any) -> Any:
         """The UNet's answer for clips of `num_frames`, whose images are folded into its batch: (b f) c h w."""
         if self._rounded is not None and self.unet.dtype in HALF and not self._rounded:
-            buffers = [(m._buffers, n, b) for m in self.adapter.modules() for n, b in m._buffers.items() if b is not None]
+            buffers = [(m._buffers, n, b) for m in self.adapter.modules() for n, b in m._buffers.items() if b.is_floating_point()]
             trained = [(module._parameters, name, weight) for module, name, weight in trained_weights(self.adapter)]
             self._rounded.put(self.unet.dtype, trained + buffers if trained else [])
         return self._with_frames(num_frames, self.unet, *arguments, **options)

@@ -35,7 +35,6 @@ def halve(module: nn.Module, dtype: torch.dtype, precise: Sequence[str] = ()) ->
                 setattr(child, name, buffer.to(dtype))
 
 
-
 class RoundedCopies:
     """Copies in half precision, which take the place of trained weights for one forward and one backward pass: all are made
     by a few calls, as their gradients are brought back, where autocast would cast each by itself."""

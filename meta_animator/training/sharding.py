@@ -1,7 +1,7 @@
 """Trained weights in parts: between steps every process keeps its part of them, of their momenta and averages (FSDP2).
 
-Each repeated block is a group: gathered as the forward pass comes to it, its gradients shared out as soon as the backward pass has
-left it, while others are computed. What lies between blocks is one more group.
+Each repeated block is a group: gathered as the forward pass comes to it, its gradients shared out as soon as the backward pass
+has left it, while others are computed. What lies between blocks is one more group.
 The frozen base stays whole in every process: it needs no gradient, and parts of it (text encoder, VAE, face embedder)
 run in some processes only, which a gathering of weights must not.
 """

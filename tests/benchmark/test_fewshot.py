@@ -13,7 +13,7 @@ from meta_animator.benchmark.fewshot.cells import Size, cells_of, read_rows
 from meta_animator.benchmark.fewshot.judges import JOINTS, PoseJudge, pose_error
 from meta_animator.benchmark.fewshot.methods import FULL, METHODS, chosen
 from meta_animator.benchmark.fewshot.people import TEST, TUNING, make_people, photos_of
-from meta_animator.benchmark.fewshot.report import _pace, by_person
+from meta_animator.benchmark.fewshot.report import METRICS, _means, _pace, by_person
 from meta_animator.benchmark.fewshot.statistics import interval, paired
 from meta_animator.config import load_config
 from meta_animator.data.manifest import read_manifest
@@ -57,6 +57,14 @@ def test_steps_are_compared_where_both_were_scored():
     worse = [row | {"person_psnr": row["person_psnr"] - 3} if row["method"] == FULL else row for row in rows]
     assert _pace(worse, "control_pose", 5).endswith("reaches that not in 1000 of its own")
     assert _pace(rows[:-8], "control_pose", 5) == _pace(rows, "dreambooth", 5) == "", "too few people, or none"
+
+
+def test_a_mean_of_fewer_people_says_so():
+    def row(method, person):
+        return dict.fromkeys(METRICS, 1.0) | {"method": method, "person": person, "steps": 5, "seconds": None}
+
+    table = _means({FULL: [row(FULL, person) for person in range(5)], "no_hybrid": [row("no_hybrid", 0), row("no_hybrid", 1)]})
+    assert "| stage 2 as it is shipped | 1.00 [" in table and "| without the image loss (2 of 5 people) | 1.00 |" in table
 
 
 def test_each_ablation_changes_settings_that_exist():

@@ -121,13 +121,16 @@ def _gap(methods: Mapping[str, Sequence[Row]], other: str, metric: str) -> Inter
 def _means(methods: Mapping[str, Sequence[Row]]) -> str:
     head = ["method", *(f"{name} ({unit})" if unit else name for name, unit, _ in METRICS.values()), "steps", "seconds"]
     lines = [_line(head), _line(["---"] * len(head))]
+    most = max(len(by_person(rows, "psnr")) for rows in methods.values())
     for name in METHODS:
         if name in methods:
             rows = methods[name]
+            people = len(by_person(rows, "psnr"))
+            says = METHODS[name].says + (f" ({people} of {most} people)" if people < most else "")
             means = [_mean(by_person(rows, metric), metric) for metric in METRICS]
             seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
             took = f"{np.median(seconds):.0f}" if seconds else ""
-            lines.append(_line([METHODS[name].says, *means, f"{rows[0]['steps']}", took]))
+            lines.append(_line([says, *means, f"{rows[0]['steps']}", took]))
     return "\n".join(lines)
 
 

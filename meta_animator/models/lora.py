@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
+from meta_animator.models.precision import autocasts
 from meta_animator.weights import check_names, copy_strict
 
 
@@ -52,7 +53,7 @@ class LoRALinear(nn.Module):
         return weight
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.active and self.base.weight.requires_grad and not torch.is_autocast_enabled(x.device.type):
+        if self.active and self.base.weight.requires_grad and torch.is_grad_enabled() and not autocasts(x.device):
             return F.linear(x, self.merged(), self.base.bias)
         y, kept = self.base(x), self.base.weight.dtype  # a trained LoRA on a frozen half: rounded where it is used
         for down, up, weight in self.active:

@@ -115,7 +115,11 @@ def trained_weights(network: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor
                     yield module, name, weight
 
 
+def autocasts(device: torch.device) -> bool:
+    """Whether autocast is on here."""
+    return torch.is_autocast_enabled("cpu" if device.type == "meta" else device.type)
+
+
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """What autocast rounds to here; None where it is off."""
-    kind = "cpu" if device.type == "meta" else device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    return torch.get_autocast_dtype("cpu" if device.type == "meta" else device.type) if autocasts(device) else None

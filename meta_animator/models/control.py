@@ -3,8 +3,6 @@
 Shapes: control_latents (b c h w) or (b f c h w); t (b,); context (b n d).
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 
 from meta_animator.errors import UserError
 from meta_animator.models.lora import LoRABank, shared_state
-from meta_animator.models.precision import HALF, RoundedCopies, autocast, autocast_dtype, own_precision, trained_weights
+from meta_animator.models.precision import HALF, RoundedCopies, autocast, autocast_dtype, own_precision, rounded, trained_weights
 
 
 class ControlOutput(NamedTuple):
@@ -70,7 +68,7 @@ class MetaControlNet(ModelMixin, ConfigMixin):
         self.net.controlnet_cond_embedding = NoHint()
         self.net.requires_grad_(True)
         self.bank = LoRABank(self.net, rank, tasks)
-        self._rounded: RoundedCopies | None = None  # see `rounding_once`
+        self.rounded = RoundedCopies()  # what it computes in where this is entered, under autocast, as a frozen half does
 
     @classmethod
     def from_unet(cls, unet: UNet2DConditionModel, tasks: list[str], rank: int) -> "MetaControlNet":
@@ -101,7 +99,7 @@ class MetaControlNet(ModelMixin, ConfigMixin):
             control_latents = rearrange(control_latents, "b f c h w -> (b f) c h w")
             if frames > 1:
                 t, context = t.repeat_interleave(frames, 0), context.repeat_interleave(frames, 0)
-        if self._rounded is not None and (half := autocast_dtype(control_latents.device)) is not None:
+        if self.rounded.wanted and (half := autocast_dtype(control_latents.device)) is not None:
             self._round(half)
         dtype = self.net.conv_in.weight.dtype
         if dtype in HALF:
@@ -110,33 +108,25 @@ class MetaControlNet(ModelMixin, ConfigMixin):
             down, mid = self.net(control_latents, t, context, controlnet_cond=control_latents, return_dict=False)
         return ControlOutput(tuple(down), mid)
 
-    @contextlib.contextmanager
-    def rounding_once(self) -> Iterator[None]:
-        """For forward and backward of a step under autocast to a half: what is trained is rounded all at once, and the network
-        computes in that precision from end to end, as a frozen one does. To be left before weights are looked at."""
-        self._rounded = RoundedCopies()
-        try:
-            yield
-        finally:
-            self._rounded.take_back()
-            self._rounded = None
-            self.bank.use(self.bank.active)
-
     def _round(self, dtype: torch.dtype) -> None:
-        """With the active LoRAs in those weights that are trained too; other LoRAs are rounded by themselves."""
-        assert not self._rounded, "one forward pass at a time: the backward pass wants its copies"
-        layers, trained = {layer.base: layer for layer in self.bank.layers.values()}, list(trained_weights(self.net))
-        merged = {(module, "weight"): layers[module] for module, name, _ in trained if module in layers and name == "weight"}
-        apart = [layer for layer in layers.values() if (layer.base, "weight") not in merged]
+        """With the active LoRAs in those weights that are trained too; LoRAs that are trained alone are rounded by themselves."""
+        assert not self.rounded.made, "one forward pass at a time: the backward pass wants its copies"
+        trained, layers = list(trained_weights(self.net)), {layer.base: layer for layer in self.bank.layers.values()}
+        own = {module for module, name, _ in trained if name == "weight"}  # modules whose weight is trained
+        alone = [layer for module, layer in layers.items() if module not in own and any(d.requires_grad for d, *_ in layer.active)]
         with autocast(self.net.device, enabled=False):
-            places = [
-                (module._parameters, name, merged[module, name].merged() if (module, name) in merged else weight)
-                for module, name, weight in trained
-            ]  # fmt: skip
-            halves = [half for layer in apart for down, up, _ in layer.active for half in (down, up)]
-            copies = iter(self._rounded.put(dtype, places, halves))
-        for layer in layers.values():
-            layer.active = tuple((next(copies), next(copies), w) for _, _, w in layer.active) if layer in apart else ()
+            sources = [
+                layers[module].merged() if name == "weight" and module in layers else weight for module, name, weight in trained
+            ]
+            sources += [half for layer in alone for down, up, _ in layer.active for half in (down, up)]
+            copies = iter(rounded(sources, dtype))
+        for module, name, _ in trained:
+            self.rounded.put(module._parameters, name, next(copies))
+        for layer in alone:
+            active = tuple((next(copies), next(copies), weight) for *_, weight in layer.active)
+            self.rounded.put(vars(layer), "active", active)
+        for module in own & layers.keys():
+            self.rounded.put(vars(layers[module]), "active", ())
 
     def base_state(self) -> dict[str, Tensor]:
         """The shared weights under the names of diffusers' ControlNetModel."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from meta_animator.errors import UserError
-from meta_animator.models.precision import HALF, RoundedCopies, autocast, trained_weights
+from meta_animator.models.precision import HALF, RoundedCopies, autocast, rounded, trained_weights
 
 SEQUENCES_AT_ONCE = 2**15  # attention kernels on GPUs take at most 65,535 sequences in a batch; each place in a picture is one
 
@@ -64,29 +64,25 @@ class TemporalLayers:
     def __init__(self, unet: UNet2DConditionModel, adapter: MotionAdapter):
         self.unet, self.adapter = unet, adapter
         self.num_frames: int | None = None
-        self._rounded: RoundedCopies | None = None  # see `rounding_once`
+        self.rounded = RoundedCopies()  # what the layers compute in where this is entered, beside a UNet in half precision
         self.gradient_checkpointing = False
         hooks = ((place, functools.partial(self._behind, layer)) for place, layer in places(unet, adapter))
         self._handles = [place.register_forward_hook(hook) for place, hook in hooks]
 
     def run(self, num_frames: int, *arguments: Any, **options: Any) -> Any:
         """The UNet's answer for clips of `num_frames`, whose images are folded into its batch: (b f) c h w."""
-        if self._rounded is not None and self.unet.dtype in HALF and not self._rounded:
-            buffers = [(m._buffers, n, b) for m in self.adapter.modules() for n, b in m._buffers.items() if b.is_floating_point()]
-            trained = [(module._parameters, name, weight) for module, name, weight in trained_weights(self.adapter)]
-            self._rounded.put(self.unet.dtype, trained + buffers if trained else [])
+        if self.rounded.wanted and not self.rounded.made and self.unet.dtype in HALF:
+            self._round(self.unet.dtype)
         return self._with_frames(num_frames, self.unet, *arguments, **options)
 
-    @contextlib.contextmanager
-    def rounding_once(self) -> Iterator[None]:
-        """For forward and backward of a step: beside a UNet in half precision, what is trained is rounded all at once and
-        computes in it too. To be left before weights are looked at."""
-        self._rounded = RoundedCopies()
-        try:
-            yield
-        finally:
-            self._rounded.take_back()
-            self._rounded = None
+    def _round(self, dtype: torch.dtype) -> None:
+        """What is trained, with its tables of positions."""
+        places = [(module._parameters, name, weight) for module, name, weight in trained_weights(self.adapter)]
+        if places:
+            buffers = ((m._buffers, n, b) for m in self.adapter.modules() for n, b in m._buffers.items())
+            places += [place for place in buffers if place[-1].is_floating_point()]
+        for (place, name, _), copy in zip(places, rounded([source for *_, source in places], dtype), strict=True):
+            self.rounded.put(place, name, copy)
 
     def remove(self) -> None:
         """Take the layers out of the UNet again."""

@@ -37,27 +37,32 @@ def halve(module: nn.Module, dtype: torch.dtype, precise: Sequence[str] = ()) ->
 
 class RoundedCopies:
     """Copies in half precision, which take the place of trained weights for one forward and one backward pass: all are made
-    by a few calls, as their gradients are brought back, where autocast would cast each by itself."""
+    by a few calls, as their gradients are brought back, where autocast would cast each by itself.
+
+    To be entered for both passes, and left before weights are looked at: then everything is in its place again.
+    """
 
     def __init__(self) -> None:
+        self.wanted = False
         self._own: list[tuple[dict[str, Any], str, Any]] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._own)
+    def __enter__(self) -> None:
+        self.wanted = True
 
-    def put(self, dtype: torch.dtype, places: Sequence[tuple[dict[str, Any], str, Tensor]], more: Sequence[Tensor] = ()) -> list:
-        """Of (where, name, what to round) into where[name]; the copies of `more`, which have no place."""
-        copies = rounded([source for *_, source in places] + list(more), dtype)
-        for (place, name, _), copy in zip(places, copies, strict=False):
-            self._own.append((place, name, place[name]))
-            place[name] = copy
-        return copies[len(places) :]
-
-    def take_back(self) -> None:
-        """Everything is as it was."""
+    def __exit__(self, *_: Any) -> None:
+        self.wanted = False
         while self._own:
             place, name, own = self._own.pop()
             place[name] = own
+
+    @property
+    def made(self) -> bool:
+        return bool(self._own)
+
+    def put(self, place: dict[str, Any], name: str, value: Any) -> None:
+        """place[name] is `value` from now on."""
+        self._own.append((place, name, place[name]))
+        place[name] = value
 
 
 TOGETHER = 2**25  # numbers that are rounded by one call: their gradients are all there before the first is brought back

@@ -100,8 +100,8 @@ class DenoisingStage(nn.Module):
         layers = getattr(getattr(self.models.backbone, "unet", None), "temporal_layers", None)
         with contextlib.ExitStack() as stack:
             for part in (self.models.control, layers):
-                if hasattr(part, "rounding_once"):
-                    stack.enter_context(part.rounding_once())
+                if hasattr(part, "rounded"):
+                    stack.enter_context(part.rounded)
             yield
 
     def begin_step(self, batches: Sequence[Batch], step: int, mean: Callable[[Tensor], Tensor]) -> None:

@@ -109,11 +109,12 @@ class MetaControlNet(ModelMixin, ConfigMixin):
         return ControlOutput(tuple(down), mid)
 
     def _round(self, dtype: torch.dtype) -> None:
-        """With the active LoRAs in those weights that are trained too; LoRAs that are trained alone are rounded by themselves."""
+        """With the active LoRAs in those weights that are trained too; LoRAs that are trained alone by themselves."""
         assert not self.rounded.made, "one forward pass at a time: the backward pass wants its copies"
         trained, layers = list(trained_weights(self.net)), {layer.base: layer for layer in self.bank.layers.values()}
         own = {module for module, name, _ in trained if name == "weight"}  # modules whose weight is trained
-        alone = [layer for module, layer in layers.items() if module not in own and any(d.requires_grad for d, *_ in layer.active)]
+        learns = [layer for layer in layers.values() if any(down.requires_grad for down, *_ in layer.active)]
+        alone = [layer for layer in learns if layer.base not in own]
         with autocast(self.net.device, enabled=False):
             sources = [
                 layers[module].merged() if name == "weight" and module in layers else weight for module, name, weight in trained

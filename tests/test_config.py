@@ -358,3 +358,20 @@ def test_a_switch_that_has_become_a_choice_still_takes_true_and_false(tmp_path):
         assert load_config(tmp_path / "run.yaml").sample.fit_pose == meant
         assert load_config(tmp_path / "run.yaml", ["sample.fit_pose=no", f"sample.fit_pose={word}"]).sample.fit_pose == meant
     assert "'no', 'whole', 'limbs'" in message(tmp_path / "run.yaml", "sample.fit_pose=maybe")
+
+
+def test_the_published_settings_are_those_of_the_paper_and_its_code():
+    """Meta-Animator's project page and released scripts."""
+    one, move, tune, sample = (load_config(ROOT / "configs" / "sd15" / "published" / f"step{k}.yaml") for k in range(4))
+    assert [run.train.max_steps for run in (one, move, tune)] == [50_000, 10_000, 500]
+    for run in (one, move, tune):
+        assert (run.train.batch_size, run.train.learning_rate, run.train.optimizer) == (8, 1e-5, "adamw")
+        assert (run.data.height, run.data.width, run.model.lora_rank, run.data.pose_drop) == (512, 512, 128, 0)
+        assert run.data.prompt_drop == 0.01 and not run.data.task_weights
+    assert len(one.model.tasks) == len(tune.model.tasks) == 9 and one.train.trainable == tune.train.trainable == "all"
+    assert (tune.data.auxiliary, tune.data.auxiliary_sets) == (["data/people"], 20)
+    assert (move.data.num_frames, move.model.tasks, move.train.shared_noise) == (16, ["dwpose"], 0)
+    assert (sample.sample.sampler, sample.sample.num_inference_steps, sample.sample.guidance_scale) == ("ddim", 50, 7.5)
+    assert (sample.sample.init_noise, sample.sample.shared_noise, sample.sample.fit_pose) == ("inversion", 1.0, "no")
+    assert [move.model.control_from, tune.model.control_from] == [one.output_dir] * 2
+    assert (sample.model.control_from, sample.model.motion_from) == (tune.output_dir, move.output_dir)

@@ -1,5 +1,6 @@
 """A base model small enough to build in a second, a puppet data set beside it, and run configs that fit both."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -118,9 +119,11 @@ def make_models(config: ModelConfig, with_motion: bool = False) -> Assembly:
 
 
 def make_stage(config: RunConfig):
-    """(stage, samples, plan), with fresh weights that depend on the config's seed alone."""
+    """(stage, samples, plan), with fresh weights that depend on the config's seed alone. For a run so long that the latents of
+    every draw are there."""
     torch.manual_seed(config.seed)
-    training = STAGES[config.stage](config, Accelerator(cpu=True))
+    endless = dataclasses.replace(config, train=dataclasses.replace(config.train, max_steps=10**6))
+    training = STAGES[config.stage](endless, Accelerator(cpu=True))
     return training.stage, training.samples, training.plan
 
 

@@ -1,7 +1,7 @@
 """The pictures that latents are made of: each frame is read once for all its tasks and crops."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,27 +18,33 @@ FRAMES_AT_ONCE = 8  # of one clip and view, encoded together
 
 
 class Drawings(IterableDataset):
-    """(number of the job, view, uint8 pictures (u f 3 h w)) of every (part, views) to do: of a view, eight frames at a time that
-    are encoded one by one, or one clip whose frames are encoded together.
+    """(number of the job, view, uint8 pictures (u f 3 h w)) of every (part, {view: places of its units}) to do: of a view, at
+    most eight frames at a time that are encoded one by one, or one clip whose frames are encoded together.
 
     A data-loader worker takes whole parts, so that none reads what another has read.
     """
 
-    def __init__(self, jobs: Sequence[tuple[Part, list[View]]]):
+    def __init__(self, jobs: Sequence[tuple[Part, Mapping[View, Sequence[int]]]]):
         self.jobs = jobs
 
     def __iter__(self) -> Iterator[tuple[int, View, Tensor]]:
         worker = get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for number in range(first, len(self.jobs), step):
-            part, views = self.jobs[number]
-            at_once = max(1, FRAMES_AT_ONCE // len(part.units[0]))
-            for start in range(0, len(part.units), at_once):
-                units = part.units[start : start + at_once]
-                drawn = [[draw_views(part.clip, index, views) for index in unit] for unit in units]
-                for k, view in enumerate(views):
-                    pictures = np.stack([np.stack([images[k] for images in unit]) for unit in drawn])
-                    yield number, view, torch.from_numpy(pictures).movedim(-1, 2).contiguous()
+            part, wanted = self.jobs[number]
+            of_place: dict[int, list[View]] = {}
+            for view, places in wanted.items():
+                for place in places:
+                    of_place.setdefault(place, []).append(view)
+            at_once, order = max(1, FRAMES_AT_ONCE // len(part.units[0])), sorted(of_place)
+            for start in range(0, len(order), at_once):
+                drawn: dict[View, list[np.ndarray]] = {}
+                for place in order[start : start + at_once]:
+                    frames = [draw_views(part.clip, index, of_place[place]) for index in part.units[place]]
+                    for k, view in enumerate(of_place[place]):
+                        drawn.setdefault(view, []).append(np.stack([images[k] for images in frames]))
+                for view, pictures in drawn.items():
+                    yield number, view, torch.from_numpy(np.stack(pictures)).movedim(-1, 2).contiguous()
 
 
 def draw_views(clip: Clip, index: int, views: Sequence[View]) -> list[np.ndarray]:

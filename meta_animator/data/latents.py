@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -21,9 +22,11 @@ from meta_animator.files import locked
 from meta_animator.weights import save_tensors
 
 FRAME = "frame"  # the name of the frames themselves, beside those of tasks
+PLACES = "places"  # in a file's metadata: {key of a view: places of its units in the part}, of views that lack some
 PART = 64  # frames in a file: what a crash loses at most, what is in memory at once, and what processes share out
 
 Unit = tuple[int, ...]  # numbers of the frames that are encoded together: one, or those of a clip whose frames share latents
+Wanted = Mapping[tuple[str, str, str, int, int], set[Unit]]  # {(a clip's folder, its id, name, crop, drop): units}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Part:
 
 class LatentCache:
     """`<folder>/<key>/<clip>-<stamp>.safetensors`, a file for each part of a clip, with a tensor (u f' c h w), its first two axes
-    as one, for each view: f' latent frames of each of the part's u units.
+    as one, for each view: f' latent frames of each of the part's units, or of some of them, which the file's metadata name.
 
     The key is made of what all latents depend on (base, precision), the stamp of the clip's files and the part's frames.
     Files are mapped into memory while they are read, none stays open, and several processes may add to one cache.
@@ -71,17 +74,18 @@ class LatentCache:
 
     def __init__(
         self, folder: Path, depends_on: Mapping[str, Any], kept: Sequence[tuple[Clip, list[Unit]]], tasks: Sequence[str],
-        view: Callable[[Clip, str, int, int], View], crops: int = 1, drops: int = 0,
+        view: Callable[[Clip, str, int, int], View], crops: int = 1, drops: int = 0, wanted: Wanted | None = None,
     ):  # fmt: skip
-        """kept: what is worth encoding of each clip, in order, all units of one length; view(clip, name, crop, drop): what a crop
-        of it shows, of a pose without what the variant `drop` leaves out, 1 to `drops`, 0: the whole."""
+        """kept: what may be read of each clip, in order, all units of one length; view(clip, name, crop, drop): what a crop
+        of it shows, of a pose without what the variant `drop` leaves out, 1 to `drops`, 0: the whole; wanted: what of it all
+        will be read, None: everything."""
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
         self.folder, self.kept, self.tasks, self.view = folder / key, list(kept), list(tasks), view
-        self.crops, self.drops = crops, drops
+        self.crops, self.drops, self.wanted = crops, drops, wanted
         self.parts = [part for clip, units in self.kept for part in self._parts(clip, units)]
         self._by_clip: dict[tuple[str, str], list[Part]] = {}
         for part in self.parts:
-            self._by_clip.setdefault(_name(part.clip), []).append(part)
+            self._by_clip.setdefault(name_of(part.clip), []).append(part)
 
     def _parts(self, clip: Clip, units: list[Unit]) -> list[Part]:
         """Clips of one name in two data sets, or changed on disk, have files of their own."""
@@ -103,24 +107,39 @@ class LatentCache:
             own += [part] if lightest == rank else []
         return own
 
-    def missing(self, part: Part) -> list[View]:
-        """The views of a part that are not there yet. A file that is damaged counts as none, and is said."""
-        have = _names(part.path)
+    def missing(self, part: Part) -> dict[View, list[int]]:
+        """{view: places of the part's units} of what is wanted and not there yet. A file that is damaged counts as none, and is
+        said."""
+        there, wanted = _places(part), {}
         names = [FRAME, *(task for task in self.tasks if task in part.clip.available_tasks())]
-        variants = itertools.product(range(self.crops), range(1 + self.drops), names)
-        wanted = [self.view(part.clip, name, crop, drop) for crop, drop, name in variants]
-        return [view for view in dict.fromkeys(wanted) if view.key not in have]
+        for crop, drop, name in itertools.product(range(self.crops), range(1 + self.drops), names):
+            if places := self._wanted(part, name, crop, drop):
+                wanted.setdefault(self.view(part.clip, name, crop, drop), set()).update(places)
+        left = {view: sorted(places.difference(there.get(view.key, ()))) for view, places in wanted.items()}
+        return {view: places for view, places in left.items() if places}
 
-    def add(self, part: Part, latents: Mapping[View, Tensor]) -> None:
-        """Latents (u f' c h w), the first two axes as one, of views, beside those that the file has."""
+    def _wanted(self, part: Part, name: str, crop: int, drop: int) -> Sequence[int]:
+        if self.wanted is None:
+            return range(len(part.units))
+        units = self.wanted.get((*name_of(part.clip), name, crop, drop), ())
+        return [place for place, unit in enumerate(part.units) if unit in units]
+
+    def add(self, part: Part, latents: Mapping[View, tuple[Sequence[int], Tensor]]) -> None:
+        """Latents (u f' c h w), the first two axes as one, of views and the units at these places, beside those that the file
+        has."""
         with locked(self.folder / ".lock"):
-            tensors = {name: _tensor(part.path, name) for name in _names(part.path)}
-            save_tensors({**tensors, **{view.key: tensor for view, tensor in latents.items()}}, part.path)
+            rows = {key: _rows(places, _tensor(part.path, key)) for key, places in _places(part).items()}
+            for view, (places, tensor) in latents.items():
+                rows.setdefault(view.key, {}).update(_rows(places, tensor))
+            ordered = {key: dict(sorted(found.items())) for key, found in rows.items()}
+            some = {key: list(found) for key, found in ordered.items() if len(found) < len(part.units)}
+            tensors = {key: torch.cat(list(found.values())) for key, found in ordered.items()}
+            save_tensors(tensors, part.path, {PLACES: json.dumps(some)} if some else None)
 
     def read(self, clip: Clip, name: str, frames: Sequence[int], crop: int = 0, drop: int = 0) -> Tensor:
         """Latents (f' c h w) in float32: of these frames as a unit where they are kept as one, otherwise of each by
         itself. Raises UserError where their file has gone."""
-        parts, key = self._by_clip[_name(clip)], self.view(clip, name, crop, drop).key
+        parts, key = self._by_clip[name_of(clip)], self.view(clip, name, crop, drop).key
         firsts = [part.units[0] for part in parts]
         together = _place(parts, firsts, tuple(frames)) is not None
         units = [tuple(frames)] if together else [(frame,) for frame in frames]
@@ -133,10 +152,11 @@ class LatentCache:
             part = parts[number]
             try:
                 with safe_open(part.path, "pt") as file:
-                    stored = file.get_slice(key)
-                    each = stored.get_shape()[0] // len(part.units)
-                    found |= {unit: stored[place * each : (place + 1) * each] for unit, place in some}
-            except (OSError, SafetensorError) as error:
+                    stored, places = file.get_slice(key), _places_in(file, part).get(key)
+                    rows = {place: row for row, place in enumerate(places)}
+                    each = stored.get_shape()[0] // len(rows)
+                    found |= {unit: stored[rows[place] * each : (rows[place] + 1) * each] for unit, place in some}
+            except (OSError, SafetensorError, KeyError) as error:
                 check_handles(error, part.path)
                 raise UserError(f"{part.path}: no cached latents any more ({error}); the same command makes them") from error
         return torch.cat([found[unit] for unit in units]).float()
@@ -151,16 +171,27 @@ def _place(parts: Sequence[Part], firsts: Sequence[Unit], unit: Unit) -> tuple[i
     return (number, place) if place < len(parts[number].units) and parts[number].units[place] == unit else None
 
 
-def _names(path: Path) -> list[str]:
-    if not path.exists():
-        return []
+def _places(part: Part) -> dict[str, Sequence[int]]:
+    """{key of a view: places of the units} whose latents the part's file has."""
+    if not part.path.exists():
+        return {}
     try:
-        with safe_open(path, "pt") as file:
-            return list(file.keys())
+        with safe_open(part.path, "pt") as file:
+            return _places_in(file, part)
     except SafetensorError:
-        print(f"note: {path}: is damaged; its latents are encoded anew")
-        path.unlink(missing_ok=True)
-        return []
+        print(f"note: {part.path}: is damaged; its latents are encoded anew")
+        part.path.unlink(missing_ok=True)
+        return {}
+
+
+def _places_in(file: safe_open, part: Part) -> dict[str, Sequence[int]]:
+    some = json.loads((file.metadata() or {}).get(PLACES, "{}"))
+    return {key: some.get(key, range(len(part.units))) for key in file.keys()}  # noqa: SIM118
+
+
+def _rows(places: Sequence[int], tensor: Tensor) -> dict[int, Tensor]:
+    """{place of a unit: its latents (f' c h w)} of a view's tensor."""
+    return dict(zip(places, rearrange(tensor, "(u f) c h w -> u f c h w", u=len(places)), strict=True))
 
 
 def _tensor(path: Path, name: str) -> Tensor:
@@ -168,5 +199,6 @@ def _tensor(path: Path, name: str) -> Tensor:
         return file.get_tensor(name)
 
 
-def _name(clip: Clip) -> tuple[str, str]:
+def name_of(clip: Clip) -> tuple[str, str]:
+    """What tells a clip from others, in several data sets too."""
     return str(clip.folder), clip.id

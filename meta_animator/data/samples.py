@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from meta_animator.data.conditions import CONDITIONS, draw_condition, find_condition
 from meta_animator.data.crops import person_crop, random_crop, size_of
 from meta_animator.data.keypoints import five_points, flip_keypoints, person_box
-from meta_animator.data.latents import FRAME, LatentCache, Unit
+from meta_animator.data.latents import FRAME, LatentCache, Unit, Wanted, name_of
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import Clip, read_manifest
 from meta_animator.data.pose_drop import PoseDrop, drop_of, loses_parts
@@ -118,6 +118,17 @@ class SampleSet(Dataset):
             frames = self._frames(self.samples[index])
             units.setdefault(self.samples[index].clip, set()).update([tuple(frames)] if together else [(k,) for k in frames])
         return [(self.clips[k], sorted(units[k])) for k in sorted(units)]
+
+    def wanted(self, draws: Iterable[Draw], together: bool) -> Wanted:
+        """What of `kept_units` these draws show."""
+        wanted: dict[tuple[str, str, str, int, int], set[Unit]] = {}
+        for draw in draws:
+            sample = self.samples[draw.sample]
+            clip, frames, crop = self.clips[sample.clip], self._frames(sample), self._crop_number(draw)
+            units = [tuple(frames)] if together else [(k,) for k in frames]
+            for name, drop in {(FRAME, 0), (draw.task, 0 if draw.task == FRAME else self._drop_number(draw))}:
+                wanted.setdefault((*name_of(clip), name, crop, drop), set()).update(units)
+        return wanted
 
     def _frames(self, sample: Sample) -> list[int]:
         return [sample.first + k * sample.step for k in range(sample.count)]

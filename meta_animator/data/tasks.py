@@ -131,6 +131,12 @@ class TaskPlan:
         """Where in its own cycle each pool of a task begins, in [0, 1)."""
         return tuple(rng(self.seed, f"buckets {task}").random(count).tolist()) if count > 1 else (0.0,)
 
+    def draws_before(self, last_step: int) -> Iterator[Draw]:
+        """All ranks' draws of the optimizer steps before `last_step`."""
+        for step in range(last_step):
+            for group in range(self.rank_groups):
+                yield from self.draws_of(step, group)
+
     def batches(self, first_step: int, last_step: int, rank: int = 0) -> Iterator[list[Draw]]:
         """This rank's micro-batches from optimizer step `first_step` up to, not including, `last_step`."""
         for step in range(first_step, last_step):

@@ -15,7 +15,7 @@ from meta_animator.data.clips import Clip
 from meta_animator.data.conditions import CONDITIONS
 from meta_animator.data.crops import size_of
 from meta_animator.data.drawings import FRAMES_AT_ONCE, Drawings
-from meta_animator.data.latents import FRAME, LatentCache, Part, Unit, View
+from meta_animator.data.latents import FRAME, LatentCache, Part, Unit, View, Wanted
 from meta_animator.data.pose_drop import PoseDrop, drop_of, loses_parts, number_of_drops
 from meta_animator.data.samples import crop_of, number_of_crops
 from meta_animator.data.transforms import crop_and_resize
@@ -29,16 +29,17 @@ from meta_animator.settings import DataConfig, ModelConfig
 from meta_animator.stages.workers import closing_workers
 from meta_animator.training.signals import leave_signals_to_the_loop, stopping_at_once
 
-Job = tuple[Part, list[View]]
+Job = tuple[Part, dict[View, list[int]]]  # of a part, of which views the units at which places
 LOSING = "losing parts"
 STORED = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def make_cache(
     data: DataConfig, networks: Assembly, kept: list[tuple[Clip, list[Unit]]], tasks: Sequence[str], accelerator: Accelerator,
-    *, folder: Path, seed: int, clips: bool = False,
+    *, folder: Path, seed: int, clips: bool = False, wanted: Wanted | None = None,
 ) -> LatentCache:  # fmt: skip
-    """The cache of what is `kept` of each clip and of its images of `tasks`, filled: every process encodes its share.
+    """The cache of what is `kept` of each clip and of its images of `tasks`, filled with what is `wanted` of it (None: all):
+    every process encodes its share.
 
     folder   where it lives, unless `data.cache_dir` says so
     clips    poses lack the same parts in a whole clip
@@ -48,11 +49,11 @@ def make_cache(
     versions = {**{task: code_version(CONDITIONS[task].draw) for task in drawn}, LOSING: code_version(PoseDrop.apply)}
     cache = LatentCache(
         Path(data.cache_dir or folder), cache_key(data, networks), kept, drawn,
-        functools.partial(view_of, data, seed, clips, versions), number_of_crops(data), number_of_drops(data),
+        functools.partial(view_of, data, seed, clips, versions), number_of_crops(data), number_of_drops(data), wanted,
     )  # fmt: skip
     with stopping_at_once("while latents were encoded; those of whole files are kept"):
         share = cache.share(accelerator.process_index, accelerator.num_processes)
-        jobs = [(part, views) for part in share if (views := cache.missing(part))]
+        jobs = [(part, missing) for part in share if (missing := cache.missing(part))]
         fill(data, networks.backbone, cache, jobs, show=accelerator.is_main_process)
         accelerator.wait_for_everyone()
     return cache
@@ -111,18 +112,19 @@ def fill(data: DataConfig, backbone: Backbone, cache: LatentCache, jobs: list[Jo
         Drawings(jobs), batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_the_loop, collate_fn=_as_it_is,
     ))  # fmt: skip
     at_once = 1 if next(backbone.parameters()).device.type == "cpu" else FRAMES_AT_ONCE  # a CPU is faster with one
-    images = sum(part.num_frames * len(views) for part, views in jobs)
+    images = sum(len(part.units[place]) for part, missing in jobs for places in missing.values() for place in places)
     bar = tqdm(total=images, desc="encoding latents", unit="image", dynamic_ncols=True, disable=not (show and images))
     encoded: dict[int, dict[View, list[Tensor]]] = {}
     with closing_workers(loader), bar:
         for number, view, pictures in loader:
-            part, views = jobs[number]
+            part, missing = jobs[number]
             rows = encoded.setdefault(number, {}).setdefault(view, [])
             for some in pictures.split(at_once):
                 rows.append(encode(data.cache_precision, backbone, view, some, part))
                 bar.update(some.shape[0] * some.shape[1])
-            if sum(len(row) for column in encoded[number].values() for row in column) == len(part.units) * len(views):
-                cache.add(part, {view: torch.cat(rows).flatten(0, 1) for view, rows in encoded.pop(number).items()})
+            if sum(len(row) for column in encoded[number].values() for row in column) == sum(map(len, missing.values())):
+                done = encoded.pop(number).items()
+                cache.add(part, {view: (missing[view], torch.cat(rows).flatten(0, 1)) for view, rows in done})
 
 
 def encode(precision: str, backbone: Backbone, view: View, pictures: Tensor, part: Part) -> Tensor:

@@ -14,7 +14,7 @@ from meta_animator.data.drawn_pose import TASKS as POSES
 from meta_animator.data.drawn_pose import check_drawn_pose
 from meta_animator.data.manifest import Clip
 from meta_animator.data.prompts import fit_descriptions
-from meta_animator.data.samples import SampleSet
+from meta_animator.data.samples import SampleSet, number_of_crops
 from meta_animator.data.tasks import TaskPlan
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
@@ -24,6 +24,7 @@ from meta_animator.stages.cache import make_cache
 from meta_animator.stages.check_settings import check_size
 from meta_animator.training.signals import leave_signals_to_the_loop
 
+NEARLY_ALL = 20  # draws for each picture: they leave hardly one out, and take long to go through beforehand
 MOST_DRAWN = 8  # clips whose drawn poses are looked at
 
 Auxiliary = Callable[[SampleSet, int, dict[str, list[int]]], dict[str, list[int]] | None]
@@ -101,10 +102,10 @@ def make_plan(
 
 def with_cached_latents(
     samples: SampleSet, plan: TaskPlan, networks: Assembly, accelerator: Accelerator, *, run_folder: str,
-    sees_pixels: Callable[[int], bool] | None,
+    sees_pixels: Callable[[int], bool] | None, steps: int,
 ) -> SampleSet:  # fmt: skip
-    """The samples with the latents of all that the plan may draw, encoded now where they are not in the cache yet; as they are
-    where `data.cache_latents` is off.
+    """The samples with the latents of what the plan draws in `steps` optimizer steps, encoded now where they are not in the cache
+    yet; as they are where `data.cache_latents` is off.
 
     sees_pixels   the draws whose pixels are read all the same, see `SampleSet`
     """
@@ -112,10 +113,12 @@ def with_cached_latents(
     if not data.cache_latents:
         return samples.reading(None, sees_pixels)
     networks.backbone.vae.to(accelerator.device)  # alone: the others follow in the precision that they train in
-    kept = samples.kept_units(plan.pools(), together=not networks.backbone.frames_apart)
+    together = not networks.backbone.frames_apart
+    kept = samples.kept_units(plan.pools(), together)
+    few = plan.draws_per_step * steps < NEARLY_ALL * number_of_crops(data) * sum(map(len, plan.samples.values()))
     cache = make_cache(
         data, networks, kept, list(plan.samples), accelerator, folder=Path(run_folder) / "cache", seed=samples.seed,
-        clips=samples.num_frames is not None,
+        clips=samples.num_frames is not None, wanted=samples.wanted(plan.draws_before(steps), together) if few else None,
     )  # fmt: skip
     return samples.reading(cache, sees_pixels)
 

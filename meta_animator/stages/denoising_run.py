@@ -92,6 +92,6 @@ def denoising_run(
     loss = make_loss(config.loss, networks, plan.steps_per_epoch, train.max_steps, say)
     gate = PixelGate.of(loss, config.seed, train, plan.draws_per_step)
     samples = with_cached_latents(
-        samples, plan, networks, accelerator, run_folder=config.output_dir, sees_pixels=gate
+        samples, plan, networks, accelerator, run_folder=config.output_dir, sees_pixels=gate, steps=train.max_steps
     )  # fmt: skip
     return DenoisingRun(config=config, accelerator=accelerator, networks=networks, samples=samples, plan=plan, loss=loss)

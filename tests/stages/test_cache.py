@@ -13,11 +13,13 @@ from accelerate import Accelerator
 
 from meta_animator.data.clips import Clip
 from meta_animator.data.conditions import image
-from meta_animator.data.latents import FRAME, LatentCache, View
+from meta_animator.data.latents import FRAME, LatentCache, View, name_of
 from meta_animator.data.manifest import read_manifest
+from meta_animator.data.samples import SampleSet
 from meta_animator.errors import Stopped, UserError
 from meta_animator.models.backbones.sd import StableDiffusion
 from meta_animator.stages import cache as filling
+from meta_animator.stages.data import make_plan, with_cached_latents
 from tests import tiny
 
 NAMES = {FRAME, *tiny.TASKS}
@@ -49,15 +51,15 @@ def models(tiny_base, puppet_data, tmp_path_factory):
 
 @pytest.fixture
 def fill(make_config, models):
-    """fill(**changes of the config) -> the filled cache of the four puppets of the train set."""
+    """fill(wanted, **changes of the config) -> the filled cache of the four puppets of the train set."""
 
-    def fill(**changes) -> LatentCache:
+    def fill(wanted=None, **changes) -> LatentCache:
         config = make_config(**changes)
         kept = [(clip, singly(clip.num_frames)) for clip in read_manifest(config.data.train[0])]
         folder = Path(config.output_dir) / "cache"
         networks = SimpleNamespace(config=config.model, backbone=models.backbone)
         return filling.make_cache(
-            config.data, networks, kept, config.model.tasks, Accelerator(cpu=True), folder=folder, seed=config.seed
+            config.data, networks, kept, config.model.tasks, Accelerator(cpu=True), folder=folder, seed=config.seed, wanted=wanted
         )
 
     return fill
@@ -85,6 +87,54 @@ def test_only_what_has_changed_is_encoded_anew(fill, encoded, monkeypatch):
     monkeypatch.undo()
     torch.testing.assert_close(latents(fill()), first, rtol=0, atol=0)
     assert not encoded
+
+
+def test_what_is_not_wanted_is_not_encoded_until_it_is(fill, encoded):
+    clip = fill(name="whole").kept[0][0]
+    whole = latents(fill(name="whole"))
+    encoded.clear()
+    of_it = (*name_of(clip), "blurred", 0, 0)
+    some = fill({of_it: {(3,), (1,)}})
+    assert encoded == {"blurred": 2}
+    assert torch.equal(some.read(clip, "blurred", [1, 3]), whole[[1, 3]])
+    with pytest.raises(UserError, match="no cached latents any more"):
+        some.read(clip, "blurred", [2])
+    encoded.clear()
+    more = fill({of_it: {(0,), (1,)}, (*name_of(clip), "seg", 0, 0): {(2,)}})
+    assert encoded == {"blurred": 1, "seg": 1}
+    assert torch.equal(more.read(clip, "blurred", [0, 1, 3]), whole[[0, 1, 3]]), "what was there stays"
+    encoded.clear()
+    assert torch.equal(latents(fill()), whole)
+    assert encoded == {FRAME: 16, "dwpose": 16, "seg": 15, "blurred": 13}
+
+
+@pytest.mark.parametrize("num_frames", [None, 2])
+def test_a_short_run_encodes_what_it_draws_alone_and_a_longer_one_the_rest(make_config, models, encoded, num_frames):
+    config = make_config(data__random_crop=0.5, data__crops=2, data__pose_drop=0.5)
+    samples = SampleSet(read_manifest(config.data.train[0]), config.data, seed=1, identifiers={}, num_frames=num_frames)
+    plan = make_plan(samples, config.model.tasks, config.train, 1)
+
+    def cached(steps: int) -> SampleSet:
+        return with_cached_latents(
+            samples, plan, SimpleNamespace(config=config.model, backbone=models.backbone), Accelerator(cpu=True),
+            run_folder=config.output_dir, sees_pixels=None, steps=steps,
+        )  # fmt: skip
+
+    def drawn(steps: int) -> list:
+        return [draw for batch in plan.batches(0, steps) for draw in batch]
+
+    short = cached(2)
+    pictures = sum(len(units) for units in samples.wanted(drawn(2), together=False).values())
+    assert encoded.total() == pictures <= 2 * len(drawn(2)) * (num_frames or 1)
+    taken = [short[draw] for draw in drawn(2)]
+    encoded.clear()
+    longer = cached(9)
+    assert 0 < encoded.total() <= 2 * len(drawn(9)[len(taken) :]) * (num_frames or 1)
+    every = cached(10_000)
+    assert len(every.cache.missing(every.cache.parts[0])) == 0 and every.cache.wanted is None
+    for draw, item in zip(drawn(9), [*taken, *(longer[draw] for draw in drawn(9)[len(taken) :])], strict=True):
+        assert torch.equal(item["latents"], every[draw]["latents"])
+        assert torch.equal(item["control_latents"], every[draw]["control_latents"])
 
 
 def test_the_cache_is_another_with_another_encoder_not_with_another_decoder(make_config):
@@ -147,7 +197,7 @@ def test_processes_share_the_frames_out(make_config):
 
 def _add(cache: LatentCache, names: list[str]) -> None:
     for name in names:
-        cache.add(cache.parts[0], {cache.view(None, name, 0, 0): torch.full((4, 1, 2, 2), float(name))})
+        cache.add(cache.parts[0], {cache.view(None, name, 0, 0): (range(4), torch.full((4, 1, 2, 2), float(name)))})
 
 
 def _view(clip, name: str, crop: int, drop: int) -> View:
@@ -171,7 +221,7 @@ def test_no_file_stays_open(make_config, tmp_path):
     cache = LatentCache(tmp_path, {}, [(clip, singly(64 * 30))], [], _view)
     for part in cache.parts:
         numbers = torch.tensor(part.units, dtype=torch.float16)
-        cache.add(part, {_view(clip, FRAME, 0, 0): numbers.view(-1, 1, 1, 1)})
+        cache.add(part, {_view(clip, FRAME, 0, 0): (range(len(part.units)), numbers.view(-1, 1, 1, 1))})
     before = len(os.listdir("/proc/self/fd"))
     read = cache.read(clip, FRAME, [1900, 3, 70, 71, 3])
     kept = [cache.read(clip, FRAME, [first]) for first in range(0, 64 * 30, 64)]

@@ -101,6 +101,10 @@ class ModelConfig:
         0, "wan: rank of a LoRA on the base's self-attention, which stage 1 trains beside or without the tasks' LoRAs; 0: none",
         low=0, stages=("motion", "sample"),
     )  # fmt: skip
+    attention: str = setting(
+        "auto", "PyTorch's kernel for attention; auto: PyTorch chooses (scripts/bench.py attention measures them)",
+        choices=("auto", "flash", "efficient", "cudnn", "math"), stages=(*METHOD, *BASE),
+    )  # fmt: skip
     beta_schedule: str = setting(
         "", "noise schedule instead of the base's own", choices=("", "linear", "scaled_linear"), stages=METHOD
     )

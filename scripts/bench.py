@@ -6,6 +6,7 @@ python scripts/bench.py train --config configs/demo/step0.yaml --against diffuse
 python scripts/bench.py train --config configs/sd15/step0.yaml --count                 # what a GPU would be asked to do
 python scripts/bench.py sample --config configs/sd15/step3.yaml --synthetic            # a step of stage 3, and decoding
 python scripts/bench.py cache --config configs/demo/step0.yaml                         # encoding latents
+python scripts/bench.py attention --config configs/sd15/step0.yaml                     # which model.attention is the fastest here
 python scripts/bench.py prepare --annotators light                                     # preparation, part by part
 python scripts/bench.py --compare before.json after.json
 
@@ -23,7 +24,7 @@ from meta_animator.entry import users_folder
 from meta_animator.errors import UserError
 from meta_animator.json_files import write_json
 
-COMMANDS = ("train", "sample", "cache", "prepare")
+COMMANDS = ("train", "sample", "cache", "attention", "prepare")
 SIDE = 512  # of drawn maps in pixels, where no config says it
 REPEATS = {"prepare": 48}  # frames; otherwise as `Options` has it
 ONLY = {  # which commands an option is for
@@ -85,7 +86,7 @@ def check(options: argparse.Namespace) -> None:
     if options.command != "prepare" and not options.config:
         raise UserError(f"{options.command}: needs --config CONFIG.yaml, such as configs/demo/step0.yaml")
     if options.command == "prepare" and options.warmup is not None:
-        raise UserError("--warmup: is for train, sample and cache; preparation is measured from its first frame on")
+        raise UserError("--warmup: is for the other commands; preparation is measured from its first frame on")
     if options.overrides and not options.config:
         raise UserError(f"argument '{options.overrides[0]}': is a setting of a config; name it with --config")
 

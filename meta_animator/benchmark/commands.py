@@ -1,4 +1,4 @@
-"""What is measured: a training step, a step of sampling and decoding, encoding, preparation; each as a report (report.py)."""
+"""What is measured: a training step, a step of sampling and decoding, encoding, attention, preparation; each as a report."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from meta_animator.annotators.sets import AnnotatorSet
-from meta_animator.benchmark import preparation
+from meta_animator.benchmark import attention, preparation
 from meta_animator.benchmark.counted import count
 from meta_animator.benchmark.counted import numbers as counted_numbers
 from meta_animator.benchmark.counting import Counting, counting, launches
@@ -22,13 +22,14 @@ from meta_animator.benchmark.rivals import DiffusersSampling, DiffusersTraining
 from meta_animator.benchmark.sampling import OwnSampling, load, load_synthetic
 from meta_animator.benchmark.training import build, build_synthetic, data_of, of_a_run, own_training, synthetic_batches
 from meta_animator.errors import UserError
+from meta_animator.models.attention import attention_by
 from meta_animator.models.precision import PRECISIONS
 from meta_animator.puppets.film import make_film
 from meta_animator.settings import PuppetsConfig, RunConfig
 
 MakeData = Callable[[PuppetsConfig], None]
 TRAINED = ("control", "motion", "reference")
-STAGES = {"train": TRAINED, "cache": TRAINED, "sample": ("sample",)}
+STAGES = {"train": TRAINED, "cache": TRAINED, "sample": ("sample",), "attention": (*TRAINED, "sample")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,25 +53,28 @@ def check(command: str, config: RunConfig, options: Options) -> None:
         raise UserError(f"{command}: measures stage {', '.join(STAGES[command])}; the config's is '{config.stage}'")
     if options.repeats < 1 or options.warmup < 1:
         raise UserError("--repeats and --warmup are at least 1: the first step allocates what later ones find")
-    if options.against and command == "cache":
+    steps = command in ("train", "sample")
+    if options.against and not steps:
         raise UserError("--against: is for train and sample")
     if options.against == "bare" and command == "sample":
         raise UserError("--against bare: is a training loop; sample is measured against diffusers")
-    if options.synthetic and command == "cache":
-        raise UserError("--synthetic: is for train and sample; a cache is filled from data")
-    if options.count and (command == "cache" or options.synthetic or options.against):
+    if options.synthetic and not steps:
+        raise UserError("--synthetic: is for train and sample; a cache is filled from data, attention needs none")
+    if options.count and (not steps or options.synthetic or options.against):
         raise UserError("--count: is for train and sample, by itself: nothing is computed, and nobody compared")
 
 
 def measure(command: str, config: RunConfig, options: Options, make_data: MakeData | None = None) -> dict[str, Any]:
-    """{"results": {what: numbers}, "against": {what: ratio}} of train, sample or cache; see `check`.
+    """{"results": {what: numbers}, "against": {what: ratio}} of train, sample, cache or attention; see `check`.
 
     make_data   makes the data sets of `data.puppets` that are not there
     """
     check(command, config, options)
     if options.count:
         return count(config)
-    with tempfile.TemporaryDirectory() as folder:
+    if command == "attention":
+        return {"results": attention.measure(config, _device(), options.warmup, options.repeats), "against": {}}
+    with tempfile.TemporaryDirectory() as folder, attention_by(config.model.attention):
         if command == "sample":
             return _sample(config, options)
         return {"train": _train, "cache": _cache}[command](config, options, Path(folder), make_data)
@@ -108,7 +112,7 @@ def _train(config: RunConfig, options: Options, folder: Path, make_data: MakeDat
 
 
 def _sample(config: RunConfig, options: Options) -> dict[str, Any]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     models = load_synthetic(config, device) if options.synthetic else load(config)
     own = OwnSampling(config, models)
     if not options.against:
@@ -188,6 +192,10 @@ def prepare(side: int, frames: int, annotators: str, weights: Path | None, film:
         for name, spent in parts.items()
     }
     return {"results": results, "against": {}}
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _accelerator(config: RunConfig) -> Accelerator:

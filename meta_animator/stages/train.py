@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from meta_animator.errors import UserError
+from meta_animator.models.attention import attention_by
 from meta_animator.settings import PuppetsConfig, RunConfig
 from meta_animator.stages import control, motion, reference
 from meta_animator.stages.checks import check_run
@@ -45,5 +46,6 @@ def train(
     training.release()
     batches = functools.partial(load_batches, config.data, training.samples, training.plan, accelerator)
     hang_no_longer()
-    Trainer(config, accelerator, training.stage, batches, sharded).run()
+    with attention_by(config.model.attention):
+        Trainer(config, accelerator, training.stage, batches, sharded).run()
     leave_together(accelerator)

@@ -91,6 +91,18 @@ def test_what_a_gpu_would_do_is_counted_without_weights(make_config, stage):
     assert counted["no"][0]["casts"] < counted["bf16"][0]["casts"] or stage == "sample"
 
 
+@pytest.mark.parametrize("stage", ["control", "sample"])
+def test_attention_is_measured_by_every_kernel_that_is_here(make_config, tiny_base, stage):
+    more = {"sample__guidance_scale": 1.0} if stage == "sample" else {"loss__image_weight": 0}
+    config = make_config(stage, data__train="[nowhere]", model__control_from="nowhere", **more)
+    step, *each = measure("attention", config, Options(**FEW))["results"].items()
+    assert {"auto", "flash", "math"} <= set(step[1]["milliseconds"]) and "cudnn" not in step[1]["milliseconds"]
+    assert sum(one["calls"] for _, one in each) == step[1]["calls"] > 0
+    for kernel, whole in step[1]["milliseconds"].items():
+        assert whole == pytest.approx(sum(one["calls"] * one["milliseconds"][kernel] for _, one in each))
+    assert any("forward and backward" in name for name, _ in each) == (stage == "control")
+
+
 def test_a_cache_is_filled_elsewhere(make_config):
     config = make_config(data__pose_drop=0.5)
     numbers = measure("cache", config, Options(**FEW))["results"]["encoding"]
@@ -106,6 +118,7 @@ def test_a_cache_is_filled_elsewhere(make_config):
         ("train", "control", {}, {"repeats": 0}, "--repeats and --warmup are at least 1"),
         ("cache", "control", {}, {"against": "diffusers"}, "for train and sample"),
         ("cache", "control", {}, {"synthetic": True}, "for train and sample"),
+        ("attention", "reference", {}, {"count": True}, "for train and sample"),
         ("sample", "sample", {}, {"against": "bare"}, "--against bare"),
         ("train", "motion", MOVING, {"against": "diffusers", "synthetic": True}, "take a stage 0 or 2"),
         ("sample", "sample", {}, {"against": "diffusers", "synthetic": True}, "name model.motion_from"),
@@ -129,7 +142,7 @@ def test_a_film_needs_annotators(tmp_path):
         ("train --config c.yaml --against me", "--against me: expected diffusers or bare"),
         ("cache --config c.yaml --synthetic", "--synthetic: is for train and sample"),
         ("train --config c.yaml --annotators light", "--annotators: is for prepare"),
-        ("prepare data.height=64", "name it with --config"), ("prepare --warmup 3", "--warmup: is for train"),
+        ("prepare data.height=64", "name it with --config"), ("prepare --warmup 3", "--warmup: is for the other"),
         ("train --compare a.json b.json", "leave train out"),
     ],
 )  # fmt: skip

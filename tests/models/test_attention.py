@@ -1,0 +1,53 @@
+"""Which kernel computes attention, and what is said where it cannot."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from meta_animator.errors import UserError
+from meta_animator.models.attention import KERNELS, attention_by
+from meta_animator.stages.sample import sample
+from meta_animator.stages.train import train
+
+
+def attend() -> tuple[str, torch.Tensor]:
+    """(who computed it, as its gradient says; the result)"""
+    one = torch.randn(1, 2, 16, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    result = F.scaled_dot_product_attention(one, one, one)
+    return type(result.grad_fn).__name__, result
+
+
+def test_the_named_kernel_computes_and_ends_with_its_region():
+    before, result = attend()
+    with attention_by("math"):
+        by_math, same = attend()
+    with attention_by("flash"):
+        by_flash, _ = attend()
+    with attention_by("auto"):
+        assert attend()[0] == before
+    assert attend()[0] == before
+    assert "Flash" in by_flash and "Attention" not in by_math
+    torch.testing.assert_close(same, result)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has these kernels")
+@pytest.mark.parametrize("kernel", ["efficient", "cudnn"])
+def test_a_kernel_that_is_not_there_is_said(kernel):
+    said = rf"^model\.attention={kernel}: this device cannot compute .*take auto, or"
+    with pytest.raises(UserError, match=said), attention_by(kernel):
+        attend()
+
+
+def test_other_errors_are_left_alone():
+    with pytest.raises(RuntimeError, match=r"^mine$"), attention_by("math"):
+        raise RuntimeError("mine")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has these kernels")
+def test_training_and_sampling_take_it(make_config, prepared, puppet_data):
+    assert set(KERNELS) == {"flash", "efficient", "cudnn", "math"}
+    with pytest.raises(UserError, match=r"model\.attention=cudnn"):
+        train(make_config(model__attention="cudnn", train__max_steps=1))
+    shown = {"sample__reference": puppet_data / "person", "sample__driving": puppet_data / "train", "sample__identity": "p0"}
+    with pytest.raises(UserError, match=r"model\.attention=cudnn"):
+        sample(make_config("sample", model__attention="cudnn", model__control_from=prepared, **shown))

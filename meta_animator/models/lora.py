@@ -20,8 +20,8 @@ class LoRALinear(nn.Module):
     The active matrices are held as plain references that `LoRABank.use` sets: a compiled graph takes them as inputs,
     so that nine tasks share one graph, and an inactive LoRA is not part of the computation, so its gradient is None.
 
-    Where W is trained too, the LoRAs are added to it first: the gradient of the sum, which W needs anyway, gives theirs by
-    products of weights, without a look at x.
+    Where W is trained too and x has many rows, the LoRAs are added to W first: the gradient of the sum, which W needs anyway,
+    gives theirs by products of weights, without a look at x.
     """
 
     def __init__(self, linear: nn.Linear, rank: int, tasks: Iterable[str]):
@@ -52,8 +52,15 @@ class LoRALinear(nn.Module):
             weight = torch.addmm(weight, up.to(weight.dtype), down.to(weight.dtype), alpha=scale)
         return weight
 
+    def adds(self, x: Tensor) -> bool:
+        """Whether the LoRAs are added to W for this x: where that gives the same gradients for fewer products."""
+        if not (self.active and self.base.weight.requires_grad and torch.is_grad_enabled()) or autocasts(x.device):
+            return False
+        ins, outs = self.base.in_features, self.base.out_features
+        return x.numel() // ins * (ins + outs) > ins * outs
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.active and self.base.weight.requires_grad and torch.is_grad_enabled() and not autocasts(x.device):
+        if self.adds(x):
             return F.linear(x, self.merged(), self.base.bias)
         y, kept = self.base(x), self.base.weight.dtype  # a trained LoRA on a frozen half: rounded where it is used
         for down, up, weight in self.active:

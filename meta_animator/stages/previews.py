@@ -21,7 +21,7 @@ from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.stages.texts import Texts
 
 PREVIEW_DRAWS = 10**9  # numbers of preview draws, beyond those of training
-STEPS = 20  # of DDIM
+STEPS = 12  # of DDIM: enough to see what is learned, where previews cost as much as dozens of steps
 
 
 def preview_examples(samples: SampleSet, plan: TaskPlan, count: int = 4) -> dict[str, Batch]:

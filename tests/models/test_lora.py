@@ -48,13 +48,16 @@ def test_several_weighted_loras_equal_their_merged_sum():
     torch.testing.assert_close(run(control, torch.float64), active, rtol=0, atol=1e-8)
 
 
-def test_under_a_trained_weight_the_loras_have_the_gradients_of_the_formula():
-    """LoRAs are added to the weight there; y = W x + b + sum_k w_k up_k down_k x, term by term, says what is right."""
+@pytest.mark.parametrize(("rows", "added"), [(2, False), (3, True)])
+def test_under_a_trained_weight_the_loras_have_the_gradients_of_the_formula(rows, added):
+    """For many rows LoRAs are added to the weight there; y = W x + b + sum_k w_k up_k down_k x, term by term, says what is right.
+    Products of 3 rows of 6 with 2 x 6 and 2 x 5 are more than those of 5 x 2 with 2 x 6."""
     layer = LoRALinear(nn.Linear(6, 5), 2, ["a", "b"]).double()
     for up in layer.up.values():
         nn.init.normal_(up)
     layer.active = tuple((layer.down[task], layer.up[task], w) for task, w in (("a", 1.0), ("b", 0.3)))
-    x = torch.randn(3, 4, 6, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(1, rows, 6, dtype=torch.float64, requires_grad=True)
+    assert layer.adds(x) == added
     wanted = x @ layer.base.weight.T + layer.base.bias
     for down, up, w in layer.active:
         wanted = wanted + w * (x @ down.T @ up.T)

@@ -9,7 +9,7 @@ from meta_animator.settings import TrainConfig
 from meta_animator.training.sharding import like
 from meta_animator.training.stage import ParamGroup
 
-FUSED_ON = ("cuda",)  # kinds of devices where one kernel steps all weights, which on a CPU rounds otherwise
+FUSED_ON = ("cuda", "cpu")  # kinds of devices where one kernel steps all weights
 
 
 def make_optimizer(groups: list[ParamGroup], config: TrainConfig) -> torch.optim.Optimizer:

@@ -79,7 +79,8 @@ def test_sampling_against_the_pipeline_of_diffusers(make_config):
 
 @pytest.mark.parametrize("stage", ["control", "sample"])
 def test_what_a_gpu_would_do_is_counted_without_weights(make_config, stage):
-    """At twice the precision of the frozen networks: the same FLOPs, and more casts."""
+    """At twice the precision of the frozen networks: more casts and the same FLOPs, but that LoRAs are not added to weights for
+    few rows."""
     counted = {}
     for precision in ("no", "bf16"):
         config = make_config(stage, f"in-{precision}", train__mixed_precision=precision, data__train="[nowhere]")
@@ -87,7 +88,7 @@ def test_what_a_gpu_would_do_is_counted_without_weights(make_config, stage):
         counted[precision] = [one["counts"]["total"] for one in results.values()]
         assert len(results) == {"control": 1, "sample": 3}[stage]
     for exact, half in zip(*counted.values(), strict=True):
-        assert exact["flops"] == half["flops"] > 0 and exact["casts"] <= half["casts"]
+        assert 0 < exact["flops"] <= half["flops"] <= 1.001 * exact["flops"] and exact["casts"] <= half["casts"]
     assert counted["no"][0]["casts"] < counted["bf16"][0]["casts"] or stage == "sample"
 
 

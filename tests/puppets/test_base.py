@@ -131,7 +131,8 @@ def unet_stage(make_config, tiny_base):
 
     def make(control_drop):
         facts = {"model__architecture": tiny_base, "model__base_from": tiny_base, "loss__image_weight": 0}
-        config = make_config("base_unet", f"drop-{control_drop}", **facts, train__control_drop=control_drop)
+        long = {"train__max_steps": 10**6}  # latents of every draw are there
+        config = make_config("base_unet", f"drop-{control_drop}", **facts, **long, train__control_drop=control_drop)
         torch.manual_seed(config.seed)
         training = unet.build(config, Accelerator(cpu=True))
         stage, samples = training.stage, training.samples

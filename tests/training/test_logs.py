@@ -52,12 +52,6 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.fixture
-def fused(monkeypatch):
-    """What is done on a GPU, here."""
-    monkeypatch.setattr(optim, "FUSED_ON", ("cpu",))
-
-
-@pytest.fixture
 def waits(monkeypatch) -> list[list[str]]:
     """For each optimizer step that follows, what waited for the device."""
     steps, original, move = [], Trainer._optimizer_step, Batch.to
@@ -81,12 +75,13 @@ def waits(monkeypatch) -> list[list[str]]:
     return steps
 
 
-def test_no_step_waits_for_the_device(make_config, fused, waits):
+def test_no_step_waits_for_the_device(make_config, waits):
     train(make_config(train__max_steps=4, train__log_every=4, **LOSS))
     assert waits == [[], [], [], []]
 
 
-def test_an_optimizer_that_cannot_skip_by_itself_waits_once(make_config, waits):
+def test_an_optimizer_that_cannot_skip_by_itself_waits_once(make_config, waits, monkeypatch):
+    monkeypatch.setattr(optim, "FUSED_ON", ())
     train(make_config(train__max_steps=4, train__log_every=4, **LOSS))
     assert waits == [["aten._local_scalar_dense.default"]] * 4
 

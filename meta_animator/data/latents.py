@@ -156,7 +156,7 @@ class LatentCache:
                     rows = {place: row for row, place in enumerate(places)}
                     each = stored.get_shape()[0] // len(rows)
                     found |= {unit: stored[rows[place] * each : (rows[place] + 1) * each] for unit, place in some}
-            except (OSError, SafetensorError, KeyError) as error:
+            except (OSError, SafetensorError, LookupError, ValueError) as error:
                 check_handles(error, part.path)
                 raise UserError(f"{part.path}: no cached latents any more ({error}); the same command makes them") from error
         return torch.cat([found[unit] for unit in units]).float()
@@ -178,7 +178,7 @@ def _places(part: Part) -> dict[str, Sequence[int]]:
     try:
         with safe_open(part.path, "pt") as file:
             return _places_in(file, part)
-    except SafetensorError:
+    except (SafetensorError, ValueError):
         print(f"note: {part.path}: is damaged; its latents are encoded anew")
         part.path.unlink(missing_ok=True)
         return {}

@@ -239,6 +239,19 @@ def test_a_damaged_file_is_encoded_anew_and_said(fill, encoded, capsys):
     assert f"note: {path}: is damaged; its latents are encoded anew" in capsys.readouterr().out
 
 
+def test_a_file_whose_list_of_places_is_damaged_is_encoded_anew(fill, encoded, capsys):
+    clip = fill(name="whole").kept[0][0]
+    of_it = {(*name_of(clip), "blurred", 0, 0): {(3,), (1,)}}
+    cache = fill(of_it)
+    before, path = cache.read(clip, "blurred", [1]), cache.parts[0].path
+    path.write_bytes(path.read_bytes().replace(b"[1, 3]", b"[1; 3]"))
+    with pytest.raises(UserError, match="no cached latents any more"):
+        cache.read(clip, "blurred", [1])
+    encoded.clear()
+    assert torch.equal(fill(of_it).read(clip, "blurred", [1]), before)
+    assert encoded == {"blurred": 2} and f"note: {path}: is damaged" in capsys.readouterr().out
+
+
 def test_a_file_that_goes_away_is_said(fill):
     cache = fill()
     cache.parts[0].path.unlink()

@@ -101,6 +101,10 @@ class ModelConfig:
         0, "wan: rank of a LoRA on the base's self-attention, which stage 1 trains beside or without the tasks' LoRAs; 0: none",
         low=0, stages=("motion", "sample"),
     )  # fmt: skip
+    person_lora_rank: int = setting(
+        0, "rank of a LoRA on all linear layers and convolutions of the base, which learns along; stage 3 finds it in the "
+        "checkpoint; 0: none", low=0, stages=("reference",),
+    )  # fmt: skip
     attention: str = setting(
         "auto", "PyTorch's kernel for attention; auto: PyTorch chooses (scripts/bench.py attention measures them)",
         choices=("auto", "flash", "efficient", "cudnn", "math"), stages=(*METHOD, *BASE),
@@ -240,6 +244,10 @@ class TrainConfig:
     lora_learning_rate: float = setting(
         0.0, "learning rate of LoRAs; 0: learning_rate", low=0.0,
         stages=("control", "motion", "reference"),
+    )  # fmt: skip
+    person_learning_rate: float = setting(
+        0.0, "learning rate of the person's LoRA on the base (model.person_lora_rank); 0: that of the LoRAs", low=0.0,
+        stages=("reference",),
     )  # fmt: skip
     adam_beta1: float = setting(0.9, "AdamW", low=0.0, high=0.9999)
     adam_beta2: float = setting(0.999, "AdamW", low=0.0, high=0.99999)

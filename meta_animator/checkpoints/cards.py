@@ -13,6 +13,7 @@ from meta_animator import __version__
 from meta_animator.checkpoints.card_facts import Origin, facts
 from meta_animator.files import whole_file
 from meta_animator.media.images import write_image
+from meta_animator.models.person import own_loras
 
 README, STRIP = "README.md", "strip.png"
 SEAL = re.compile(r"\n<!-- unchanged while this is its sha256: ([0-9a-f]{64}) -->\n\Z")
@@ -151,7 +152,9 @@ def head(card: Card) -> str:
 
 def licence_text(origin: Origin) -> str:
     base = origin.base
-    more = " LoRAs of others are folded into the base: their licences count, too." if origin.metadata.get("base_loras") else ""
+    loras = origin.metadata.get("base_loras", {})
+    others = set(loras) - own_loras(loras)
+    more = " LoRAs of others are folded into the base: their licences count, too." if others else ""
     if not base.licence:
         return (
             f"What the licence of the base, {base.name}, asks holds for these weights too. It is not known to the program that "

@@ -13,12 +13,15 @@ from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
 from meta_animator.models.assembly import Assembly, part_of
 from meta_animator.models.identifiers import keep_own
+from meta_animator.models.person import NAME, fold_person, own_loras
+from meta_animator.weights import under
 
 
 def load_control(
     models: Assembly, metadata: Mapping[str, Any], state: Mapping[str, Tensor], what: str, fresh_loras: bool = False
 ) -> None:
-    """Shared weights and the LoRAs of this run's tasks, which may be a subset of the checkpoint's.
+    """Shared weights and the LoRAs of this run's tasks, which may be a subset of the checkpoint's. A person's LoRA on the base
+    goes on learning where the run has one too, and otherwise into the base's weights.
 
     fresh_loras   LoRAs of tasks that the checkpoint does not have stay as they were made, which is said
     """
@@ -30,6 +33,11 @@ def load_control(
     if said:
         print(f"note: {said}")
     wanted = {"control", *(f"lora.{task}" for task in tasks if task in metadata["tasks"])}
+    if person := under(state, f"{NAME}."):
+        if models.person is None:
+            fold_person(models.backbone, person, what)
+        else:
+            wanted.add(NAME)
     models.load({n: p for n, p in state.items() if part_of(n) in wanted}, what, wanted)
     models.identifiers.update(metadata.get("identifiers", {}))
 
@@ -71,6 +79,7 @@ def check_base(models: Assembly, metadata: Mapping[str, Any], what: str) -> None
 def note_base_loras(models: Assembly, metadata: Mapping[str, Any], what: str) -> None:
     """Say where weights were trained with other LoRAs in the base than this run has (`model.base_loras`)."""
     theirs, own = metadata.get("base_loras", {}), dict(getattr(models.backbone, "base_loras", {}))
+    own = {name: weight for name, weight in own.items() if name in theirs or name not in own_loras(own)}
     if theirs != own:
         told = [", ".join(f"{name} ({weight})" for name, weight in loras.items()) or "none" for loras in (theirs, own)]
         print(f"note: {what} was trained with model.base_loras {told[0]}; this run has {told[1]}")

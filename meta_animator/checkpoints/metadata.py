@@ -17,7 +17,7 @@ KINDS = {str: "a string", int: "a whole number", float: "a number", list: "a lis
 REQUIRED = {"stage": str, "step": int, "base": str, "tasks": list, "lora_rank": int}
 OPTIONAL = {
     "identifiers": dict, "prompt": str, "person": str, "beta_schedule": str, "condition_range": str, "condition_posterior": str,
-    "motion_max_seq_length": int, "trained_tensors": dict, "shared_noise": float,
+    "motion_max_seq_length": int, "person_lora_rank": int, "trained_tensors": dict, "shared_noise": float,
     "base_loras": dict, "data": dict, "auxiliary": dict,
 }  # fmt: skip
 
@@ -34,6 +34,7 @@ def metadata_of(models: Assembly) -> dict[str, Any]:
         "condition_range": config.condition_range,
         "condition_posterior": config.condition_posterior,
         **({} if models.motion is None else {"motion_max_seq_length": config.motion_max_seq_length}),
+        **({} if models.person is None else {"person_lora_rank": config.person_lora_rank}),
         "identifiers": dict(models.identifiers),
     }
 
@@ -66,7 +67,9 @@ def check_parts(metadata: Mapping[str, Any], names: Iterable[str], what: str) ->
     parts, tasks = {part_of(name) for name in names}, metadata["tasks"]
     if missing := [task for task in tasks if f"lora.{task}" not in parts]:
         raise UserError(f"{what}: its metadata lists LoRA '{missing[0]}', but its weights hold none of that name; is it damaged?")
-    known = {"control", "motion", *(f"lora.{task}" for task in tasks)}
+    if metadata.get("person_lora_rank") and "person" not in parts:
+        raise UserError(f"{what}: its metadata tells of a person's LoRA on the base, but its weights hold none; is it damaged?")
+    known = {"control", "motion", *(f"lora.{task}" for task in tasks), *(["person"] if metadata.get("person_lora_rank") else [])}
     if unknown := sorted(parts - known):
         raise UserError(f"{what}: its weights hold '{unknown[0]}', which its metadata does not list; is it damaged?")
 

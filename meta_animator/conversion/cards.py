@@ -10,6 +10,7 @@ from meta_animator.checkpoints.cards import Card
 from meta_animator.checkpoints.extracted import METADATA
 from meta_animator.conversion.adapters import CONTROLNET
 from meta_animator.json_files import read_json
+from meta_animator.models.person import own_loras
 
 VIDEO = "image-to-video"
 BASES = "BASE is {base}, as a folder in diffusers' format or a name on the hub."
@@ -24,7 +25,7 @@ from meta_animator.stages.sample import load_animator
 folder = snapshot_download("NAME")
 model = ModelConfig(
     base="{base}", tasks=["{task}"], lora_rank={rank}, condition_range="{condition_range}",
-    control_from=f"{{folder}}{control}",
+    control_from=f"{{folder}}{control}",{person}
 )
 sample = SampleConfig(tasks={{"{task}": 1.0}}{more}{prompt})
 pipe = MetaAnimatorPipeline.from_animator(load_animator(RunConfig(model=model, sample=sample)))
@@ -47,7 +48,7 @@ branch = load_file(f"{{folder}}/controlnet/diffusion_pytorch_model.safetensors")
 transformer.load_state_dict(plain.state_dict() | branch)
 kinds = {{"default": torch.float32, "text_encoder": torch.bfloat16}}
 pipe = WanVACEPipeline.from_pretrained("{base}", transformer=transformer, torch_dtype=kinds)
-pipe.load_lora_weights(f"{{folder}}/{task}")
+pipe.load_lora_weights(f"{{folder}}/{task}", adapter_name="{task}"){person}
 """
 WAN_PIPELINE = """
 import torch
@@ -77,7 +78,12 @@ MOTION_HINT = (
     "Meta-Animator the folder. It was trained with each frame normalised by itself, as AnimateDiff's own code does; diffusers "
     "normalises all frames of a clip together."
 )
-MOTION_LORA = """
+SD_PERSON = """
+    base_loras={f"{folder}/person": 1.0},"""
+WAN_PERSON = """
+pipe.load_lora_weights(f"{{folder}}/person", adapter_name="person")
+pipe.set_adapters(["{task}", "person"])"""
+LORA = """
 import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import snapshot_download
@@ -94,11 +100,14 @@ def set_card(origin: Origin, family: str, tasks: Sequence[str], folder: str) -> 
     origin, values, listed = _of_tasks(origin, tasks), _values(origin, shown), ", ".join(f"`{task}`" for task in tasks)
     what = f"LoRAs for {listed}, a folder each" if len(tasks) > 1 else f"A LoRA for {listed} in a folder of its own"
     what += ", and the ControlNet that goes with them, `controlnet`." if len(tasks) > 1 else ", and its ControlNet, `controlnet`."
+    person = bool(own_loras(origin.metadata.get("base_loras", {})))
+    what += " `person` is a LoRA on the base, which draws the person of the photos." if person else ""
     if family == "wan":
-        code, hint = WAN.format(**values), WAN_HINT + WAN_FILES
+        code, hint = WAN.format(**values, person=WAN_PERSON.format(**values) if person else ""), WAN_HINT + WAN_FILES
     else:
         more = f', loras={{f"{{folder}}/{shown}": 1.0}}'
-        code, hint = SD.format(**values, control=f"/{CONTROLNET}", more=more), SD_HINT.format(**values)
+        code = SD.format(**values, control=f"/{CONTROLNET}", more=more, person=SD_PERSON if person else "")
+        hint = SD_HINT.format(**values)
     return _card(origin, family, "LoRAs", what, code, hint, folder, library="diffusers" if family == "wan" else "peft")
 
 
@@ -117,7 +126,11 @@ def merged_card(origin: Origin, family: str, task: str, folder: str) -> Card:
         what = f"A whole pipeline of diffusers with the LoRA for `{task}` folded into its control branch."
         return _card(origin, family, "pipeline", what, WAN_PIPELINE, WAN_HINT, folder)
     what = f"A ControlNet with the LoRA for `{task}` folded in; it needs no LoRA beside it."
-    return _card(origin, family, "ControlNet", what, SD.format(**values, control="", more=""), SD_HINT.format(**values), folder)
+    if own_loras(origin.metadata.get("base_loras", {})):
+        what = f"A ControlNet with the LoRA for `{task}` folded in. It goes with the LoRA on the base in `person`, beside it: "
+        what += '`base_loras={"person": 1.0}` in `ModelConfig`.'
+    code = SD.format(**values, control="", more="", person="")
+    return _card(origin, family, "ControlNet", what, code, SD_HINT.format(**values), folder)
 
 
 def motion_card(origin: Origin, family: str, folder: str) -> Card:
@@ -125,9 +138,22 @@ def motion_card(origin: Origin, family: str, folder: str) -> Card:
     origin, values = _of_tasks(origin, []), {"base": origin.base.code}
     if family == "wan":
         what = "A LoRA on the self-attention of the base, which has learned how people move."
-        return _card(origin, family, "motion", what, MOTION_LORA.format(**values), "", folder, pipeline="text-to-video")
+        return _card(origin, family, "motion", what, LORA.format(**values), "", folder, pipeline="text-to-video")
     what = "A motion module, which is temporal attention between frames, as a MotionAdapter of diffusers."
     return _card(origin, family, "motion", what, MOTION.format(**values), MOTION_HINT, folder, pipeline="text-to-video")
+
+
+def person_card(origin: Origin, family: str, folder: str) -> Card:
+    """Of a person's LoRA on the base."""
+    others = {n: w for n, w in origin.metadata["base_loras"].items() if n not in own_loras(origin.metadata["base_loras"])}
+    origin = _of_tasks(dataclasses.replace(origin, metadata={**origin.metadata, "base_loras": others}), [])
+    what = (
+        "A LoRA on the base, which draws the person and the place of the photos. Meta-Animator takes it beside the ControlNet "
+        'that it was trained with, as `"model.base_loras={FOLDER: 1.0}"`.'
+    )
+    hint = "`comfyui_lora.safetensors` is the same for ComfyUI and others that read kohya's names."
+    code, pipeline = LORA.format(base=origin.base.code), "text-to-video" if family == "wan" else "text-to-image"
+    return _card(origin, family, "person", what, code, hint, folder, pipeline=pipeline)
 
 
 def tasks_in(output: Path, control: str, first: Sequence[str]) -> list[str]:
@@ -142,7 +168,9 @@ def _card(
     pipeline: str = VIDEO,
 ) -> Card:  # fmt: skip
     tags = ["wan", "vace"] if family == "wan" else ["stable-diffusion"]
-    tags += {"LoRAs": ["lora", "controlnet"], "ControlNet": ["controlnet"], "pipeline": ["controlnet"]}.get(kind, ["motion"])
+    tags += {
+        "LoRAs": ["lora", "controlnet"], "ControlNet": ["controlnet"], "pipeline": ["controlnet"], "person": ["lora"],
+    }.get(kind, ["motion"])  # fmt: skip
     if kind == "LoRAs" or (kind == "motion" and family == "wan"):
         tags = list(dict.fromkeys(["lora", *tags]))
     if '"BASE"' in code:

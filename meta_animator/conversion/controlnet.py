@@ -35,7 +35,7 @@ def write_more(lora: Mapping[str, Tensor], folder: Path) -> None:
 
 def merged(
     network: MetaControlNet, model: ModelConfig, control: Mapping[str, Tensor], lora: Mapping[str, Tensor],
-    metadata: Mapping[str, Any], facts: Facts,
+    person: Mapping[str, Tensor], metadata: Mapping[str, Any], facts: Facts,
 ) -> dict[str, Writer]:  # fmt: skip
     """The ControlNet alone, which PEFT folds the LoRA into: W + up down."""
     with torch.device("meta"):

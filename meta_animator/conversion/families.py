@@ -14,7 +14,8 @@ Facts = Callable[[Mapping[str, Tensor]], dict[str, Any]]
 
 
 class Family(Protocol):
-    """The functions of such a module. control: {name: weight} of a checkpoint's shared weights; lora: of one of its LoRAs."""
+    """The functions of such a module. control: {name: weight} of a checkpoint's shared weights; lora: of one of its LoRAs;
+    person: of the person's LoRA on the base, if it has one."""
 
     def bare_network(self, model: ModelConfig, tasks: list[str], rank: int) -> nn.Module:
         """The control network of a base model without its weights: on the meta device."""
@@ -27,9 +28,9 @@ class Family(Protocol):
 
     def merged(
         self, network: nn.Module, model: ModelConfig, control: Mapping[str, Tensor], lora: Mapping[str, Tensor],
-        metadata: Mapping[str, Any], facts: Facts,
+        person: Mapping[str, Tensor], metadata: Mapping[str, Any], facts: Facts,
     ) -> dict[str, Writer]:  # fmt: skip
-        """{folder: what writes it} of what has the LoRA folded in.
+        """{folder: what writes it} of what has the LoRA folded in, and the person's where it holds the base, too.
 
         metadata   of the checkpoint
         facts      what metadata.json says of shared weights

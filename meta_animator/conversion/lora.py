@@ -3,6 +3,7 @@
 <output>/controlnet/{config.json, diffusion_pytorch_model.safetensors, metadata.json}   the shared weights
 <output>/<task>/{adapter_config.json, adapter_model.safetensors, metadata.json}         what `peft` alone can load, and the
                                                                                         family's own files beside them
+<output>/person/{pytorch_lora_weights.safetensors, ...}                                 the person's LoRA on the base, if any
 <output>/README.md, strip.png, and a README.md in each folder                           model cards, see checkpoints/cards.py
 """
 
@@ -19,11 +20,14 @@ from meta_animator.checkpoints.card_strip import strip_of
 from meta_animator.checkpoints.cards import keep_others, write_card
 from meta_animator.checkpoints.files import find_checkpoint, read_weights, versions
 from meta_animator.checkpoints.metadata import check_metadata, check_parts
-from meta_animator.conversion.adapters import CONTROLNET, write_adapter, write_control
-from meta_animator.conversion.cards import merged_card, part_card, set_card, tasks_in
+from meta_animator.conversion.adapters import CONTROLNET, write_adapter, write_control, write_person
+from meta_animator.conversion.cards import merged_card, part_card, person_card, set_card, tasks_in
 from meta_animator.conversion.families import Family, Writer, family_of
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint
+from meta_animator.models.backbones import family as family_of_base
+from meta_animator.models.person import NAME as PERSON
+from meta_animator.models.person import called
 from meta_animator.settings import ExtractConfig, ModelConfig
 from meta_animator.weights import check_names, under
 
@@ -48,20 +52,26 @@ def extract(config: ExtractConfig, model: ModelConfig, output: Path) -> list[Pat
     shared = under(weights, "control.")
     network = family.bare_network(model, tasks, metadata["lora_rank"])
     check_fit(network.base_state(), shared, f"{where}, for base {model.base}")
-    loras = {task: under(weights, f"lora.{task}.") for task in tasks}
+    loras, person = {task: under(weights, f"lora.{task}.") for task in tasks}, under(weights, f"{PERSON}.")
+    if person:  # which belongs to the control network as other LoRAs in the base do
+        name = called(person, family_of_base(model.backbone).network_name)
+        metadata = {**metadata, "base_loras": {**metadata.get("base_loras", {}), name: 1.0}}
     for task, lora in loras.items():
         check_fit(network.bank.state(task), lora, f"{where}, LoRA '{task}'")
     if not merge:
         facts = describe_checkpoint(metadata, shared)
         origin = origin_of(where, metadata | facts, model)
-        folders = write_all(output, _folders(family, network, model, shared, loras, facts, origin, output.name))
+        folders = write_all(output, _folders(family, network, model, shared, loras, person, facts, origin, output.name))
         card = set_card(origin, model.backbone, tasks_in(output, facts["control"], tasks), output.name)
         write_card(output, card, strip_of(origin))
         return folders
     describe = lambda control: describe_checkpoint(metadata, control) | {"merged": merge}  # noqa: E731
-    writers = family.merged(network, model, shared, loras[merge], metadata, describe)
+    writers = family.merged(network, model, shared, loras[merge], person, metadata, describe)
     origin = origin_of(where, metadata, model)
-    return write_all(output, {name: _with_card(write, name, origin, model, merge) for name, write in writers.items()})
+    writers = {name: _with_card(write, name, origin, model, merge) for name, write in writers.items()}
+    if person and model.backbone == "sd":  # its pictures need the base, which is not among them
+        writers[PERSON] = _person(model, person, describe_checkpoint(metadata, shared), origin)
+    return write_all(output, writers)
 
 
 def _with_card(write: Writer, name: str, origin: Origin, model: ModelConfig, merge: str) -> Writer:
@@ -76,7 +86,7 @@ def _with_card(write: Writer, name: str, origin: Origin, model: ModelConfig, mer
 
 def _folders(
     family: Family, network: nn.Module, model: ModelConfig, shared: Mapping[str, Tensor],
-    loras: Mapping[str, Mapping[str, Tensor]], facts: dict[str, Any], origin: Origin, whole: str,
+    loras: Mapping[str, Mapping[str, Tensor]], person: Mapping[str, Tensor], facts: dict[str, Any], origin: Origin, whole: str,
 ) -> dict[str, Writer]:  # fmt: skip
     """whole: the name of the folder that they all lie in"""
 
@@ -96,7 +106,16 @@ def _folders(
 
         return write
 
-    return {CONTROLNET: control, **{task: one(task) for task in loras}}
+    persons = {PERSON: _person(model, person, facts, origin)} if person else {}
+    return {CONTROLNET: control, **{task: one(task) for task in loras}, **persons}
+
+
+def _person(model: ModelConfig, lora: Mapping[str, Tensor], facts: dict[str, Any], origin: Origin) -> Writer:
+    def write(folder: Path) -> None:
+        write_person(folder, lora, family_of_base(model.backbone).network_name, facts)
+        write_card(folder, person_card(origin, model.backbone, PERSON))
+
+    return write
 
 
 def write_all(output: Path, writers: Mapping[str, Writer]) -> list[Path]:

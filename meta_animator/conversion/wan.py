@@ -28,6 +28,7 @@ from meta_animator.models.backbones.parts import download
 from meta_animator.models.backbones.wan import Wan
 from meta_animator.models.backbones.wan_names import original_name
 from meta_animator.models.lora import shared_state
+from meta_animator.models.person import fold_person
 from meta_animator.models.vace import VaceControl
 from meta_animator.settings import ModelConfig
 from meta_animator.weights import save_tensors, under
@@ -75,10 +76,10 @@ def original_lora(lora: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def merged(
     network: VaceControl, model: ModelConfig, control: Mapping[str, Tensor], lora: Mapping[str, Tensor],
-    metadata: Mapping[str, Any], facts: Facts,
+    person: Mapping[str, Tensor], metadata: Mapping[str, Any], facts: Facts,
 ) -> dict[str, Writer]:  # fmt: skip
-    """A whole pipeline: the base's parts, and its transformer with the branch that has the LoRA folded in, in float32, and where
-    `model.motion_from` names one with its motion's LoRA.
+    """A whole pipeline: the base's parts, and its transformer with the branch that has the LoRA folded in, in float32, with the
+    person's LoRA, and where `model.motion_from` names one with its motion's.
 
     Raises UserError where the base's weights are not here, or are not those that the checkpoint was trained on.
     """
@@ -89,6 +90,8 @@ def merged(
     )  # fmt: skip
     if (there := metadata.get("base_loras", {})) != (own := dict(base.base_loras)):
         print(f"note: extract.checkpoint was trained with model.base_loras {there or 'none'}; the pipeline has {own or 'none'}")
+    if person:
+        fold_person(base, person, "extract.checkpoint")
     branch = folded(control, lora)
     transformer = whole_transformer(base, branch, _motion(model, base) if model.motion_from else {})
 

@@ -1,4 +1,5 @@
-"""The networks of a run put together: frozen base, Meta ControlNet with its LoRAs, motion module, face embedder."""
+"""The networks of a run put together: frozen base, Meta ControlNet with its LoRAs, motion module, the person's LoRA on the base,
+face embedder."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,25 +9,27 @@ from torch import Tensor, nn
 from meta_animator.fingerprints import fingerprint
 from meta_animator.models.arcface import load_face
 from meta_animator.models.compiling import compile_blocks
+from meta_animator.models.person import PersonLoRA
 from meta_animator.models.precision import halve
 from meta_animator.settings import ModelConfig
 from meta_animator.weights import copy_strict
 
 
 def part_of(name: str) -> str:
-    """The part that a weight belongs to: control, motion, or lora.<task>."""
+    """The part that a weight belongs to: control, motion, person, or lora.<task>."""
     pieces = name.split(".")
     return ".".join(pieces[:2]) if pieces[0] == "lora" else pieces[0]
 
 
 class Assembly(nn.Module):
-    """Weights are named control.<name>, lora.<task>.<name> and motion.<name>, in this order."""
+    """Weights are named control.<name>, lora.<task>.<name>, motion.<name> and person.<name>, in this order."""
 
     def __init__(self, config: ModelConfig, backbone: nn.Module, with_motion: bool = False, face: bool = False):
         super().__init__()
         self.config, self.backbone = config, backbone
         self.control = backbone.make_control(config.tasks, config.lora_rank)
         self.motion = backbone.with_motion(config.motion_max_seq_length) if with_motion else None
+        self.person = PersonLoRA(backbone, config.person_lora_rank) if config.person_lora_rank else None
         self.face = load_face(config.face) if face else None
         self.identifiers: dict[str, str] = {}  # given by models/identifiers.py
         self.shared_noise: float | None = None  # of the motion module's training, where it says so
@@ -45,12 +48,14 @@ class Assembly(nn.Module):
             state |= {f"lora.{task}.{n}": p for n, p in self.control.bank.state(task).items()}
         if self.motion is not None:
             state |= {f"motion.{n}": p for n, p in self.motion.named_parameters()}
+        if self.person is not None:
+            state |= {f"person.{n}": p for n, p in self.person.named_parameters()}
         return state
 
     def load(self, state: Mapping[str, Tensor], what: str, parts: Iterable[str] | None = None) -> None:
         """Copy weights in, by name.
 
-        parts   what `state` must hold, no more and no less: control, lora.<task>, motion; by default those that it holds
+        parts   what `state` must hold, no more and no less: control, lora.<task>, motion, person; by default those that it holds
         Raises UserError where a weight of these parts is missing, or another is there.
         """
         own = self.state()

@@ -44,7 +44,7 @@ PREVIEW_FPS = 8  # of clips
 
 
 class ControlParts:
-    """The shared ControlNet (unless `train.trainable` is lora) and the LoRAs learn.
+    """The shared ControlNet (unless `train.trainable` is lora) and the LoRAs learn, a person's on the base among them.
 
     about   what a checkpoint says of itself besides
     """
@@ -64,6 +64,9 @@ class ControlParts:
         groups = [lora_group(state, train.lora_tasks or self.config.model.tasks, train)]
         if train.trainable == "all":
             groups.insert(0, ParamGroup(name="control", parameters=shared, lr=train.learning_rate))
+        if person := {n: p for n, p in state.items() if part_of(n) == "person"}:
+            lr = train.person_learning_rate or train.lora_learning_rate or train.learning_rate
+            groups.append(ParamGroup(name="person", parameters=person, lr=lr))
         return groups
 
     def stored(self) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ Shapes: pixels `b f 3 H W` in [-1, 1], latents `b f' c h w`, already scaled, wit
 one frame; t (b,); context (b n d). Only a backbone permutes axes, and only it knows what a control output is made of.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,8 @@ class Backbone(Protocol):
     size_multiple: int  # height and width in pixels must be divisible by it
     frames_apart: bool  # whether each frame is encoded and decoded by itself; otherwise those of a clip together
     has_time: bool  # whether `predict` sees a clip's frames together; otherwise each is an image by itself
+    network_name: str  # of `network`, as files of LoRAs call it: unet or transformer
+    base_loras: Mapping[str, float]  # {name and fingerprint: weight} of what was folded into the weights
 
     def latent_frames(self, num_frames: int) -> int:
         """f', how many latent frames a clip of `num_frames` has. Raises UserError, with the nearest number that will do, for one
@@ -55,6 +57,10 @@ class Backbone(Protocol):
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(b n d); no gradient."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What `predict` runs: diffusers' UNet or transformer."""
 
     @property
     def encoders(self) -> list[nn.Module]:

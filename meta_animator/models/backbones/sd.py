@@ -24,6 +24,7 @@ from meta_animator.models.backbones.single_file import load_single_file, load_va
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.identifiers import built_in_identifiers, rare_words
 from meta_animator.models.motion import TemporalLayers, join_motion, new_motion_adapter
+from meta_animator.models.person import without_person
 from meta_animator.models.precision import HALF, autocast, halve, own_precision
 from meta_animator.settings import ModelConfig
 
@@ -36,6 +37,7 @@ class StableDiffusion(nn.Module):
 
     checkpointing = False
     frames_apart = True
+    network_name = "unet"
     base_loras: Mapping[str, float] = MappingProxyType({})  # {name and fingerprint: weight} of what was folded into the base
 
     def __init__(self, config: ModelConfig, unet: UNet2DConditionModel, vae, text_encoder, tokenizer, scheduler: Mapping):
@@ -236,6 +238,10 @@ class StableDiffusion(nn.Module):
         (self.temporal or self.unet).enable_gradient_checkpointing()
 
     @property
+    def network(self) -> UNet2DConditionModel:
+        return self.unet
+
+    @property
     def encoders(self) -> list[nn.Module]:
         return [self.text_encoder, self.vae.encoder]
 
@@ -256,7 +262,7 @@ class StableDiffusion(nn.Module):
         if self.base_loras:  # they are in the weights by now
             return type(self).load(dataclasses.replace(self.config, base_loras={})).named_weights()
         parts = {"unet": self.unet, "vae.encoder": self.vae.encoder, "text_encoder": self.text_encoder}
-        return {f"{name}.{n}": w for name, part in parts.items() for n, w in part.state_dict().items()}
+        return {f"{name}.{n}": w for name, part in parts.items() for n, w in without_person(part.state_dict()).items()}
 
     def encoder_fingerprint(self) -> str:
         if self._encoder_fingerprint:

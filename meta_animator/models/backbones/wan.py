@@ -26,6 +26,7 @@ from meta_animator.models.identifiers import built_in_identifiers, rare_words
 from meta_animator.models.lora import LoRABank, shared_state
 from meta_animator.models.lora_tree import LoRATree
 from meta_animator.models.padding import PaddingOnce
+from meta_animator.models.person import without_person
 from meta_animator.models.precision import HALF, autocast, halve, own_precision
 from meta_animator.models.vace import PRECISE, Branch, VaceControl, VaceOutput, fresh_branch, run_block, vace_layers
 from meta_animator.settings import ModelConfig
@@ -43,6 +44,7 @@ class Wan(nn.Module):
     base_loras: Mapping[str, float] = MappingProxyType({})  # {name and fingerprint: weight} of what was folded into the base
     checkpointing = False
     frames_apart = False
+    network_name = "transformer"
     has_time = True
 
     def __init__(self, config: ModelConfig, transformer: nn.Module, vae: AutoencoderKLWan, text: WanText | None, process: Flow):
@@ -283,6 +285,10 @@ class Wan(nn.Module):
         self.checkpointing = True
 
     @property
+    def network(self) -> nn.Module:
+        return self.transformer
+
+    @property
     def encoders(self) -> list[nn.Module]:
         return self._released or [self.vae.encoder, self.vae.quant_conv]
 
@@ -319,7 +325,7 @@ class Wan(nn.Module):
         if self.base_loras:  # they are in the weights by now
             return type(self).load(dataclasses.replace(self.config, base_loras={})).named_weights()
         parts = {"transformer": self.transformer, "vae.encoder": self.vae.encoder}
-        return {f"{name}.{n}": w for name, part in parts.items() for n, w in shared_state(part).items()}
+        return {f"{name}.{n}": w for name, part in parts.items() for n, w in without_person(shared_state(part)).items()}
 
     def encoder_fingerprint(self) -> str:
         if self._encoder_fingerprint:

@@ -95,7 +95,8 @@ def build_synthetic(config: RunConfig, accelerator: Accelerator) -> tuple[nn.Mod
     config = without_missing_face(config)
     moving = config.stage == "motion"
     models = Assembly(
-        config.model, backbone_without_weights(config.model), with_motion=moving, face=wants_face(config.loss)
+        config.model, backbone_without_weights(config.model), with_motion=moving, face=wants_face(config.loss),
+        with_person=config.stage == "reference",
     )  # fmt: skip
     loss = make_loss(config.loss, models, 0, config.train.max_steps, lambda said: None)
     parts = (MotionParts if moving else ControlParts)(config, models, {})

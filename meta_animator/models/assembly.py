@@ -24,12 +24,14 @@ def part_of(name: str) -> str:
 class Assembly(nn.Module):
     """Weights are named control.<name>, lora.<task>.<name>, motion.<name> and person.<name>, in this order."""
 
-    def __init__(self, config: ModelConfig, backbone: nn.Module, with_motion: bool = False, face: bool = False):
+    def __init__(
+        self, config: ModelConfig, backbone: nn.Module, with_motion: bool = False, face: bool = False, with_person: bool = False
+    ):  # fmt: skip
         super().__init__()
         self.config, self.backbone = config, backbone
         self.control = backbone.make_control(config.tasks, config.lora_rank)
         self.motion = backbone.with_motion(config.motion_max_seq_length) if with_motion else None
-        self.person = PersonLoRA(backbone, config.person_lora_rank) if config.person_lora_rank else None
+        self.person = PersonLoRA(backbone, config.person_lora_rank) if with_person and config.person_lora_rank else None
         self.face = load_face(config.face) if face else None
         self.identifiers: dict[str, str] = {}  # given by models/identifiers.py
         self.shared_noise: float | None = None  # of the motion module's training, where it says so

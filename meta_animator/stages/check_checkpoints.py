@@ -64,10 +64,10 @@ def check_control(stage: str, model: ModelConfig, sample: SampleConfig) -> None:
     key, tasks = ("sample.tasks", list(sample.tasks)) if stage == "sample" else ("model.tasks", model.tasks)
     fresh = stage not in ("motion", "sample")  # those can train no LoRA from nothing
     check_control_state(metadata, names, source, tasks, model.lora_rank, fresh_loras=fresh, key=key)
-    rank, own = metadata.get("person_lora_rank", 0), model.person_lora_rank
+    rank = metadata.get("person_lora_rank", 0)
     if rank and stage == "control":
         raise UserError(f"model.control_from: {source} is of stage 2, with one person's LoRA on the base; name a run of stage 0")
-    if rank and stage == "reference" and rank != own:
+    if rank and stage == "reference" and rank != model.person_lora_rank:
         raise UserError(f"model.control_from: {source} has a LoRA of rank {rank} on the base; set model.person_lora_rank={rank}")
 
 

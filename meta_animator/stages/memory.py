@@ -247,7 +247,8 @@ def sampling_steps(config: RunConfig, models: Assembly) -> dict[str, Callable[[]
 def stage_without_weights(config: RunConfig) -> DenoisingStage:
     """Stage 0, 1 or 2 on the meta device."""
     moving = config.stage == "motion"
-    models = Assembly(config.model, backbone_without_weights(config.model), with_motion=moving)
+    person = config.stage == "reference"
+    models = Assembly(config.model, backbone_without_weights(config.model), with_motion=moving, with_person=person)
     backbone, parts = models.backbone, (MotionParts if moving else ControlParts)(config, models, {})
     return DenoisingStage(config, models, HybridLoss(process=backbone.process, decode=backbone.decode), parts)
 

@@ -24,14 +24,17 @@ from meta_animator.training.processes import main_first
 
 
 def load_networks(
-    model: ModelConfig, loss: LossConfig, *, with_motion: bool = False, backbone: nn.Module | None = None
+    model: ModelConfig, loss: LossConfig, *, with_motion: bool = False, with_person: bool = False,
+    backbone: nn.Module | None = None,
 ) -> Assembly:  # fmt: skip
-    """Base, Meta ControlNet, motion module and face embedder as far as they are needed, started from `model.control_from` and
-    `model.motion_from`. LoRAs that `control_from` lacks start fresh, except beside a motion module.
+    """Base, Meta ControlNet, motion module, the person's LoRA and face embedder as far as they are needed, started from
+    `model.control_from` and `model.motion_from`. LoRAs that `control_from` lacks start fresh, except beside a motion module.
 
     backbone   instead of the config's
     """
-    networks = Assembly(model, backbone or load_backbone(model), with_motion=with_motion, face=wants_face(loss))
+    networks = Assembly(
+        model, backbone or load_backbone(model), with_motion=with_motion, face=wants_face(loss), with_person=with_person
+    )  # fmt: skip
     if model.control_from:
         metadata, weights = read_weights(model.control_from)
         load_control(networks, metadata, weights, model.control_from, fresh_loras=not with_motion)

@@ -28,7 +28,7 @@ def build(config: RunConfig, accelerator: Accelerator) -> Training:
     num_frames, tasks = several(config.data.clip_frames), trained_tasks(config.stage, config.model, config.train)
     learned, held = hold_out(photos, config.data, config.seed, tasks, num_frames)
     person, clips = only_person(photos), [*learned, *auxiliary_clips(photos, config.data, config.seed)]
-    networks = load_networks(config.model, config.loss)
+    networks = load_networks(config.model, config.loss, with_person=True)
     run = denoising_run(
         config, clips, networks, accelerator, num_frames=num_frames, photos=True, person=person, own_clips=len(learned),
         auxiliary=auxiliary_samples,

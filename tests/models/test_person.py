@@ -219,7 +219,7 @@ def test_half_precision_trains_it_in_float32(make_config, prepared):
 def test_a_wan_pipeline_has_it_in_its_transformer(tiny_wan, tmp_path):
     model = wan_model(tiny_wan)
     torch.manual_seed(3)
-    models = Assembly(dataclasses.replace(model, person_lora_rank=RANK), load_backbone(model))
+    models = Assembly(dataclasses.replace(model, person_lora_rank=RANK), load_backbone(model), with_person=True)
     with torch.no_grad():
         for _, weight in models.person.named_parameters():
             weight.normal_(std=0.1)

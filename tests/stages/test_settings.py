@@ -40,6 +40,7 @@ ONLY_CHECKED["base_wan"] = {"train.trainable", "train.lora_tasks", "model.condit
 ONLY_CHECKED["base_face"] = {*ONLY_CHECKED["base_vae"], "train.trainable"}
 EVERYTHING_ON = {
     "train__max_steps": 1, "train__ema_decay": 0.5, "train__train_lora_in_motion": True, "loss__face_weight": 0.1,
+    "model__person_lora_rank": 2,
     "data__random_crop": 0.1, "data__crops": 1, "data__pose_drop": 0.5, "data__prompt": "'{description}'",
 }  # fmt: skip
 

@@ -45,7 +45,7 @@ def test_demo_runs_all_stages_and_leaves_its_results(tmp_path, warm):
         assert row["frames"] == 6
         assert all(row[key] > 0 for key in ("psnr", "ssim", "l1", "person_psnr", "person_l1"))
     loras = sorted(folder.name for folder in (out / "loras").iterdir() if folder.is_dir())
-    assert len(loras) == 10 and "controlnet" in loras and "dwpose" in loras
+    assert len(loras) == 11 and {"controlnet", "dwpose", "person"} <= set(loras)
     card = (out / "loras" / "README.md").read_text()
     assert "license: apache-2.0" in card and (out / "loras" / "strip.png").is_file()
     assert (out / "step1" / "previews").is_dir() and (out / "step0" / "metrics.jsonl").is_file()

@@ -121,13 +121,15 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # what accelerate 
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("stage", ["control", "motion"])
+@pytest.mark.parametrize("stage", ["control", "motion", "reference"])
 def test_shared_out_weights_train_as_whole_ones(make_config, prepared, warm, stage):
     """Two processes with FSDP2, continued with it (stage 0) and then without, against one process with the double batch."""
     settings = SETTINGS | {"train__max_steps": 6, "train__ema_decay": 0.5, "train__preview_every": 2}
     ends = [2, 4] if stage == "control" else [4]
-    if stage == "motion":
-        settings |= {"stage": "motion", "model__control_from": prepared, "train__preview_every": 0}
+    if stage != "control":
+        settings |= {"stage": stage, "model__control_from": prepared, "train__preview_every": 0}
+    if stage == "reference":
+        settings |= {"model__person_lora_rank": 2}
     one, two = (make_config(name=name, train__batch_size=4, **settings) for name in ("one", "two"))
     train(one)
     for steps in ends:

@@ -142,6 +142,11 @@ def _control_notes(metadata: Mapping[str, Any], kind: str) -> list[str]:
             f"note: these weights were trained on condition images in [-1, 1]; CtrLoRA feeds its VAE [0, 1]. Feed it "
             f"2 x - 1 there, or train with model.condition_range={theirs}"
         )
+    if metadata.get("person_lora_rank"):
+        notes.append(
+            "note: this run has a person's LoRA on the base, for which that layout has no place; extract_LoRA_weights.sh writes it "
+            "into a folder `person`, to be loaded into the base there"
+        )
     if kind == "lora" and metadata.get("trained_tensors", {}).get("control"):
         notes.append(
             "note: this run trained the shared weights too: the LoRA belongs with the base file of the same run (--part base), "

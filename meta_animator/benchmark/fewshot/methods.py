@@ -11,6 +11,7 @@ GLOBAL = ("canny", "blurred")
 POSE = "dwpose"  # what stage 3 samples with
 PHOTOS = ("first_photo", "nearest_photo")  # made of the photos alone
 FULL = "meta_animator"
+NO_PERSON = "model.person_lora_rank=0"  # nothing learns in the base
 
 
 def _without(tasks: tuple[str, ...]) -> tuple[str, ...]:
@@ -49,7 +50,7 @@ METHODS = {
         Method(name="stage0", says="stage 0, without fine-tuning", tunes=False, stage3=("sample.prompt=a person",)),
         Method(
             name="control_pose", says="a control network for the pose alone, fine-tuned by the latent error",
-            stage2=(f"model.tasks=[{POSE}]", "data.task_weights={}", "loss.image_weight=0"),
+            stage2=(f"model.tasks=[{POSE}]", "data.task_weights={}", "loss.image_weight=0", NO_PERSON),
         ),
         Method(name="dreambooth", says="a LoRA of the UNet (DreamBooth) under stage 0's control network", tunes=False, lora=True),
         Method(name=FULL, says="stage 2 as it is shipped"),
@@ -66,6 +67,7 @@ METHODS = {
             name="auxiliary", says="with 20 frames of other people, in a tenth of the draws", others=True,
             stage2=("data.auxiliary_sets=20", "data.auxiliary_fraction=0.1"),
         ),
+        Method(name="no_person_lora", says="without the LoRA on the base", stage2=(NO_PERSON,)),
         Method(
             name="no_inversion", says="from noise instead of the inverted photo",
             stage3=("sample.init_noise=random", "sample.shared_noise=0", "sample.init_noise_scale=1"),

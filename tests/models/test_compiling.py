@@ -61,13 +61,15 @@ def same_numbers(plain, compiled) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "checkpointing", "precision"), [("control", False, "no"), ("control", True, "bf16"), ("motion", True, "no")]
+    ("stage", "checkpointing", "precision"),
+    [("control", False, "no"), ("control", True, "bf16"), ("motion", True, "no"), ("reference", True, "no")],
 )
 def test_compiled_blocks_train_alike_with_one_set_of_graphs_for_all_tasks(
     make_config, prepared, graphs, stage, checkpointing, precision
 ):  # fmt: skip
     settings = {**SETTINGS, "train__gradient_checkpointing": checkpointing, "train__mixed_precision": precision}
     settings |= {} if stage == "control" else {"model__control_from": prepared, "train__train_lora_in_motion": True}
+    settings |= {"model__person_lora_rank": 2} if stage == "reference" else {}
     plain, compiled = (make_config(stage, name, train__compile=name, **settings) for name in ("", "regional"))
     train(plain)
     train(compiled)

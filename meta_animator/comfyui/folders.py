@@ -25,10 +25,15 @@ from meta_animator.checkpoints.metadata import check_metadata, check_parts
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import short
 from meta_animator.json_files import read_json
+from meta_animator.models.person import own_loras
 from meta_animator.weights import check_names, load_tensors, under
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTROLNET = "controlnet"
+PERSON = (
+    "its person has a LoRA on the base too; give the checkpoint person/comfyui_lora.safetensors of extract_LoRA_weights.sh by "
+    "LoraLoaderModelOnly"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +78,9 @@ def read_control(name: str, task: str, strength: float = 1.0, control: str = "")
 
     Raises UserError where the folder is none of these, lacks the task, or its parts do not belong together.
     """
-    folder = find_folder(name)
+    folder, told = find_folder(name), about(name)
+    if told.get("person_lora_rank") or own_loras(told.get("base_loras", {})):
+        print(f"note: folder {name}: {PERSON}")
     if not _extracted(folder):
         return _of_run(folder, task, strength)
     return _of_extracted(folder, task, strength, find_folder(control) if control.strip() else None)

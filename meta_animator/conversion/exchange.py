@@ -144,8 +144,8 @@ def _control_notes(metadata: Mapping[str, Any], kind: str) -> list[str]:
         )
     if metadata.get("person_lora_rank"):
         notes.append(
-            "note: this run has a person's LoRA on the base, for which that layout has no place; extract_LoRA_weights.sh writes it "
-            "into a folder `person`, to be loaded into the base there"
+            "note: this run has a person's LoRA on the base, for which that layout has no place; extract_LoRA_weights.sh writes "
+            "it into a folder `person`, to be loaded into the base there"
         )
     if kind == "lora" and metadata.get("trained_tensors", {}).get("control"):
         notes.append(

@@ -222,6 +222,20 @@ def test_what_cannot_be_loaded_is_one_line(world, tmp_path):
         read_control(str(folder / "merged"), "dwpose", 0.5)
 
 
+def test_a_persons_lora_on_the_base_is_said(tmp_path, capsys):
+    network, _ = make_network()
+    weights = {f"control.{n}": w for n, w in network.base_state().items()}
+    weights |= {f"lora.{task}.{n}": w for task in network.bank.tasks for n, w in network.bank.state(task).items()}
+    read_control(str(save_run(tmp_path / "plain", network)), "dwpose")
+    assert not capsys.readouterr().out
+    person = {"person.conv_in.lora_A.weight": torch.ones(2, 4, 3, 3), "person.conv_in.lora_B.weight": torch.ones(320, 2, 1, 1)}
+    checkpoint = Checkpoint(step=7, metadata=ABOUT | {"person_lora_rank": 2}, model=weights | person)
+    save_checkpoint(tmp_path / "run", checkpoint, keep=1)
+    control = read_control(str(tmp_path / "run"), "dwpose")
+    assert "has a LoRA on the base too; give the checkpoint person/comfyui_lora.safetensors" in capsys.readouterr().out
+    assert not [name for name in control.weights if "person" in name]
+
+
 def test_a_newer_checkpoint_is_noticed(world, tmp_path):
     network, _ = world
     run = save_run(tmp_path / "run", network)

@@ -20,7 +20,7 @@ from meta_animator.models.backbones.ldm import UNET, unet_names
 from meta_animator.settings import ModelConfig
 from meta_animator.stages.networks import load_networks
 from meta_animator.torch_files import read_state
-from meta_animator.weights import save_tensors
+from meta_animator.weights import load_tensors, save_tensors
 from tests import tiny
 
 
@@ -225,6 +225,11 @@ def test_exports_say_what_to_mind(base, run, tmp_path):
     assert export_ctrlora(tuned, tmp_path / "whole.ckpt", base) == []
     (note,) = export_ctrlora(tuned, tmp_path / "canny.ckpt", base, "lora", "canny")
     assert "belongs with the base file of the same run (--part base)" in note
+    changed(run, tmp_path / "tuned", condition_range="unit", person_lora_rank=1)
+    state = load_tensors(tmp_path / "tuned" / "model.safetensors") | {"person.conv_in.lora_A.weight": torch.ones(1, 4, 3, 3)}
+    save_tensors(state, tmp_path / "tuned" / "model.safetensors")
+    (note,) = export_ctrlora(tuned, tmp_path / "whole.ckpt", base)
+    assert "extract_LoRA_weights.sh writes it into a folder `person`" in note
 
 
 def test_which_tasks_are_imported(base, run, tmp_path):

@@ -20,7 +20,7 @@ from meta_animator.checkpoints.extracted import CONTROLNET_WEIGHTS, METADATA, lo
 from meta_animator.checkpoints.files import find_checkpoint, read_weights
 from meta_animator.checkpoints.loading import load_control
 from meta_animator.checkpoints.metadata import check_metadata
-from meta_animator.conversion.adapters import CONTROLNET
+from meta_animator.conversion.adapters import CONTROLNET, PERSON_FILE
 from meta_animator.conversion.lora import extract
 from meta_animator.conversion.motion import load_motion
 from meta_animator.conversion.wan import base_folder
@@ -31,6 +31,7 @@ from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.backbones.wan import read_process
+from meta_animator.models.person import NAME as PERSON
 from meta_animator.sampling.animate import prompt_for
 from meta_animator.sampling.denoiser import Denoiser
 from meta_animator.settings import ExtractConfig, ModelConfig, SampleConfig
@@ -159,6 +160,8 @@ def load_ours(source: Path, model: ModelConfig, task: str) -> tuple[Assembly, Ma
     )  # fmt: skip
     if model.motion_from:
         model = dataclasses.replace(model, motion_lora_rank=_motion_rank(model.motion_from))
+    if extracted and (person := _person_folder(source)):
+        model = dataclasses.replace(model, base_loras={**model.base_loras, str(person): 1.0})
     models, loras = Assembly(model, load_backbone(model), with_motion=bool(model.motion_from)), None
     if model.motion_from:
         load_motion(models, model.motion_from)
@@ -220,7 +223,10 @@ def load_theirs(source: Path, model: ModelConfig, task: str) -> Any:
         folder, lora = base_folder(model), _lora_folder(source, task)
         transformer = _their_transformer(folder, source / CONTROLNET)
         pipeline = WanVACEPipeline.from_pretrained(folder, transformer=transformer, torch_dtype=dtypes)
-        pipeline.load_lora_weights(lora)
+        pipeline.load_lora_weights(lora, adapter_name=task)
+        if person := _person_folder(source):
+            pipeline.load_lora_weights(person, weight_name=PERSON_FILE, adapter_name=PERSON)
+            pipeline.set_adapters([task, PERSON])
     if not isinstance(pipeline.scheduler, UniPCMultistepScheduler) or model.flow_shift:
         shift = model.flow_shift or read_process(base_folder(model)).shift
         told = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
@@ -283,6 +289,11 @@ def make_theirs(pipeline: Any, trial: Trial, texts: Embedded) -> Made:
         latents=first_noise(trial, shape).transpose(1, 2), callback_on_step_end=keep,
     ).frames  # fmt: skip
     return Made(kept["latents"].transpose(1, 2), pixels)
+
+
+def _person_folder(source: Path) -> Path | None:
+    """That of the person's LoRA on the base, where one was extracted."""
+    return source / PERSON if (source / PERSON / PERSON_FILE).is_file() else None
 
 
 def _lora_folder(source: Path, task: str) -> Path:

@@ -27,8 +27,11 @@ TASKS = ["dwpose", "depth"]
 def save_wan_run(run, base, **changes):
     """A run folder with one checkpoint of random weights; returns the models that it holds."""
     torch.manual_seed(5)
-    models = Assembly(wan_model(base, **changes), load_backbone(wan_model(base, **changes)))
+    models = Assembly(wan_model(base, **changes), load_backbone(wan_model(base, **changes)), with_person=True)
     randomise_zeros(models.control, seed=5)
+    for name, weight in models.person.named_parameters() if models.person else ():
+        if name.endswith("lora_B.weight"):
+            torch.nn.init.normal_(weight, std=0.1)
     models.identifiers = {"held-out": "<id001>"}
     about = {"stage": "reference", "prompt": "Person looks like {identifier}", "person": "held-out"}
     save_checkpoint(run, Checkpoint(step=7, metadata=about | metadata_of(models), model=models.state()), keep=1)

@@ -43,6 +43,17 @@ def test_the_motion_of_stage_1_is_checked_with_it(out, tmp_path):
     assert not check(root / "run", root / "pipeline", model, TRIAL).same
 
 
+def test_a_persons_lora_on_the_base_is_checked_with_it(out, tmp_path):
+    base, root = out
+    save_wan_run(tmp_path / "run", base, person_lora_rank=2)
+    extract(ExtractConfig(checkpoint=str(tmp_path / "run")), wan_model(base), tmp_path / "loras")
+    extract(ExtractConfig(checkpoint=str(tmp_path / "run"), merge="depth"), wan_model(base), tmp_path)
+    for ours, theirs in (("run", None), ("loras", "pipeline")):
+        verdict = check(tmp_path / ours, theirs and tmp_path / theirs, wan_model(base), TRIAL)
+        assert verdict.same and verdict.latents < 1e-4
+    assert not check(tmp_path / "run", root / "loras", wan_model(base), TRIAL).same
+
+
 def test_five_steps_are_those_of_diffusers_in_float64(out, monkeypatch):
     """Its pipeline rounds noise and condition to float32, from which it is kept here: that is all that differs."""
     base, root = out

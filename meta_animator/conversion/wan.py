@@ -28,7 +28,7 @@ from meta_animator.models.backbones.parts import download
 from meta_animator.models.backbones.wan import Wan
 from meta_animator.models.backbones.wan_names import original_name
 from meta_animator.models.lora import shared_state
-from meta_animator.models.person import fold_person
+from meta_animator.models.person import added, fold_person
 from meta_animator.models.vace import VaceControl
 from meta_animator.settings import ModelConfig
 from meta_animator.weights import save_tensors, under
@@ -132,8 +132,8 @@ def folded(weights: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> dict[st
     for down in (name for name in lora if name.endswith(".lora_A.weight")):
         module = down.removesuffix(".lora_A.weight")
         weight = changed[f"{module}.weight"]
-        added = lora[f"{module}.lora_B.weight"].double() @ lora[down].double()
-        changed[f"{module}.weight"] = (weight.double() + added).to(weight.dtype)
+        change = added(lora[down], lora[f"{module}.lora_B.weight"])
+        changed[f"{module}.weight"] = (weight.double() + change).to(weight.dtype)
     return changed
 
 

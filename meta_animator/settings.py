@@ -145,6 +145,10 @@ class DataConfig:
         0, "stage 2: so many of the person's photos are not learned but measured: the step at which they come out best is "
         "the one that stage 3 and extract take; 0: none, and the last step", low=0, stages=("reference",),
     )  # fmt: skip
+    held_out_share: int = setting(
+        0, "stage 2 with data.held_out: which photos these are, the first so many of a shuffled order, or with 1 the next, "
+        "and so on", low=0, stages=("reference",),
+    )  # fmt: skip
     height: int = setting(512, "pixels; divisible by the base's factor", low=8, stages=(*TRAINING, "sample"))
     width: int = setting(512, "pixels; divisible by the base's factor", low=8, stages=(*TRAINING, "sample"))
     person_margin: float = setting(
@@ -302,6 +306,10 @@ class TrainConfig:
     early_stop: int = setting(
         0, "stage 2 with data.held_out: stop after so many measurements without a better one; 0: never", low=0,
         stages=("reference",),
+    )  # fmt: skip
+    best_step: int = setting(
+        0, "stage 2: the step that stage 3 and extract take, where it is known from elsewhere (scripts/leave_one_out.py); 0: "
+        "what data.held_out says, or the last", low=0, stages=("reference",),
     )  # fmt: skip
     log_every: int = setting(10, "steps between lines of metrics, which are means over these steps, one line per task", low=1)
     wandb_project: str = setting("", "also log to this Weights & Biases project")

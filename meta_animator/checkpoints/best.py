@@ -9,6 +9,7 @@ from meta_animator.checkpoints.metadata import check_fields
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json, write_json
 
+CHOSEN = "train.best_step"  # stands for a meter where the step was known beforehand
 REQUIRED = {"step": int, "meter": str, "value": float}
 
 
@@ -56,6 +57,8 @@ def note_best(run: str | Path, newest: Path) -> None:
 
 
 def in_words(best: Mapping[str, Any]) -> str:
+    if best["meter"] == CHOSEN:
+        return f"as {CHOSEN} asks"
     return f"the best by {best['meter']} ({best['value']:.4g})"
 
 

@@ -50,6 +50,10 @@ def check_meters(stage: str, data: DataConfig, train: TrainConfig) -> None:
         raise UserError("train.early_stop: is measured on photos that are not learned; set data.held_out=1, or leave it 0")
     if data.held_out and not measure_every(train):
         raise UserError("data.held_out: nothing is ever measured; set train.measure_every to a number of steps")
+    if train.best_step and data.held_out:
+        raise UserError("train.best_step: data.held_out chooses the best step by measuring; leave one of them 0")
+    if train.best_step > train.max_steps:
+        raise UserError(f"train.best_step: {train.best_step} is never reached; train.max_steps is {train.max_steps}")
 
 
 def check_tasks(tasks: list[str], key: str) -> None:

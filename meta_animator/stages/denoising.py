@@ -64,7 +64,8 @@ class DenoisingStage(nn.Module):
         self.config, self.models, self.loss, self.parts = config, models, loss, parts
         self.gradients_alike = not config.data.task_per_rank  # the LoRAs of one task
         self.measures = hasattr(parts, "meters")
-        self.early_stop = config.train.early_stop if config.stage == "reference" else 0
+        if config.stage == "reference":
+            self.early_stop, self.best_step = config.train.early_stop, config.train.best_step
         self.counts: Tensor | None = None  # of this optimizer step's gated images and faces
         models.requires_grad_(False)
         for group in self.param_groups():

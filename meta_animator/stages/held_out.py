@@ -28,18 +28,33 @@ def hold_out(
     photos: Sequence[Clip], data: DataConfig, seed: int, tasks: Sequence[str], num_frames: int | None = None
 ) -> tuple[list[Clip], list[Clip]]:
     """(what is learned, what is not) of a person's photos: `data.held_out` that can show the main task are left out, the same
-    ones where others are added or taken away. Raises UserError where there are not as many, or nothing would be left."""
-    count, task = data.held_out, main_task(tasks)
+    ones where others are added or taken away, with `data.held_out_share` others. Raises UserError where there are not as many,
+    or nothing would be left."""
+    count, share, task = data.held_out, data.held_out_share, main_task(tasks)
     if not count:
         return list(photos), []
-    able = [clip for clip in photos if task in clip.available_tasks() and clip_samples(0, clip, data, num_frames, photos=True)]
+    able = _able(photos, data, task, num_frames)
     if len(able) < count or len(photos) <= count:
         raise UserError(
             f"data.held_out: {count} of {len(photos)} photos, {len(able)} of which show {task}; at least one has to be left to "
             "learn from, and what is held out has to show it: set a lower number, 0 for none"
         )
-    held = sorted(able, key=lambda clip: rng(seed, f"held out {clip.id}").random())[:count]
+    if (share + 1) * count > len(able):
+        raise UserError(
+            f"data.held_out_share: {share} is not there; of the {len(able)} photos that show {task}, {count} at a time, the last "
+            f"are {len(able) // count - 1}"
+        )
+    held = sorted(able, key=lambda clip: rng(seed, f"held out {clip.id}").random())[share * count :][:count]
     return [clip for clip in photos if clip not in held], held
+
+
+def shares_of(photos: Sequence[Clip], data: DataConfig, tasks: Sequence[str], num_frames: int | None = None) -> int:
+    """How many values of `data.held_out_share` there are, of which each holds out other photos."""
+    return len(_able(photos, data, main_task(tasks), num_frames)) // data.held_out
+
+
+def _able(photos: Sequence[Clip], data: DataConfig, task: str, num_frames: int | None) -> list[Clip]:
+    return [clip for clip in photos if task in clip.available_tasks() and clip_samples(0, clip, data, num_frames, photos=True)]
 
 
 def few_left(photos: int, data: DataConfig) -> list[str]:

@@ -138,6 +138,7 @@ class Trainer:
             while not self.over:
                 self._optimizer_step(stream)
                 self.step += 1
+                self.watch.pass_by(self.step)
                 bar.update()
                 if self.step % train.log_every == 0 or self.step == train.max_steps:
                     means, self.means = self._means_of_all_ranks(), Means()
@@ -366,7 +367,7 @@ class Trainer:
         self.ema = EMA(self.parameters, train.ema_decay, train.ema_device) if train.ema_decay else None
         self.step, self.skipped, self.means = 0, 0, Means()
         state = {} if checkpoint is None else checkpoint.metadata.get("meters")
-        self.watch = Watch(getattr(self.stage, "early_stop", 0), state)
+        self.watch = Watch(getattr(self.stage, "early_stop", 0), state, getattr(self.stage, "best_step", 0))
         self.last: LastStep | None = None
         self.asked: Later | None = None
         if checkpoint is None:

@@ -12,7 +12,8 @@ SECTIONS = ("loss", "train", "data", "model")  # of a config, what training depe
 WITHOUT_EFFECT = {  # on what is learned, or checked apart (the optimizer, samples per step)
     "train.optimizer", "train.batch_size", "train.gradient_accumulation_steps", "train.max_skipped_steps",
     "train.gradient_checkpointing", "train.compile", "train.ema_device", "train.checkpoint_every", "train.keep_checkpoints",
-    "train.preview_every", "train.measure_every", "train.early_stop", "train.log_every", "train.wandb_project",
+    "train.preview_every", "train.measure_every", "train.early_stop", "train.best_step",
+    "train.log_every", "train.wandb_project",
     "data.cache_latents", "data.cache_dir", "data.num_workers", "data.puppets", "model.base", "model.base_from",
     "model.architecture", "model.control_from", "model.motion_from", "model.text_cache",
 }  # fmt: skip

@@ -33,7 +33,7 @@ class Stage(Protocol):
     gradients_alike   whether a step gives the same parameters a gradient in all processes; so that they need not ask each other.
                       May be left out where it does not
     measures          whether it has `measure`, may be left out where it has not
-    early_stop        `train.early_stop`, may be left out where that has no meaning
+    early_stop, best_step   of `train`, may be left out where that has no meaning
     rounding_once     a context to be entered for forward and backward of a micro-batch, may be left out where there is none
     """
 
@@ -41,6 +41,7 @@ class Stage(Protocol):
     gradients_alike: bool
     measures: bool
     early_stop: int
+    best_step: int
 
     def __call__(self, batch: Any, step: int) -> tuple[Tensor, dict[str, "Tensor | float | str | Mean"]]:
         """The scalar loss and what to log of the batch: numbers as scalars on the device, where they are, are read later."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from meta_animator.checkpoints.best import CHOSEN
 from meta_animator.settings import TrainConfig
 
 GUARD = "held_out_error"  # what the best step has least of
@@ -41,19 +42,22 @@ class Watch:
 
     early_stop   measurements without a better one after which the run is over; 0: none are
     state        of the checkpoint that a run continues from, as `state` gave it
+    best_step    which step is the best, where that is known; 0: the one at which what is held out comes out best
     """
 
-    def __init__(self, early_stop: int = 0, state: Mapping[str, Any] | None = None):
+    def __init__(self, early_stop: int = 0, state: Mapping[str, Any] | None = None, best_step: int = 0):
         state = state or {}
-        self.early_stop = early_stop
+        self.early_stop, self.best_step = early_stop, best_step
         self.measured: int = state.get("measured", 0)  # the last step that was
         self.best: dict[str, Any] | None = state.get("best")
+        if self.best is not None and (self.best["meter"] == CHOSEN or best_step) and self.best["step"] != best_step:
+            self.best = None  # another one is wanted by now
         self.worse: int = state.get("worse", 0)  # measurements since the best
         self.faulty: set[str] = set(state.get("faulty", ()))
 
     def state(self) -> dict[str, Any]:
-        """For JSON; empty where nothing was measured."""
-        if not self.measured:
+        """For JSON; empty where nothing was measured or chosen."""
+        if not self.measured and self.best is None:
             return {}
         return {"measured": self.measured, "best": self.best, "worse": self.worse, "faulty": sorted(self.faulty)}
 
@@ -61,6 +65,11 @@ class Watch:
     def over(self) -> bool:
         """Whether the run is to stop early."""
         return 0 < self.early_stop <= self.worse
+
+    def pass_by(self, step: int) -> None:
+        """Take note of a step that is trained."""
+        if step == self.best_step:
+            self.best = {"step": step, "meter": CHOSEN, "value": float(step)}
 
     def is_best(self, step: int) -> bool:
         return self.best is not None and self.best["step"] == step

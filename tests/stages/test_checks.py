@@ -36,6 +36,13 @@ WRONG = {  # message: stage and settings
         "data.held_out": 4, "train.measure_every": 1,
     }),
     "data.held_out: nothing is ever measured": ("reference", {"data.held_out": 1}),
+    "data.held_out_share: 4 is not there; of the 4 photos that show dwpose, 1 at a time, the last are 3": ("reference", {
+        "data.held_out": 1, "data.held_out_share": 4, "train.measure_every": 1,
+    }),
+    "train.best_step: data.held_out chooses the best step": ("reference", {
+        "data.held_out": 1, "train.best_step": 1, "train.measure_every": 1,
+    }),
+    "train.best_step: 9 is never reached; train.max_steps is 2": ("reference", {"train.best_step": 9, "train.max_steps": 2}),
     "train.early_stop: is measured on photos that are not learned": ("reference", {"train.early_stop": 2}),
     "no frame can show the task 'depth'": ("control", {"model.tasks": "[depth]", "data.train": "[{flat}]"}),
     "has no LoRA for canny (it has dwpose, seg, blurred); set sample.tasks to a subset": (

@@ -22,7 +22,7 @@ from meta_animator.settings import DataConfig, RunConfig
 from meta_animator.stages import meters, previews
 from meta_animator.stages.animate import is_learned
 from meta_animator.stages.denoising import DenoisingStage
-from meta_animator.stages.held_out import hold_out
+from meta_animator.stages.held_out import hold_out, shares_of
 from meta_animator.stages.meters import Measured, Meters
 from meta_animator.stages.train import train
 from meta_animator.weights import load_tensors
@@ -128,6 +128,15 @@ def test_the_same_photo_is_held_out_where_others_come_and_go(puppet_data):
     for gone in learned:
         assert hold_out([photo for photo in photos if photo is not gone], data, 7, ["seg", "dwpose"])[1] == [left]
     assert len({hold_out(photos, data, seed, ["dwpose"])[1][0].id for seed in range(20)}) > 1, "not simply the first"
+
+
+def test_shares_hold_out_each_photo_once(puppet_data):
+    photos, tasks = read_clips([str(puppet_data / "person")], "train"), ["dwpose"]
+    for count in (1, 2):
+        datas = [DataConfig(held_out=count, held_out_share=share) for share in range(len(photos) // count)]
+        assert shares_of(photos, datas[0], tasks) == len(datas)
+        held = [photo.id for data in datas for photo in hold_out(photos, data, 7, tasks)[1]]
+        assert sorted(held) == sorted(photo.id for photo in photos)
 
 
 def test_a_copy_of_a_training_photo_is_told_from_the_truth(held, monkeypatch):

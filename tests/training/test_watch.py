@@ -33,3 +33,15 @@ def test_a_run_is_over_after_so_many_measurements_without_a_better_one():
         over.append(watch.over)
     assert over == [False, False, False, False, True]
     assert Watch(2, watch.state()).over and not Watch(0, watch.state()).over
+
+
+def test_a_step_that_is_known_to_be_the_best_is_so_once_it_is_trained():
+    watch, best = Watch(best_step=2), []
+    for step in (1, 2, 3):
+        watch.pass_by(step)
+        best.append(watch.is_best(2))
+        watch = Watch(0, json.loads(json.dumps(watch.state())), best_step=2)  # an interruption changes nothing
+    assert best == [False, True, True]
+    assert Watch(0, watch.state(), best_step=5).best is None and Watch(0, watch.state()).best is None, "no more"
+    measured = {"measured": 2, "best": {"step": 2, "meter": "held_out_error", "value": 1.0}}
+    assert Watch(0, measured).is_best(2) and Watch(0, measured, best_step=4).best is None

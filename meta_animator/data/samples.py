@@ -177,13 +177,19 @@ class SampleSet(Dataset):
         return list(dict.fromkeys([*map(self.prompt_of, self.clips), *([""] if self.config.prompt_drop else [])]))
 
     def _crop(self, clip: Clip, draw: Draw) -> Box:
-        if self.config.random_crop and not self.config.crops:
+        if self.config.random_crop and not self.config.crops and not self._is_whole(draw):
             return random_crop(clip, size_of(clip, self.config), self.config, rng(self.seed, "crop", draw.number))
         return crop_of(clip, self._crop_number(draw), self.config, self.seed)
 
     def _crop_number(self, draw: Draw) -> int:
         count = number_of_crops(self.config)
-        return int(rng(self.seed, "crop", draw.number).integers(count)) if count > 1 else 0
+        if count == 1 or self._is_whole(draw):
+            return 0
+        return int(rng(self.seed, "crop", draw.number).integers(count))
+
+    def _is_whole(self, draw: Draw) -> bool:
+        """Whether a draw is one of those that see no random crop."""
+        return rng(self.seed, "whole", draw.number).random() < self.config.whole_share
 
     def _flips(self, draw: Draw) -> bool:
         return bool(self.config.flip) and rng(self.seed, "flip", draw.number).random() < self.config.flip

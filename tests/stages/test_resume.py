@@ -248,6 +248,15 @@ def test_each_clip_has_its_own_crops_and_the_first_is_the_whole_picture(make_con
     assert set(drawn) == set(one) and min(drawn.values()) > 15
 
 
+@pytest.mark.parametrize(("crops", "cached", "expected"), [(3, True, 0.6 + 0.4 / 3), (3, False, 0.6 + 0.4 / 3), (0, False, 0.6)])
+def test_a_share_of_the_draws_sees_the_whole_picture(make_config, crops, cached, expected):
+    settings = {"data__random_crop": 0.5, "data__crops": crops, "data__whole_share": 0.6, "data__cache_latents": cached}
+    samples = tiny.make_stage(make_config(**settings))[1]
+    drawn = Counter(samples._crop(samples.clips[0], Draw(k, "seg", 0)) for k in range(300))
+    assert drawn[0.0, 0.0, tiny.SIZE, tiny.SIZE] / 300 == pytest.approx(expected, abs=0.08)
+    assert len(drawn) == crops or not crops
+
+
 def test_only_frames_that_can_be_drawn_are_encoded(make_config, prepared):
     """Stage 2 takes 3 frames of others; the clips that they come from have 16."""
     config = make_config("reference", data__auxiliary_sets=3, model__control_from=prepared, data__cache_precision="fp32")

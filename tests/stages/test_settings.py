@@ -41,7 +41,7 @@ ONLY_CHECKED["base_face"] = {*ONLY_CHECKED["base_vae"], "train.trainable"}
 EVERYTHING_ON = {
     "train__max_steps": 1, "train__ema_decay": 0.5, "train__train_lora_in_motion": True, "loss__face_weight": 0.1,
     "model__person_lora_rank": 2,
-    "data__random_crop": 0.1, "data__crops": 1, "data__pose_drop": 0.5, "data__prompt": "'{description}'",
+    "data__random_crop": 0.1, "data__crops": 2, "data__pose_drop": 0.5, "data__prompt": "'{description}'",
 }  # fmt: skip
 
 

@@ -163,9 +163,10 @@ class DataConfig:
     crops: int = setting(
         0, "random crops of each clip, the first is the one without zoom; 0: a new one per draw, not with cached latents", low=0
     )
-    whole_share: float = setting(
-        0.0, "share of the draws that see no random crop; the others see one of `crops`, or a new one", low=0.0, high=1.0
-    )
+    crop_until: float = setting(
+        1.0, "share of the run's steps that see random crops; the others, at its end, see the whole picture", low=0.0, high=1.0,
+        stages=(*METHOD[:3], "base_unet"),
+    )  # fmt: skip
     flip: float = setting(0.0, "probability of a mirror image, left and right swapped in all layers", low=0.0, high=1.0)
     pose_drop: float = setting(
         0.0, "probability that a pose drawn from keypoints lacks parts (face, hands, limbs), so that a model learns to fill in "

@@ -57,11 +57,13 @@ class SampleSet(Dataset):
     every         a clip begins at every so many frames of a film: more begin where each frame is encoded once for all of them
     identifiers   {identity: identifier}
     cache         where latents come from; conditions are then not drawn
+    cropped_draws draws from this number on see no random crop; None: all may
     sees_pixels   with a cache: which draws' pixels are loaded, by their numbers; None: no one's, for runs whose loss has no
                   image terms
     """
 
     sees_pixels: Callable[[int], bool] | None = None
+    cropped_draws: int | None = None
 
     def __init__(
         self, clips: list[Clip], config: DataConfig, *, seed: int, identifiers: Mapping[str, str],
@@ -189,7 +191,7 @@ class SampleSet(Dataset):
 
     def _is_whole(self, draw: Draw) -> bool:
         """Whether a draw is one of those that see no random crop."""
-        return rng(self.seed, "whole", draw.number).random() < self.config.whole_share
+        return self.cropped_draws is not None and draw.number >= self.cropped_draws
 
     def _flips(self, draw: Draw) -> bool:
         return bool(self.config.flip) and rng(self.seed, "flip", draw.number).random() < self.config.flip

@@ -89,6 +89,7 @@ def denoising_run(
     samples = make_samples(clips, config.data, config.seed, networks, say, num_frames, photos, every)
     tasks = trained_tasks(config.stage, config.model, train)
     plan = make_plan(samples, tasks, train, accelerator.num_processes, own_clips, auxiliary)
+    samples.cropped_draws = round(config.data.crop_until * train.max_steps) * plan.draws_per_step
     loss = make_loss(config.loss, networks, plan.steps_per_epoch, train.max_steps, say)
     gate = PixelGate.of(loss, config.seed, train, plan.draws_per_step)
     samples = with_cached_latents(

@@ -20,7 +20,7 @@ from meta_animator.errors import UserError
 from meta_animator.json_files import read_json, write_json
 from meta_animator.settings import RunConfig
 from meta_animator.stages.reference import auxiliary_clips, auxiliary_samples
-from meta_animator.stages.train import train
+from meta_animator.stages.train import STAGES, train
 from meta_animator.training.engine import Trainer
 from meta_animator.training.resume import training_settings
 from meta_animator.weights import load_tensors
@@ -248,13 +248,18 @@ def test_each_clip_has_its_own_crops_and_the_first_is_the_whole_picture(make_con
     assert set(drawn) == set(one) and min(drawn.values()) > 15
 
 
-@pytest.mark.parametrize(("crops", "cached", "expected"), [(3, True, 0.6 + 0.4 / 3), (3, False, 0.6 + 0.4 / 3), (0, False, 0.6)])
-def test_a_share_of_the_draws_sees_the_whole_picture(make_config, crops, cached, expected):
-    settings = {"data__random_crop": 0.5, "data__crops": crops, "data__whole_share": 0.6, "data__cache_latents": cached}
-    samples = tiny.make_stage(make_config(**settings))[1]
-    drawn = Counter(samples._crop(samples.clips[0], Draw(k, "seg", 0)) for k in range(300))
-    assert drawn[0.0, 0.0, tiny.SIZE, tiny.SIZE] / 300 == pytest.approx(expected, abs=0.08)
-    assert len(drawn) == crops or not crops
+@pytest.mark.parametrize("settings", [{"data__crops": 3}, {"data__crops": 0, "data__cache_latents": False}])
+def test_the_last_steps_see_whole_pictures(make_config, settings):
+    """Of 10 steps of 2 samples, the last 4."""
+    sizes = {"train__max_steps": 10, "train__batch_size": 2, "data__random_crop": 0.5, "data__crop_until": 0.6}
+    samples = STAGES["control"](make_config(**sizes, **settings), Accelerator(cpu=True)).samples
+    whole = (0.0, 0.0, tiny.SIZE, tiny.SIZE)
+    drawn = [samples._crop(samples.clips[0], Draw(k, "seg", 0)) == whole for k in range(20)]
+    assert not all(drawn[:12]) and all(drawn[12:])
+    later = [samples._crop(samples.clips[0], Draw(k, "seg", 0)) for k in range(12)]
+    always = tiny.make_stage(make_config(**sizes | {"data__crop_until": 1.0}, **settings))[1]
+    assert later == [always._crop(always.clips[0], Draw(k, "seg", 0)) for k in range(12)], "those before are what they were"
+    assert not all(always._crop(always.clips[0], Draw(k, "seg", 0)) == whole for k in range(12, 40))
 
 
 def test_only_frames_that_can_be_drawn_are_encoded(make_config, prepared):

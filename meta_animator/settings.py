@@ -61,6 +61,10 @@ class ModelConfig:
         stages=BASE,
     )  # fmt: skip
     vae: str = setting("", "VAE instead of the base's own: diffusers folder or file", path=True, stages=(*METHOD, "extract"))
+    tiny_vae: str = setting(
+        "", "AutoencoderTiny (TAESD) that decodes what is only looked at, previews and stage 3's frames, in the VAE's place: "
+        "folder or name on the hub; empty: the VAE does", path="name", stages=METHOD,
+    )  # fmt: skip
     tokenizer: str = setting(
         "", "tokenizer folder or name on the hub; empty: the base's own, for a file SD1's from the hub", path="name",
         stages=METHOD,
@@ -237,8 +241,9 @@ class TrainConfig:
     batch_size: int = setting(8, "samples per device and micro-batch", low=1)
     gradient_accumulation_steps: int = setting(1, "micro-batches per optimizer step; all of one task", low=1)
     trainable: str = setting(
-        "all", "all of a stage's modules, its LoRAs only, or a base's VAE's decoder only (its latents stay as they are)",
-        choices=("all", "lora", "decoder"), stages=("control", "reference", "base_vae", "base_wan_vae"),
+        "all", "all of a stage's modules, its LoRAs only, a base's VAE's decoder only (its latents stay as they are), or a small "
+        "VAE for a base's latents (model.tiny_vae)", choices=("all", "lora", "decoder", "tiny_vae"),
+        stages=("control", "reference", "base_vae", "base_wan_vae"),
     )  # fmt: skip
     optimizer: str = setting(
         "adamw", "adamw, or with momenta in 8 bits, a quarter of the memory: adamw8bit (pip install torchao)",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 
 from meta_animator.config import load_config
@@ -50,6 +50,13 @@ def tiny_unet(seed: int = 0, **changes: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(**(values | changes)).eval().requires_grad_(False)
 
 
+def tiny_vae(**changes: Any) -> AutoencoderTiny:
+    """A random one of factor 4."""
+    blocks = {f"{part}_block_out_channels": (8, 8, 8) for part in ("encoder", "decoder")}
+    counts = {f"num_{part}_blocks": (1, 1, 1) for part in ("encoder", "decoder")}
+    return AutoencoderTiny(**(blocks | counts | changes)).eval().requires_grad_(False)
+
+
 def make_base(folder: Path, seed: int = 0) -> Path:
     """A random base model in diffusers format with a face embedder beside it; the VAE's factor is 4."""
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -73,6 +80,7 @@ def make_base(folder: Path, seed: int = 0) -> Path:
         FaceEmbedder(FaceConfig(channels=(8, 12), embedding_dim=8, input_size=8, min_face_size=1)).save_pretrained(
             folder / "face"
         )
+        tiny_vae(latent_channels=4).save_pretrained(folder / "tiny_vae")
     (folder / "scheduler").mkdir()
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
     return folder

@@ -52,7 +52,7 @@ class OwnSampling:
     def decode(self) -> int:
         """How many frames it made."""
         latents = self.x_t[:, self.config.sample.references :]
-        parts = self.models.backbone.decode_in_turn(latents, self.config.sample.frame_batch_size)
+        parts = self.models.backbone.show_in_turn(latents, self.config.sample.frame_batch_size)
         return sum(len(to_images(part[0])) for part in parts)
 
 

@@ -175,7 +175,7 @@ class Animator:
 
     def decode(self, latents: Tensor) -> Iterator[np.ndarray]:
         """Latents (1 f c h w) to uint8 frames (h w 3), `frame_batch_size` at a time."""
-        for part in self.models.backbone.decode_in_turn(latents, self.sample.frame_batch_size):
+        for part in self.models.backbone.show_in_turn(latents, self.sample.frame_batch_size):
             yield from to_images(part[0])
 
     def _timesteps(self) -> Tensor:

@@ -45,7 +45,7 @@ def _check_sd(
 
 
 def _check_wan(stage: str, model: ModelConfig, data: DataConfig, train: TrainConfig, sample: SampleConfig) -> None:
-    sd_only = {"model.beta_schedule=''": model.beta_schedule, "model.tokenizer=''": model.tokenizer}
+    sd_only = {f"model.{name}=''": getattr(model, name) for name in ("beta_schedule", "tokenizer", "tiny_vae")}
     if stage in ("motion", "sample"):
         sd_only["model.motion_mid_block=false"] = model.motion_mid_block
     if stage == "motion":

@@ -30,8 +30,8 @@ def check_training(stage: str, data: DataConfig, model: ModelConfig, train: Trai
         check_compiler("train.compile")
     if stage == "motion" and train.trainable == "lora":
         raise UserError("train.trainable=lora is for stages 0 and 2; stage 1 trains the motion module")
-    if train.trainable == "decoder" and stage != "base_unet":
-        raise UserError("train.trainable=decoder is for base_vae; stages 0 to 2 keep the VAE as it is")
+    if train.trainable in ("decoder", "tiny_vae") and stage != "base_unet":
+        raise UserError(f"train.trainable={train.trainable} is for base_vae; stages 0 to 2 keep the VAE as it is")
     if stage != "motion" and model.motion_from:
         raise UserError(f"model.motion_from: stage '{stage}' has no motion module; leave it empty (1 and 3 take it)")
     if stage == "motion" and data.num_frames < 2:

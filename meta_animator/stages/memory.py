@@ -240,7 +240,7 @@ def sampling_steps(config: RunConfig, models: Assembly) -> dict[str, Callable[[]
     return {
         "encoding": lambda: backbone.encode(images),
         "denoising": lambda: denoiser(latents, t),
-        "decoding": lambda: backbone.decode(_empty(models, (1, backbone.latent_frames(at_once)), config)),
+        "decoding": lambda: list(backbone.show_in_turn(_empty(models, (1, backbone.latent_frames(at_once)), config), at_once)),
     }
 
 

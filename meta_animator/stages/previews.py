@@ -96,4 +96,5 @@ def generate(models: Assembly, task: str, context: Tensor, condition: Tensor, se
         control_latents={task: backbone.control_input(condition)},
     )  # fmt: skip
     x_T = noise_for(seed, torch.arange(len(context)), tuple(condition.shape[1:]), stream="preview").to(context)
-    return backbone.decode(ddim(denoiser, x_T, backbone.process, backbone.process.sampling_timesteps(STEPS)))
+    latents = ddim(denoiser, x_T, backbone.process, backbone.process.sampling_timesteps(STEPS))
+    return torch.cat(list(backbone.show_in_turn(latents, latents.shape[1])), dim=1)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train an embedded base model anew: puppets, VAE, its decoder, UNet with text encoder and Meta ControlNet, face embedder,
+# Train an embedded base model anew: puppets, VAE, its decoder, a small VAE, UNet with text encoder and Meta ControlNet, face embedder,
 # stages 0 and 1; hours on 2 CPU cores that know bfloat16 (assets/base/README.md has the parts' times). An interrupted run
 # goes on where it was.
 #
@@ -13,7 +13,7 @@
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../env.sh"
 use_environment
 export META_ANIMATOR_STARTED_IN=$started_in META_ANIMATOR_SHARED_SETTINGS=1
-configs=configs/demo/base_ output=outputs/base parts=(vae decoder unet face control motion)
+configs=configs/demo/base_ output=outputs/base parts=(vae decoder tiny_vae unet face control motion)
 if [ "${1:-}" = wan ]; then
     shift
     configs=configs/base_wan/ output=outputs/base_wan parts=(photos vae decoder transformer_photos transformer)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
 from meta_animator.checkpoints.files import read_weights
 from meta_animator.data.batch import collate
+from meta_animator.data.samples import FRAME
+from meta_animator.data.tasks import Draw
 from meta_animator.errors import UserError
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.face import FaceConfig, FaceEmbedder
@@ -18,9 +20,10 @@ from meta_animator.puppets.base import unet
 from meta_animator.puppets.base.build import STAGES
 from meta_animator.puppets.base.export import export_base
 from meta_animator.puppets.base.judge import equal_error_rate
-from meta_animator.puppets.base.vae_and_face import FaceStage, cut_out, disturbed, jittered
+from meta_animator.puppets.base.vae_and_face import FaceStage, as_images, cut_out, disturbed, jittered
 from meta_animator.settings import ModelConfig
 from meta_animator.stages.train import train
+from meta_animator.weights import load_tensors
 from tests import tiny
 
 
@@ -50,6 +53,32 @@ def test_the_decoder_alone_learns_on(run, tiny_base, tmp_path):
     assert len(moved) > len(before) // 4
     old, new = (AutoencoderKL.load_config(folder / "vae")["scaling_factor"] for folder in (tiny_base, tmp_path / "out"))
     assert new == old
+
+
+def test_a_small_vae_learns_the_latents_of_the_base(run, tiny_base, tmp_path):
+    folder, out = run("base_vae", model__base_from=tiny_base, train__trainable="tiny_vae"), tmp_path / "out" / "tiny_vae"
+    assert all(name.startswith("networks.tiny_vae.") for name in read_weights(folder)[1]), "the base's VAE is not saved"
+    export_base(folder, out.parent)
+    before, after = (weights(AutoencoderTiny, folder) for folder in (tiny_base / "tiny_vae", out))
+    assert before.keys() == after.keys() and not any(torch.equal(before[name], after[name]) for name in before)
+    assert {tensor.dtype for tensor in load_tensors(out / "diffusion_pytorch_model.safetensors").values()} == {torch.float16}
+    run("control", model__tiny_vae=out)
+
+
+def test_what_the_small_vae_learns_from(make_config, tiny_base):
+    """Its decoder's pictures of the VAE's latents, and its encoder's latents, scaled as the UNet's are."""
+    config = make_config("base_vae", model__base_from=tiny_base, model__architecture=tiny_base, train__trainable="tiny_vae")
+    training = STAGES["base_vae"](config, Accelerator(cpu=True))
+    stage, batch = training.stage, collate([training.samples[Draw(k, FRAME, k)] for k in range(3)])
+    stage.vae.register_to_config(scaling_factor=0.5)
+    loss, logs = stage(batch, 0)
+    loss.backward()
+    tiny, pixels = stage.networks["tiny_vae"], cut_out(as_images(batch), config.seed)
+    latents = 0.5 * stage.vae.encode(pixels).latent_dist.mode()
+    assert torch.equal(logs["latent"], (tiny.encode(pixels).latents - latents).square().mean())
+    assert torch.equal(logs["l1"], (tiny.decode(latents).sample - pixels).abs().mean())
+    assert {name for name, p in stage.named_parameters() if p.grad is not None} == set(stage.trainable_state())
+    assert all(name.startswith("networks.tiny_vae.") for name in stage.trainable_state())
 
 
 def test_parts_from_random_weights_make_a_base(run, make_config, tmp_path):
@@ -98,8 +127,11 @@ def test_settings_that_do_not_go_together(run, tiny_base):
     for stage, overrides, match in (
         ("base_unet", {"train__trainable": "decoder"}, "stage 'base_unet' has no such part"),
         ("base_vae", {"train__trainable": "lora"}, "stage 'base_vae' has no such part"),
-        ("base_vae", {"train__trainable": "decoder"}, "name the VAE whose decoder learns on"),
+        ("base_vae", {"train__trainable": "decoder"}, "trainable=decoder: name the base whose VAE it goes on from"),
+        ("base_vae", {"train__trainable": "tiny_vae"}, "trainable=tiny_vae: name the base whose VAE it goes on from"),
+        ("base_face", {"train__trainable": "tiny_vae"}, "stage 'base_face' has no such part"),
         ("control", {"train__trainable": "decoder"}, "is for base_vae"),
+        ("reference", {"train__trainable": "tiny_vae"}, "is for base_vae"),
     ):
         with pytest.raises(UserError, match=match):
             run(stage, name=f"{stage}-bad", **overrides)

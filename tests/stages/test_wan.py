@@ -260,6 +260,7 @@ def test_the_named_photo_is_shown_first(moving_data):
         ("sample", {"sample__init_noise": "inversion"}, "sample.init_noise: is for model.backbone=sd; set .*=random"),
         ("sample", {"model__motion_lora_rank": 0}, "holds a LoRA; set model.motion_lora_rank to its rank"),
         ("control", {"model__beta_schedule": "linear"}, "model.beta_schedule: is for model.backbone=sd"),
+        ("control", {"model__tiny_vae": "anything"}, "model.tiny_vae: is for model.backbone=sd; set model.tiny_vae=''"),
         (
             "motion", {"train__train_lora_in_motion": False, "model__motion_lora_rank": 0},
             "stage 1 has nothing to train: set train.train_lora_in_motion=true",

@@ -51,9 +51,10 @@ class Backbone(Protocol):
         """Pixels of scaled latents, differentiable, not clipped; of the latent frames `part` alone, to which alone a gradient
         goes back, where what came before them counts."""
 
-    def decode_in_turn(self, latents: Tensor, frames_at_once: int) -> Iterator[Tensor]:
-        """The same of all latent frames, without a gradient, as consecutive parts (b v 3 H W) of the clip: of `frames_at_once`
-        frames, or as many as belong together."""
+    def show_in_turn(self, latents: Tensor, frames_at_once: int) -> Iterator[Tensor]:
+        """Pixels to look at, of all latent frames: `decode` without a gradient, or what `model.tiny_vae` makes of them where the
+        config names one, as consecutive parts (b v 3 H W) of the clip: of `frames_at_once` frames, or as many as belong
+        together."""
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(b n d); no gradient."""

@@ -50,7 +50,7 @@ def load_part(kind: Any, folder: Path, what: str = "base model", dtype: torch.dt
         raise UserError(f"{what} {folder}: no config.json; expected a {kind.__name__} in diffusers format")
     variant = check_files(folder, what)
     try:
-        with _quiet():
+        with quiet("transformers.modeling_utils", "diffusers.models.modeling_utils"):
             network, facts = kind.from_pretrained(
                 folder, torch_dtype=dtype, output_loading_info=True, variant=variant
             )  # fmt: skip
@@ -80,9 +80,9 @@ def check_files(folder: Path, what: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' tables of missing weights and files: the one line of the error says it."""
-    reports = [logging.getLogger(name) for name in ("transformers.modeling_utils", "diffusers.models.modeling_utils")]
+def quiet(*loggers: str) -> Iterator[None]:
+    """Without what these say, such as the libraries' tables of missing weights, where the one line of an error says it."""
+    reports = [logging.getLogger(name) for name in loggers]
     before = [report.disabled for report in reports]
     try:
         for report in reports:

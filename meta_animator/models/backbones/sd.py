@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, MotionAdapter, UNet2DConditionModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from einops import rearrange
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from meta_animator.models.backbones.decoder import decode_checkpointed
 from meta_animator.models.backbones.parts import download, load_part, may_be_on_hub
 from meta_animator.models.backbones.sd_loras import fold_loras
 from meta_animator.models.backbones.single_file import load_single_file, load_vae
+from meta_animator.models.backbones.tiny_vae import decode_tiny, load_tiny_vae, tiny_vae_without_weights
 from meta_animator.models.control import ControlOutput, MetaControlNet
 from meta_animator.models.identifiers import built_in_identifiers, rare_words
 from meta_animator.models.motion import TemporalLayers, join_motion, new_motion_adapter
@@ -48,6 +49,7 @@ class StableDiffusion(nn.Module):
         self.scheduler, self.process = dict(scheduler), make_process(scheduler)
         self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
         self.temporal: TemporalLayers | None = None
+        self.tiny_vae: AutoencoderTiny | None = None
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.size_multiple = self.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
         self.latent_channels = self.control_channels = vae.config.latent_channels
@@ -70,6 +72,8 @@ class StableDiffusion(nn.Module):
         if config.base_loras:
             base.fingerprint()  # names the base without them
             base.base_loras = fold_loras(base.unet, base.text_encoder, config.base_loras, config.base)
+        if config.tiny_vae:
+            base.tiny_vae = load_tiny_vae(config.tiny_vae, base.latent_channels, base.vae_scale_factor)
         return base
 
     @staticmethod
@@ -105,7 +109,10 @@ class StableDiffusion(nn.Module):
             unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
             vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder / "vae"))
             text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
-        return cls(config, unet, vae, text_encoder, None, read_scheduler(folder, config.beta_schedule))
+        base = cls(config, unet, vae, text_encoder, None, read_scheduler(folder, config.beta_schedule))
+        if config.tiny_vae:
+            base.tiny_vae = tiny_vae_without_weights(config.tiny_vae)
+        return base
 
     @classmethod
     def _from_folder(cls, config: ModelConfig, folder: Path) -> "StableDiffusion":
@@ -167,14 +174,18 @@ class StableDiffusion(nn.Module):
                 checkpointed = self.checkpointing and flat.requires_grad
                 pixels = decode_checkpointed(self.vae, flat) if checkpointed else self.vae.decode(flat).sample
             else:
-                parts = flat.split(images_at_once(*(self.vae_scale_factor * side for side in flat.shape[-2:])))
+                parts = flat.split(self._at_once(flat))
                 pixels = torch.cat([self.vae.decode(part).sample for part in parts])
         return _unfold(pixels.float() if dtype in HALF else pixels, frames)
 
-    def decode_in_turn(self, latents: Tensor, frames_at_once: int) -> Iterator[Tensor]:
+    def _at_once(self, latents: Tensor) -> int:
+        """How many are decoded at once where nothing is learned from them."""
+        return images_at_once(*(self.vae_scale_factor * side for side in latents.shape[-2:]))
+
+    def show_in_turn(self, latents: Tensor, frames_at_once: int) -> Iterator[Tensor]:
         for part in latents.split(frames_at_once, dim=1):
             with torch.no_grad():
-                yield self.decode(part)
+                yield self.decode(part) if self.tiny_vae is None else decode_tiny(self.tiny_vae, part, self._at_once(part))
 
     # text
 
@@ -228,6 +239,8 @@ class StableDiffusion(nn.Module):
         if dtype != torch.float16:  # whose rounding no name knows of
             self.fingerprint()
         halve(self.unet, dtype)
+        if self.tiny_vae is not None:
+            halve(self.tiny_vae, dtype)
         if dtype == torch.bfloat16:
             halve(self.vae.decoder, dtype)
             if self.vae.post_quant_conv is not None:

@@ -190,7 +190,7 @@ class Wan(nn.Module):
             pixels = wan_vae.decode(self.vae, scaled, part, self.checkpointing and scaled.requires_grad)
         return _pixels(pixels)
 
-    def decode_in_turn(self, latents: Tensor, frames_at_once: int) -> Iterator[Tensor]:
+    def show_in_turn(self, latents: Tensor, frames_at_once: int) -> Iterator[Tensor]:
         parts = wan_vae.decode_in_turn(self.vae, self._unscaled(latents))
         while True:
             with torch.no_grad(), own_precision(self.vae.decoder.conv_in.weight.dtype, latents.device):

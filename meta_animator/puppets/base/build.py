@@ -11,7 +11,7 @@ from meta_animator.json_files import read_json
 from meta_animator.models.face import FaceConfig, FaceEmbedder
 from meta_animator.puppets.base import unet, wan_transformer, wan_vae
 from meta_animator.puppets.base.growing import check_base_config
-from meta_animator.puppets.base.vae_and_face import BaseStage, FaceStage, VAEStage, as_images
+from meta_animator.puppets.base.vae_and_face import BaseStage, FaceStage, TinyVAEStage, VAEStage, as_images
 from meta_animator.settings import RunConfig
 from meta_animator.stages.data import Training
 
@@ -33,7 +33,7 @@ def build_base_stage(config: RunConfig, accelerator: Accelerator) -> Training:
 
 def _make_stage(config: RunConfig, examples: Batch, samples: SampleSet) -> BaseStage:
     if config.stage == "base_vae":
-        return VAEStage(config, examples)
+        return (TinyVAEStage if config.train.trainable == "tiny_vae" else VAEStage)(config, examples)
     shape = read_json(Path(config.model.architecture) / "face" / "config.json")
     people = sorted({clip.identity for clip in samples.clips})
     start = config.model.base_from

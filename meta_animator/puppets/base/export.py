@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -42,7 +42,9 @@ def export_base(run: Path, output: Path) -> list[Path]:
 
 def _export_vae(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:
     """The scaling factor is 1 / standard deviation of the latents of 256 frames, as in Rombach et al. 2022, D.1; that of
-    the start, where only the decoder learned."""
+    the start, where only the decoder learned. Of a run of the small VAE, that one."""
+    if config.train.trainable == "tiny_vae":
+        return [_export_tiny_vae(config, weights, output / "tiny_vae")]
     folder = Path(config.model.base_from or config.model.architecture) / "vae"
     vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder))
     fill(vae, weights, "networks.vae.")
@@ -53,6 +55,13 @@ def _export_vae(config: RunConfig, weights: dict[str, Tensor], output: Path) -> 
         vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
     vae.half().save_pretrained(output / "vae")
     return [output / "vae"]
+
+
+def _export_tiny_vae(config: RunConfig, weights: dict[str, Tensor], folder: Path) -> Path:
+    tiny = AutoencoderTiny.from_config(AutoencoderTiny.load_config(Path(config.model.architecture) / "tiny_vae"))
+    fill(tiny, weights, "networks.tiny_vae.")
+    tiny.half().save_pretrained(folder)
+    return folder
 
 
 def _export_unet(config: RunConfig, weights: dict[str, Tensor], output: Path) -> list[Path]:

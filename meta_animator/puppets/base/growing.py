@@ -33,7 +33,8 @@ def check_base_config(stage: str, model: ModelConfig, train: TrainConfig) -> Non
     """Raises UserError for settings that a base_* stage cannot follow."""
     if not model.architecture:
         raise UserError(f"model.architecture is empty: stage '{stage}' needs the folder with the config files")
-    if train.trainable == "lora" or (train.trainable == "decoder" and stage not in ("base_vae", "base_wan_vae")):
+    parts = {"base_vae": ("decoder", "tiny_vae"), "base_wan_vae": ("decoder",)}.get(stage, ())
+    if train.trainable not in ("all", *parts):
         raise UserError(f"train.trainable={train.trainable}: stage '{stage}' has no such part")
-    if train.trainable == "decoder" and not model.base_from:
-        raise UserError("train.trainable=decoder: name the VAE whose decoder learns on, model.base_from")
+    if train.trainable != "all" and not model.base_from:
+        raise UserError(f"train.trainable={train.trainable}: name the base whose VAE it goes on from, model.base_from")

@@ -1,4 +1,4 @@
-"""Training the small embedded base model: its VAE and its face embedder; its UNet is in unet.py.
+"""Training the small embedded base model: its VAE, a smaller one for the same latents, its face embedder; its UNet is in unet.py.
 
 Stages of the one engine; `export.py` writes what they learned as a diffusers folder.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 
 from meta_animator.data.batch import Batch
@@ -37,7 +37,10 @@ class BaseStage(nn.Module):
         """Nothing to do: every term is a mean over a micro-batch (of the faces seen in it)."""
 
     def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(name="base", parameters=dict(self.named_parameters()), lr=self.config.train.learning_rate)]
+        return [ParamGroup(name="base", parameters=self.trained(), lr=self.config.train.learning_rate)]
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def trainable_state(self) -> dict[str, Tensor]:
         return dict(self.named_parameters())
@@ -64,7 +67,7 @@ class VAEStage(BaseStage):
     cost of whole frames.
     """
 
-    kl_weight, edge_weight, first_log_variance = 1e-6, 0.25, -6.0
+    kl_weight, first_log_variance = 1e-6, -6.0
 
     def __init__(self, config: RunConfig, examples: Batch):
         if config.model.base_from:
@@ -79,25 +82,66 @@ class VAEStage(BaseStage):
             vae.quant_conv.requires_grad_(False)
         super().__init__(config, {"vae": vae}, examples)
 
-    def param_groups(self) -> list[ParamGroup]:
-        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
-        return [ParamGroup(name="base", parameters=trained, lr=self.config.train.learning_rate)]
-
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         vae = self.networks["vae"]
         pixels = cut_out(as_images(batch), self.config.seed)
         posterior = vae.encode(pixels).latent_dist
         noise = noise_for(self.config.seed, batch.draws, posterior.mean.shape[1:]).to(pixels)
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-        absolute, squared, kl = F.l1_loss(decoded, pixels), F.mse_loss(decoded, pixels), posterior.kl().mean()
-        loss = absolute + squared + self.edge_weight * edge_loss(decoded, pixels) + self.kl_weight * kl
-        psnr = 10 * torch.log10(4 / squared.detach())
-        return loss, {"l1": absolute.detach(), "kl": kl.detach(), "psnr": psnr}
+        error, logs = picture_error(decoded, pixels)
+        kl = posterior.kl().mean()
+        return error + self.kl_weight * kl, logs | {"kl": kl.detach()}
 
     def preview(self, folder: Path, step: int) -> None:
         vae, pixels = self.networks["vae"], self.examples.pixels.to(self.networks["vae"].device)
         decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
         write_image(folder / f"step-{step:06d}.png", grid([list(to_images(pixels)), list(to_images(decoded))]))
+
+
+class TinyVAEStage(BaseStage):
+    """A small autoencoder (diffusers' AutoencoderTiny) for the latents of `model.base_from`'s VAE, which stays as it is: its
+    decoder learns to show what the VAE's latents mean, its encoder to make such latents, scaled as the UNet's are.
+
+    The error of pictures is the VAE's; that of latents is MSE.
+    """
+
+    def __init__(self, config: RunConfig, examples: Batch):
+        vae = load_part(AutoencoderKL, Path(config.model.base_from) / "vae").requires_grad_(False)
+        tiny = AutoencoderTiny.from_config(AutoencoderTiny.load_config(Path(config.model.architecture) / "tiny_vae"))
+        super().__init__(config, {"tiny_vae": tiny}, examples)
+        self.vae = vae
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        return dict(self.trained())
+
+    def load_trainable_state(self, state: dict[str, Tensor], what: str) -> None:
+        copy_strict(self.trained(), state, what)
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        tiny, pixels = self.networks["tiny_vae"], cut_out(as_images(batch), self.config.seed)
+        latents = self._latents(pixels)
+        error, logs = picture_error(tiny.decode(latents).sample, pixels)
+        latent = F.mse_loss(tiny.encode(pixels).latents, latents)
+        return error + latent, logs | {"latent": latent.detach()}
+
+    @torch.no_grad()
+    def _latents(self, pixels: Tensor) -> Tensor:
+        return self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
+
+    def preview(self, folder: Path, step: int) -> None:
+        """A row of pictures, through the VAE, and through its encoder and the small decoder."""
+        pixels = self.examples.pixels.to(self.vae.device)
+        latents = self._latents(pixels)
+        exact = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        shown = (pixels, exact, self.networks["tiny_vae"].decode(latents).sample)
+        write_image(folder / f"step-{step:06d}.png", grid([list(to_images(one)) for one in shown]))
+
+
+def picture_error(decoded: Tensor, pixels: Tensor, edge_weight: float = 0.25) -> tuple[Tensor, dict[str, Tensor]]:
+    """L1 and MSE, for colour, and `edge_loss`; and numbers for the log."""
+    absolute, squared = F.l1_loss(decoded, pixels), F.mse_loss(decoded, pixels)
+    error = absolute + squared + edge_weight * edge_loss(decoded, pixels)
+    return error, {"l1": absolute.detach(), "psnr": 10 * torch.log10(4 / squared.detach())}
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ from meta_animator.json_files import write_json
 
 COMMANDS = ("train", "sample", "cache", "attention", "prepare")
 SIDE = 512  # of drawn maps in pixels, where no config says it
+RIVALS = ("diffusers", "bare", "published")
 REPEATS = {"prepare": 48}  # frames; otherwise as `Options` has it
 ONLY = {  # which commands an option is for
     **dict.fromkeys(("annotators", "weights", "input"), "prepare"),
@@ -45,7 +46,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--count", action="store_true", help="compute nothing: count what a GPU would do, from config files")
     parser.add_argument(
         "--against", metavar="WHOM", default="", help="diffusers (its ControlNet training script, its "
-        "AnimateDiffControlNetPipeline) or bare (train: a loop over its modules), by turns with ours in this process",
+        "AnimateDiffControlNetPipeline), of train also bare (a loop over its modules) or published (what a step of the method's "
+        "published code computes), by turns with ours in this process",
     )  # fmt: skip
     parser.add_argument("--annotators", default="", help='of prepare: "light", "full", or "light,mask=sam2"')
     parser.add_argument("--weights", type=Path, metavar="DIR", help="of prepare: a folder with the annotators' files")
@@ -78,8 +80,8 @@ def check(options: argparse.Namespace) -> None:
         return
     if options.command not in COMMANDS:
         raise UserError(f"'{options.command or ''}': expected one of {', '.join(COMMANDS)}, or --compare A.json B.json")
-    if options.against not in ("", "diffusers", "bare"):
-        raise UserError(f"--against {options.against}: expected diffusers or bare")
+    if options.against not in ("", *RIVALS):
+        raise UserError(f"--against {options.against}: expected {', '.join(RIVALS)}")
     for name, commands in ONLY.items():
         if getattr(options, name) and options.command not in commands.split():
             raise UserError(f"--{name}: is for {' and '.join(commands.split())}")

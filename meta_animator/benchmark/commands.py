@@ -18,7 +18,7 @@ from meta_animator.benchmark.counting import Counting, counting, launches
 from meta_animator.benchmark.encoding import OwnEncoding
 from meta_animator.benchmark.machine import matmul_speed
 from meta_animator.benchmark.measuring import Meter, Step, alternate, ratio
-from meta_animator.benchmark.rivals import DiffusersSampling, DiffusersTraining
+from meta_animator.benchmark.rivals import RIVALS, DiffusersSampling
 from meta_animator.benchmark.sampling import OwnSampling, load, load_synthetic
 from meta_animator.benchmark.training import build, build_synthetic, data_of, of_a_run, own_training, synthetic_batches
 from meta_animator.errors import UserError
@@ -37,7 +37,7 @@ class Options:
     """repeats, warmup   how many steps are measured, and how many before them are not
     synthetic   random weights and inputs of the config's shapes, from the base's config files alone
     count       nothing is computed: what a GPU would do is counted from the base's config files alone
-    against     "diffusers", "bare", or nobody
+    against     one of RIVALS, or nobody
     """
 
     repeats: int = 10
@@ -56,8 +56,8 @@ def check(command: str, config: RunConfig, options: Options) -> None:
     steps = command in ("train", "sample")
     if options.against and not steps:
         raise UserError("--against: is for train and sample")
-    if options.against == "bare" and command == "sample":
-        raise UserError("--against bare: is a training loop; sample is measured against diffusers")
+    if command == "sample" and options.against not in ("", "diffusers"):
+        raise UserError(f"--against {options.against}: is a training loop; sample is measured against diffusers")
     if options.synthetic and not steps:
         raise UserError("--synthetic: is for train and sample; a cache is filled from data, attention needs none")
     if options.count and (not steps or options.synthetic or options.against):
@@ -96,7 +96,7 @@ def _train(config: RunConfig, options: Options, folder: Path, make_data: MakeDat
         batches = data_of(config, training, accelerator, steps)
     rival = None
     if options.against:
-        rival = DiffusersTraining(config, stage.models, accelerator, bare=options.against == "bare")
+        rival = RIVALS[options.against](config, stage.models, accelerator)
     release()
     with own_training(config, stage, batches, accelerator) as own:
         contestants = {"step": own} | ({f"step of {options.against}": rival} if rival else {})

@@ -22,6 +22,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.optimization import get_scheduler
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
@@ -31,34 +32,30 @@ from meta_animator.models.precision import HALF, PRECISIONS, halve
 from meta_animator.settings import RunConfig
 
 HINT_CHANNELS = (16, 32, 96, 256)  # of a hint block that makes pictures 8 times smaller; fewer for fewer
-RIVALS = ("diffusers", "bare")
-
 
 class DiffusersTraining:
     """`step()` does what a step of diffusers' examples/controlnet/train_controlnet.py does, on batches of the config's size:
     pictures and texts are embedded in every step, every weight of a ControlNet is trained, AdamW included.
 
-    bare     instead a bare loop over diffusers' modules: of cached latents and embedded texts, with the ControlNet that reads
-             latents, as ours does, without LoRA
     shape    of a micro-batch's latents, b f c h w
     losses   of the micro-batches so far
 
     Raises UserError for a base or stage that diffusers has no such script for.
     """
 
-    def __init__(self, config: RunConfig, models: Assembly, accelerator: Accelerator, bare: bool = False):
+    embeds = True  # pictures and texts in every step
+
+    def __init__(self, config: RunConfig, models: Assembly, accelerator: Accelerator):
         if config.model.backbone != "sd" or config.stage == "motion":
-            raise UserError("--against: diffusers trains a ControlNet of Stable Diffusion on images; take a stage 0 or 2 on it")
-        base, self.bare, train, device = models.backbone, bare, config.train, accelerator.device
+            raise UserError("--against: the others train a ControlNet of Stable Diffusion on images; take a stage 0 or 2 on it")
+        base, train, device = models.backbone, config.train, accelerator.device
         dtype = self.dtype = PRECISIONS[train.mixed_precision]
         self.count, self.max_grad_norm = train.gradient_accumulation_steps, train.max_grad_norm or math.inf
         self.accelerator = Accelerator(mixed_precision=train.mixed_precision, gradient_accumulation_steps=self.count)
-        self.vae = None if bare else in_precision(same_weights(base.vae), dtype).to(device)
-        self.text_encoder = None if bare else in_precision(copy.deepcopy(base.text_encoder), dtype).to(device)
+        self.vae = in_precision(same_weights(base.vae), dtype).to(device) if self.embeds else None
+        self.text_encoder = in_precision(copy.deepcopy(base.text_encoder), dtype).to(device) if self.embeds else None
         self.unet = in_precision(same_weights(base.unet), dtype).to(device)
-        control = _bare_control(models) if bare else control_with_hint(models)
-        if train.gradient_checkpointing:
-            control.enable_gradient_checkpointing()
+        control = self._control(config, models)
         optimizer = torch.optim.AdamW(
             control.parameters(), lr=train.learning_rate, betas=(train.adam_beta1, train.adam_beta2), eps=train.adam_epsilon,
             weight_decay=train.weight_decay,
@@ -72,6 +69,12 @@ class DiffusersTraining:
         self.losses: list[Tensor] = []
         self._make_batch(config, models, device)
 
+    def _control(self, config: RunConfig, models: Assembly) -> nn.Module:
+        control = control_with_hint(models)
+        if config.train.gradient_checkpointing:
+            control.enable_gradient_checkpointing()
+        return control
+
     def _make_batch(self, config: RunConfig, models: Assembly, device: torch.device) -> None:
         base, count = models.backbone, config.train.batch_size
         sides = (config.data.height // base.vae_scale_factor, config.data.width // base.vae_scale_factor)
@@ -80,7 +83,7 @@ class DiffusersTraining:
         self.shape = (count, 1, *self.latents.shape[1:])
         self.pixels = torch.rand(count, 3, config.data.height, config.data.width, device=device) * 2 - 1
         self.texts = torch.randn(count, length, width, device=device)
-        if not self.bare:
+        if self.embeds:
             words = self.text_encoder.config.vocab_size
             self.tokens = torch.randint(words, (count, length), device=device)
 
@@ -97,28 +100,96 @@ class DiffusersTraining:
             self.losses.append(loss.detach())
             loss.item()  # the script shows it at every step
 
-    def _inputs(self) -> tuple[Tensor, Tensor]:
-        """Latents and texts of the batch."""
-        if self.bare:
-            return self.latents.to(self.dtype), self.texts.to(self.dtype)
-        with torch.no_grad():
-            latents = self.vae.encode(self.pixels.to(self.dtype)).latent_dist.sample() * self.vae.config.scaling_factor
-            return latents, self.text_encoder(self.tokens, return_dict=False)[0]
-
     def _loss(self) -> Tensor:
         latents, texts = self._inputs()
         noise = torch.randn_like(latents)
         t = torch.randint(self.process.config.num_train_timesteps, (len(latents),), device=latents.device)
         x_t = self.process.add_noise(latents.float(), noise.float(), t).to(self.dtype)
-        sample, condition = (self.latents, self.latents) if self.bare else (x_t, self.pixels)
-        down, mid = self.control(sample, t, texts, controlnet_cond=condition.to(self.dtype), return_dict=False)
+        down, mid = self._residuals(x_t, t, texts)
         prediction = self.unet(
             x_t, t, texts, down_block_additional_residuals=[one.to(self.dtype) for one in down],
             mid_block_additional_residual=mid.to(self.dtype), return_dict=False,
         )[0]  # fmt: skip
+        self._look(x_t, t, prediction)
         epsilon = self.process.config.prediction_type == "epsilon"
         target = noise if epsilon else self.process.get_velocity(latents, noise, t)
         return F.mse_loss(prediction.float(), target.float())
+
+    def _inputs(self) -> tuple[Tensor, Tensor]:
+        """Latents and texts of the batch."""
+        with torch.no_grad():
+            return self._encode(self.pixels), self.text_encoder(self.tokens, return_dict=False)[0]
+
+    @torch.no_grad()
+    def _encode(self, pixels: Tensor) -> Tensor:
+        return self.vae.encode(pixels.to(self.dtype)).latent_dist.sample() * self.vae.config.scaling_factor
+
+    def _residuals(self, x_t: Tensor, t: Tensor, texts: Tensor) -> tuple[list[Tensor], Tensor]:
+        return self.control(x_t, t, texts, controlnet_cond=self.pixels.to(self.dtype), return_dict=False)
+
+    def _look(self, x_t: Tensor, t: Tensor, prediction: Tensor) -> None:
+        """Nothing is made of a prediction but the loss."""
+
+
+class BareTraining(DiffusersTraining):
+    """A bare loop over diffusers' modules: of cached latents and embedded texts, with the ControlNet that reads latents, as ours
+    does, without LoRA."""
+
+    embeds = False
+
+    def _control(self, config: RunConfig, models: Assembly) -> nn.Module:
+        control = control_of_latents(models)
+        if config.train.gradient_checkpointing:
+            control.enable_gradient_checkpointing()
+        return control
+
+    def _inputs(self) -> tuple[Tensor, Tensor]:
+        return self.latents.to(self.dtype), self.texts.to(self.dtype)
+
+    def _residuals(self, x_t: Tensor, t: Tensor, texts: Tensor) -> tuple[list[Tensor], Tensor]:
+        latents = self.latents.to(self.dtype)
+        return self.control(self.latents, t, texts, controlnet_cond=latents, return_dict=False)
+
+
+class PublishedTraining(DiffusersTraining):
+    """What a step of stage 0 of the method's published code (github.com/MetaAnimator/MetaAnimator) computes, written from its facts
+    with diffusers' modules, whatever the config says of checkpointing:
+
+    - pictures, condition images and texts are embedded in every step;
+    - each linear layer of the control network adds its LoRA's output to its own;
+    - blocks are computed again on the way back, in the control network and in the UNet's second half;
+    - gradients go to the weights of that half too, which nobody steps;
+    - every prediction is decoded, without a gradient, whether its step has image terms or not.
+
+    What it does beyond that is left out: its face networks, attention without a fused kernel, a step of AdamW for the LoRAs of
+    tasks that were not drawn.
+    """
+
+    def __init__(self, config: RunConfig, models: Assembly, accelerator: Accelerator):
+        super().__init__(config, models, accelerator)
+        self.unet.enable_gradient_checkpointing()
+        for part in (self.unet.up_blocks, self.unet.conv_norm_out, self.unet.conv_out):
+            part.requires_grad_(True)
+
+    def _control(self, config: RunConfig, models: Assembly) -> nn.Module:
+        control = control_of_latents(models)
+        linear = [name for name, part in control.named_modules() if isinstance(part, nn.Linear)]
+        inject_adapter_in_model(LoraConfig(r=config.model.lora_rank, target_modules=linear), control)
+        control.enable_gradient_checkpointing()
+        return control
+
+    def _residuals(self, x_t: Tensor, t: Tensor, texts: Tensor) -> tuple[list[Tensor], Tensor]:
+        latents = self._encode(self.pixels)
+        return self.control(latents, t, texts, controlnet_cond=latents, return_dict=False)
+
+    @torch.no_grad()
+    def _look(self, x_t: Tensor, t: Tensor, prediction: Tensor) -> None:
+        alpha = self.process.alphas_cumprod.to(x_t)[t].view(-1, 1, 1, 1)
+        x_0 = (x_t - (1 - alpha).sqrt() * prediction) / alpha.sqrt()
+        self.vae.decode(x_0.to(self.dtype) / self.vae.config.scaling_factor)
+
+
+RIVALS = {"diffusers": DiffusersTraining, "bare": BareTraining, "published": PublishedTraining}  # in training
 
 
 class DiffusersSampling:
@@ -207,7 +278,7 @@ def control_with_hint(models: Assembly) -> ControlNetModel:
     return control
 
 
-def _bare_control(models: Assembly) -> nn.Module:
+def control_of_latents(models: Assembly) -> nn.Module:
     """The network of our Meta ControlNet without LoRAs, with weights of its own."""
     with torch.device("meta"):
         control = ControlNetModel.from_config(models.control.net.config)

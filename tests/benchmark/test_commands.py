@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from accelerate import Accelerator
 
 from meta_animator.benchmark.commands import Options, measure, prepare
 from meta_animator.benchmark.report import report, text
+from meta_animator.benchmark.rivals import PublishedTraining
+from meta_animator.benchmark.training import build_synthetic
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json, write_json
 from tests.tiny_wan import wan_config
@@ -55,6 +59,30 @@ def test_random_weights_need_no_data_and_a_bare_loop_computes_what_ours_does_but
     assert steps_of(results) == {(2, 1, 4, 16, 16)}
     with_lora, bare = (one["counts"]["total"] for one in results.values())
     assert bare["flops"] < with_lora["flops"] < 1.5 * bare["flops"]
+
+
+def test_the_published_codes_step_does_what_ours_leaves_out(make_config):
+    """On equal weights: two encodings and a decoding of each picture, blocks twice, and gradients that nobody takes."""
+    config = make_config(data__train="[nowhere]", loss__image_weight=0, model__tasks="[dwpose]")
+    accelerator = Accelerator(cpu=True)
+    stage, _ = build_synthetic(config, accelerator)
+    rival = PublishedTraining(config, stage.models, accelerator)
+    calls = []
+    for name in ("encoder", "decoder"):
+        getattr(rival.vae, name).register_forward_hook(lambda *_, name=name: calls.append((name, torch.is_grad_enabled())))
+    before = {name: weight.clone() for name, weight in rival.unet.named_parameters()}
+    rival.step()
+    assert calls == [("encoder", False), ("encoder", False), ("decoder", False)]
+    taken = {name.split(".")[0] for name, weight in rival.unet.named_parameters() if weight.grad is not None}
+    assert taken == {"up_blocks", "conv_norm_out", "conv_out"}
+    assert all(torch.equal(weight, before[name]) for name, weight in rival.unet.named_parameters())
+    lora = {name: p for name, p in rival.control.named_parameters() if "lora_" in name}
+    linear = [part for part in stage.models.control.net.modules() if isinstance(part, torch.nn.Linear)]
+    assert len(lora) == 2 * len({name.rsplit(".lora_", 1)[0] for name in lora}) == 2 * len(linear)
+    assert all(weight.any() for name, weight in lora.items() if "lora_B" in name), "they learn"
+    against = measure("train", config, Options(**FEW, against="published", synthetic=True))["results"]
+    ours, theirs = (one["flops_per_sample"] for one in against.values())
+    assert theirs > 1.5 * ours
 
 
 def test_clips_with_image_terms_on_random_weights(tiny_wan, tmp_path):
@@ -121,6 +149,7 @@ def test_a_cache_is_filled_elsewhere(make_config):
         ("cache", "control", {}, {"synthetic": True}, "for train and sample"),
         ("attention", "reference", {}, {"count": True}, "for train and sample"),
         ("sample", "sample", {}, {"against": "bare"}, "--against bare"),
+        ("sample", "sample", {}, {"against": "published"}, "--against published"),
         ("train", "motion", MOVING, {"against": "diffusers", "synthetic": True}, "take a stage 0 or 2"),
         ("sample", "sample", {}, {"against": "diffusers", "synthetic": True}, "name model.motion_from"),
         ("sample", "sample", {"sample__max_frames": 40}, {"against": "diffusers", "synthetic": True}, "in one window"),
@@ -140,7 +169,7 @@ def test_a_film_needs_annotators(tmp_path):
     ("arguments", "said"),
     [
         ("", "expected one of train, sample"), ("eat", "'eat': expected one of"), ("train", "train: needs --config"),
-        ("train --config c.yaml --against me", "--against me: expected diffusers or bare"),
+        ("train --config c.yaml --against me", "--against me: expected diffusers, bare, published"),
         ("cache --config c.yaml --synthetic", "--synthetic: is for train and sample"),
         ("train --config c.yaml --annotators light", "--annotators: is for prepare"),
         ("prepare data.height=64", "name it with --config"), ("prepare --warmup 3", "--warmup: is for the other"),

@@ -22,12 +22,9 @@ def main() -> None:
 
 
 def train(config: Path) -> None:
-    """Its failure, or what it was asked to stop by, ends this program too."""
     from meta_animator.training.signals import run_to_its_end
 
-    code = run_to_its_end([sys.executable, "scripts/launch.py", "scripts/train.py", str(config)])
-    if code:
-        raise SystemExit(code if code > 0 else 128 - code)
+    run_to_its_end([sys.executable, "scripts/launch.py", "scripts/train.py", str(config)])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from diffusers import (
     DDPMScheduler,
     UNet2DConditionModel,
 )
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.optimization import get_scheduler
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
@@ -152,22 +153,25 @@ class BareTraining(DiffusersTraining):
 
 
 class PublishedTraining(DiffusersTraining):
-    """What a step of stage 0 of the method's published code (github.com/MetaAnimator/MetaAnimator) computes, written from its facts
+    """What a step of stage 0 of the method's published code (github.com/MetaAnimator/MetaAnimator) computes, written from facts
     with diffusers' modules, whatever the config says of checkpointing:
 
     - pictures, condition images and texts are embedded in every step;
     - each linear layer of the control network adds its LoRA's output to its own;
     - blocks are computed again on the way back, in the control network and in the UNet's second half;
     - gradients go to the weights of that half too, which nobody steps;
-    - every prediction is decoded, without a gradient, whether its step has image terms or not.
+    - every prediction is decoded, without a gradient, whether its step has image terms or not;
+    - attention is fused on a GPU alone (xformers).
 
-    What it does beyond that is left out: its face networks, attention without a fused kernel, a step of AdamW for the LoRAs of
-    tasks that were not drawn.
+    Left out: its face networks, and AdamW's steps for LoRAs of tasks that were not drawn.
     """
 
     def __init__(self, config: RunConfig, models: Assembly, accelerator: Accelerator):
         super().__init__(config, models, accelerator)
         self.unet.enable_gradient_checkpointing()
+        if accelerator.device.type == "cpu":
+            for network in (self.unet, self.accelerator.unwrap_model(self.control)):
+                network.set_attn_processor(AttnProcessor())
         for part in (self.unet.up_blocks, self.unet.conv_norm_out, self.unet.conv_out):
             part.requires_grad_(True)
 

@@ -286,10 +286,8 @@ def _prepare(job: Job, source: Path, target: Path, more: list[str]) -> None:
 
 
 def _run(script: str, *arguments: str) -> None:
-    """Run a script of this repository; its failure, or what it was asked to stop by, ends this program too."""
-    code = run_to_its_end([sys.executable, f"scripts/{script}", *arguments])
-    if code:
-        raise SystemExit(code if code > 0 else 128 - code)
+    """Run a script of this repository."""
+    run_to_its_end([sys.executable, f"scripts/{script}", *arguments])
 
 
 def _count(path: Path) -> int:

@@ -65,9 +65,13 @@ def leave_signals_to_the_loop(_worker: int = 0) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def run_to_its_end(command: Sequence[str]) -> int:
-    """Run a program and return its exit code. SIGTERM is passed on to it, and SIGINT, which a terminal sends to it as well, is
-    left to it: it may save before it ends. After such a signal the code is never 0."""
+def run_to_its_end(command: Sequence[str]) -> None:
+    """Run a program, whose failure ends this one too. SIGTERM is passed on to it, and SIGINT, which a terminal sends to it as
+    well, is left to it: it may save before it ends.
+
+    Raises SystemExit with its exit code, where that is not 0, and after such a signal always; of what a signal ended, or was
+    asked to end, 128 and the signal's number, as shells have it.
+    """
     numbers: list[int] = []
     process: subprocess.Popen | None = None
 
@@ -86,4 +90,5 @@ def run_to_its_end(command: Sequence[str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return code or (128 + numbers[0] if numbers else 0)
+    if code or numbers:
+        raise SystemExit(128 - code if code < 0 else code or 128 + numbers[0])

@@ -68,6 +68,8 @@ METHODS = {
             stage2=("data.auxiliary_sets=20", "data.auxiliary_fraction=0.1"),
         ),
         Method(name="no_person_lora", says="without the LoRA on the base", stage2=(NO_PERSON,)),
+        Method(name="rank_4", says="the LoRA on the base of rank 4", stage2=("model.person_lora_rank=4",)),
+        Method(name="rank_64", says="the LoRA on the base of rank 64", stage2=("model.person_lora_rank=64",)),
         Method(
             name="no_inversion", says="from noise instead of the inverted photo",
             stage3=("sample.init_noise=random", "sample.shared_noise=0", "sample.init_noise_scale=1"),

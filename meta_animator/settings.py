@@ -277,6 +277,10 @@ class TrainConfig:
         "no", "arithmetic of the forward pass", choices=("no", "fp16", "bf16"),
         stages=(*TRAINING, "sample"),
     )  # fmt: skip
+    allow_tf32: bool = setting(
+        False, "matrix products of float32 in TF32, on NVIDIA GPUs that have it: faster, to three digits (convolutions are so "
+        "anyway, by PyTorch's default)", stages=(*TRAINING, "sample"),
+    )  # fmt: skip
     gradient_checkpointing: bool = setting(False, "less memory for about a third more time", stages=NETWORKS)
     compile: str = setting(
         "", "regional: torch.compile for each repeated block, minutes before the first step for faster ones on a GPU; empty: not",

@@ -22,7 +22,7 @@ from meta_animator.benchmark.rivals import RIVALS, DiffusersSampling
 from meta_animator.benchmark.sampling import OwnSampling, load, load_synthetic
 from meta_animator.benchmark.training import build, build_synthetic, data_of, of_a_run, own_training, synthetic_batches
 from meta_animator.errors import UserError
-from meta_animator.models.attention import attention_by
+from meta_animator.models.kernels import kernels_of
 from meta_animator.models.precision import PRECISIONS
 from meta_animator.puppets.film import make_film
 from meta_animator.settings import PuppetsConfig, RunConfig
@@ -74,7 +74,7 @@ def measure(command: str, config: RunConfig, options: Options, make_data: MakeDa
         return count(config)
     if command == "attention":
         return {"results": attention.measure(config, _device(), options.warmup, options.repeats), "against": {}}
-    with tempfile.TemporaryDirectory() as folder, attention_by(config.model.attention):
+    with tempfile.TemporaryDirectory() as folder, kernels_of(config):
         if command == "sample":
             return _sample(config, options)
         return {"train": _train, "cache": _cache}[command](config, options, Path(folder), make_data)

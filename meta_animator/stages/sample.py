@@ -25,8 +25,8 @@ from meta_animator.media.images import write_image
 from meta_animator.media.timeline import even
 from meta_animator.media.video import write_video
 from meta_animator.models.assembly import Assembly
-from meta_animator.models.attention import attention_by
 from meta_animator.models.backbones import load_backbone
+from meta_animator.models.kernels import kernels_of
 from meta_animator.models.precision import HALF, PRECISIONS
 from meta_animator.sampling.animate import Animation, Animator, shared_noise_of
 from meta_animator.sampling.driving import Driving
@@ -61,7 +61,7 @@ def sample(config: RunConfig) -> Path:
     references = open_references(
         shown.reference, shown.reference_clip, shown.references, size, config.data.person_margin
     )  # fmt: skip
-    with attention_by(config.model.attention):
+    with kernels_of(config):
         with tqdm(total=config.sample.num_inference_steps, desc="sampling", unit="step", dynamic_ncols=True) as bar:
             animation = animator.animate(*inputs, references, lambda step, x_t: bar.update(), last=True)
         video = _write(config, animator, animation, inputs[0]) if first else Path(config.output_dir) / config.sample.output

@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from meta_animator.errors import UserError
-from meta_animator.models.attention import attention_by
+from meta_animator.models.kernels import kernels_of
 from meta_animator.settings import PuppetsConfig, RunConfig
 from meta_animator.stages import control, motion, reference
 from meta_animator.stages.checks import check_run
@@ -46,6 +46,6 @@ def train(
     training.release()
     batches = functools.partial(load_batches, config.data, training.samples, training.plan, accelerator)
     hang_no_longer()
-    with attention_by(config.model.attention):
+    with kernels_of(config):
         Trainer(config, accelerator, training.stage, batches, sharded).run()
     leave_together(accelerator)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from meta_animator.errors import UserError
 from meta_animator.models.attention import KERNELS, attention_by
+from meta_animator.models.backbones.sd import StableDiffusion
 from meta_animator.stages.sample import sample
 from meta_animator.stages.train import train
 
@@ -51,3 +52,21 @@ def test_training_and_sampling_take_it(make_config, prepared, puppet_data):
     shown = {"sample__reference": puppet_data / "person", "sample__driving": puppet_data / "train", "sample__identity": "p0"}
     with pytest.raises(UserError, match=r"model\.attention=cudnn"):
         sample(make_config("sample", model__attention="cudnn", model__control_from=prepared, **shown))
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_products_are_in_tf32_where_a_run_allows_it(make_config, prepared, puppet_data, monkeypatch, allowed):
+    """In trainings and in stage 3, and afterwards as before."""
+    seen, predict = [], StableDiffusion.predict
+    monkeypatch.setattr(
+        StableDiffusion, "predict", lambda *x: (seen.append(torch.get_float32_matmul_precision()), predict(*x))[1]
+    )
+    train(make_config(train__max_steps=1, train__allow_tf32=allowed))
+    first = set(seen)
+    seen.clear()
+    sample(make_config(
+        "sample", "stage3", model__control_from=prepared, sample__driving=puppet_data / "train", sample__identity="p0",
+        sample__init_noise="random", sample__num_inference_steps=1, sample__max_frames=1, train__allow_tf32=allowed,
+    ))  # fmt: skip
+    assert first == set(seen) == {"high" if allowed else "highest"}
+    assert torch.get_float32_matmul_precision() == "highest"

@@ -26,11 +26,12 @@ def backbones(tiny_base):
 
 def test_it_shows_what_diffusers_decodes(backbones, tiny_base):
     plain, small = backbones
+    small.tiny_vae.register_to_config(scaling_factor=2.0)  # as a pipeline of diffusers, which divides by it
     latents = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     shown = torch.cat(list(small.show_in_turn(latents, 2)), dim=1)
     theirs = AutoencoderTiny.from_pretrained(tiny_base / "tiny_vae")
     with torch.no_grad():
-        expected = torch.stack([theirs.decode(clip).sample for clip in latents])
+        expected = torch.stack([theirs.decode(clip / 2).sample for clip in latents])
     torch.testing.assert_close(shown, expected)
     exact = torch.cat(list(plain.show_in_turn(latents, 2)), dim=1)
     torch.testing.assert_close(exact, plain.decode(latents))

@@ -1,0 +1,21 @@
+"""The kernels that a run asks PyTorch for."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from meta_animator.models.attention import attention_by
+from meta_animator.settings import RunConfig
+
+
+@contextlib.contextmanager
+def kernels_of(config: RunConfig) -> Iterator[None]:
+    """What is computed inside takes attention's kernel by `model.attention`, and TF32 by `train.allow_tf32`."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if config.train.allow_tf32 else "highest")
+    try:
+        with attention_by(config.model.attention):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

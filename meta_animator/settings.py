@@ -57,7 +57,8 @@ class ModelConfig:
         stages=STAGES,
     )  # fmt: skip
     base_from: str = setting(
-        "", "base model whose part a base_* stage goes on training; empty: from random weights", path=True,
+        "", "base model whose part a base_* stage goes on training, or whose VAE a small one learns from; empty: from random "
+        "weights", path=True,
         stages=BASE,
     )  # fmt: skip
     vae: str = setting("", "VAE instead of the base's own: diffusers folder or file", path=True, stages=(*METHOD, "extract"))

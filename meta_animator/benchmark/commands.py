@@ -16,13 +16,13 @@ from meta_animator.benchmark.counted import count
 from meta_animator.benchmark.counted import numbers as counted_numbers
 from meta_animator.benchmark.counting import Counting, counting, launches
 from meta_animator.benchmark.encoding import OwnEncoding
-from meta_animator.benchmark.machine import matmul_speed
+from meta_animator.benchmark.machine import facts, matmul_speed
 from meta_animator.benchmark.measuring import Meter, Step, alternate, ratio
 from meta_animator.benchmark.rivals import RIVALS, DiffusersSampling
 from meta_animator.benchmark.sampling import OwnSampling, load, load_synthetic
 from meta_animator.benchmark.training import build, build_synthetic, data_of, of_a_run, own_training, synthetic_batches
 from meta_animator.errors import UserError
-from meta_animator.models.kernels import kernels_of
+from meta_animator.models.kernels import kernels_of, products_in
 from meta_animator.models.precision import PRECISIONS
 from meta_animator.puppets.film import make_film
 from meta_animator.settings import PuppetsConfig, RunConfig
@@ -58,6 +58,8 @@ def check(command: str, config: RunConfig, options: Options) -> None:
         raise UserError("--against: is for train and sample")
     if command == "sample" and options.against not in ("", "diffusers"):
         raise UserError(f"--against {options.against}: is a training loop; sample is measured against diffusers")
+    if command == "sample" and options.against and config.model.tiny_vae:
+        raise UserError("--against: the pipeline decodes with the VAE; leave model.tiny_vae empty")
     if options.synthetic and not steps:
         raise UserError("--synthetic: is for train and sample; a cache is filled from data, attention needs none")
     if options.count and (not steps or options.synthetic or options.against):
@@ -65,7 +67,8 @@ def check(command: str, config: RunConfig, options: Options) -> None:
 
 
 def measure(command: str, config: RunConfig, options: Options, make_data: MakeData | None = None) -> dict[str, Any]:
-    """{"results": {what: numbers}, "against": {what: ratio}} of train, sample, cache or attention; see `check`.
+    """{"results": {what: numbers}, "against": {what: ratio}} of train, sample, cache or attention, and, where something was
+    computed, "machine", with the flags that it was computed under; see `check`.
 
     make_data   makes the data sets of `data.puppets` that are not there
     """
@@ -73,11 +76,15 @@ def measure(command: str, config: RunConfig, options: Options, make_data: MakeDa
     if options.count:
         return count(config)
     if command == "attention":
-        return {"results": attention.measure(config, _device(), options.warmup, options.repeats), "against": {}}
+        with products_in(config.train.allow_tf32):
+            results = attention.measure(config, _device(), options.warmup, options.repeats)
+            return {"machine": facts(_device()), "results": results, "against": {}}
     with tempfile.TemporaryDirectory() as folder, kernels_of(config):
         if command == "sample":
-            return _sample(config, options)
-        return {"train": _train, "cache": _cache}[command](config, options, Path(folder), make_data)
+            numbers = _sample(config, options)
+        else:
+            numbers = {"train": _train, "cache": _cache}[command](config, options, Path(folder), make_data)
+        return {"machine": facts(_device()), **numbers}
 
 
 def _train(config: RunConfig, options: Options, folder: Path, make_data: MakeData | None) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The same work with diffusers: a step of its ControlNet training script, and of its AnimateDiffControlNetPipeline.
+"""The same work by others: a step of diffusers' ControlNet training script, of a bare loop over its modules, or of the method's
+published code; and a step of diffusers' AnimateDiffControlNetPipeline.
 
 The networks have the weights of ours: frozen ones share them, trained ones copy them. What diffusers' ControlNet has and ours has
 not, the hint block that reads condition images as pixels, is random.
@@ -29,10 +30,12 @@ from torch import Tensor, nn
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.control import NoHint
+from meta_animator.models.person import without_person
 from meta_animator.models.precision import HALF, PRECISIONS, halve
 from meta_animator.settings import RunConfig
 
 HINT_CHANNELS = (16, 32, 96, 256)  # of a hint block that makes pictures 8 times smaller; fewer for fewer
+
 
 class DiffusersTraining:
     """`step()` does what a step of diffusers' examples/controlnet/train_controlnet.py does, on batches of the config's size:
@@ -163,10 +166,12 @@ class PublishedTraining(DiffusersTraining):
     - every prediction is decoded, without a gradient, whether its step has image terms or not;
     - attention is fused on a GPU alone (xformers).
 
-    Left out: its face networks, and AdamW's steps for LoRAs of tasks that were not drawn.
+    Left out: its face networks, and AdamW's steps for LoRAs of tasks that were not drawn. Raises UserError for another stage.
     """
 
     def __init__(self, config: RunConfig, models: Assembly, accelerator: Accelerator):
+        if config.stage != "control":
+            raise UserError("--against published: is a step of its stage 0; take a config of that")
         super().__init__(config, models, accelerator)
         self.unet.enable_gradient_checkpointing()
         if accelerator.device.type == "cpu":
@@ -261,7 +266,7 @@ def same_weights(network: UNet2DConditionModel | AutoencoderKL, encoder: bool = 
         twin = type(network).from_config(network.config)
     if not encoder:
         twin.encoder = twin.quant_conv = None
-    state = {name: weight for name, weight in network.state_dict().items() if encoder or not _encodes(name)}
+    state = {name: weight for name, weight in without_person(network.state_dict()).items() if encoder or not _encodes(name)}
     twin.load_state_dict(state, strict=True, assign=True)
     return twin.eval().requires_grad_(False)
 

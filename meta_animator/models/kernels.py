@@ -12,10 +12,16 @@ from meta_animator.settings import RunConfig
 @contextlib.contextmanager
 def kernels_of(config: RunConfig) -> Iterator[None]:
     """What is computed inside takes attention's kernel by `model.attention`, and TF32 by `train.allow_tf32`."""
+    with products_in(config.train.allow_tf32), attention_by(config.model.attention):
+        yield
+
+
+@contextlib.contextmanager
+def products_in(tf32: bool) -> Iterator[None]:
+    """Matrix products of float32 in TF32 or not, where a GPU has it."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if config.train.allow_tf32 else "highest")
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     try:
-        with attention_by(config.model.attention):
-            yield
+        yield
     finally:
         torch.set_float32_matmul_precision(before)

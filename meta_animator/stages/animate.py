@@ -200,7 +200,8 @@ def learn(job: Job, config: RunConfig, photos: Path, clock: Clock) -> Path:
     if not clips:
         raise UserError(f"{photos}: holds no photo to learn from")
     told = [text for text in job.overrides if is_used(text, config.stage)]
-    digest = _digest([], "\n".join([to_yaml(config), *(f"{clip.id} {clip.prompt} {clip.stamp()}" for clip in clips)]))
+    learned = dataclasses.replace(config, model=dataclasses.replace(config.model, tiny_vae=""))  # nothing is learned of it
+    digest = _digest([], "\n".join([to_yaml(learned), *(f"{clip.id} {clip.prompt} {clip.stamp()}" for clip in clips)]))
     run = job.home / f"tuned-{digest[:8]}"
     if is_learned(run, config.train):
         print("learned already")

@@ -5,6 +5,7 @@ from pathlib import Path
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
 from meta_animator.models.backbones.frames import TEMPORAL, latent_frames
+from meta_animator.models.backbones.tiny_vae import check_name
 from meta_animator.sampling.windows import temporal_windows
 from meta_animator.settings import DataConfig, LossConfig, ModelConfig, SampleConfig, TrainConfig
 
@@ -24,6 +25,8 @@ def check_family(
 def _check_sd(
     stage: str, model: ModelConfig, data: DataConfig, loss: LossConfig, train: TrainConfig, sample: SampleConfig
 ) -> None:  # fmt: skip
+    if model.tiny_vae:
+        check_name(model.tiny_vae)
     wan_only = {"model.flow_shift": model.flow_shift, "model.text_cache": model.text_cache}
     if stage != "sample":
         wan_only |= {"train.timestep_shift": train.timestep_shift != 1, "loss.image_latent_frames": loss.image_latent_frames}

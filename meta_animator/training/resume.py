@@ -16,6 +16,7 @@ WITHOUT_EFFECT = {  # on what is learned, or checked apart (the optimizer, sampl
     "train.log_every", "train.wandb_project",
     "data.cache_latents", "data.cache_dir", "data.num_workers", "data.puppets", "model.base", "model.base_from",
     "model.architecture", "model.control_from", "model.motion_from", "model.text_cache",
+    "model.tiny_vae",
 }  # fmt: skip
 OPEN = ("constant", "constant_with_warmup")  # learning-rate schedules that do not depend on the last step
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Train an embedded base model anew: puppets, VAE, its decoder, a small VAE, UNet with text encoder and Meta ControlNet, face embedder,
-# stages 0 and 1; hours on 2 CPU cores that know bfloat16 (assets/base/README.md has the parts' times). An interrupted run
-# goes on where it was.
+# Train an embedded base model anew: puppets, VAE, its decoder, a small VAE, UNet with text encoder and Meta ControlNet, face
+# embedder, stages 0 and 1; hours on 2 CPU cores that know bfloat16 (assets/base/README.md has the parts' times). An
+# interrupted run goes on where it was.
 #
 #   bash scripts/dev/train_base.sh [key=value ...]       writes outputs/base/model; copy it to assets/base to make it the default;
 #                                                    extra settings go to every stage

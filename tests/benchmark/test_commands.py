@@ -10,9 +10,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from meta_animator.benchmark import commands
 from meta_animator.benchmark.commands import Options, measure, prepare
 from meta_animator.benchmark.report import report, text
-from meta_animator.benchmark.rivals import PublishedTraining
+from meta_animator.benchmark.rivals import RIVALS, PublishedTraining
 from meta_animator.benchmark.training import build_synthetic
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json, write_json
@@ -70,9 +71,12 @@ def test_the_published_codes_step_does_what_ours_leaves_out(make_config):
     calls = []
     for name in ("encoder", "decoder"):
         getattr(rival.vae, name).register_forward_hook(lambda *_, name=name: calls.append((name, torch.is_grad_enabled())))
+    for part, name in ((rival.unet.down_blocks, "down"), (rival.unet.up_blocks, "up")):
+        part[0].resnets[0].register_forward_pre_hook(lambda *_, name=name: calls.append((name, torch.is_grad_enabled())))
     before = {name: weight.clone() for name, weight in rival.unet.named_parameters()}
     rival.step()
-    assert calls == [("encoder", False), ("encoder", False), ("decoder", False)]
+    assert [name for name, _ in calls] == ["encoder", "encoder", "down", "up", "decoder", "up"], "the second half twice"
+    assert not any(gradient for name, gradient in calls if "coder" in name)
     taken = {name.split(".")[0] for name, weight in rival.unet.named_parameters() if weight.grad is not None}
     assert taken == {"up_blocks", "conv_norm_out", "conv_out"}
     assert all(torch.equal(weight, before[name]) for name, weight in rival.unet.named_parameters())
@@ -83,6 +87,28 @@ def test_the_published_codes_step_does_what_ours_leaves_out(make_config):
     against = measure("train", config, Options(**FEW, against="published", synthetic=True))["results"]
     ours, theirs = (one["flops_per_sample"] for one in against.values())
     assert theirs > 1.5 * ours
+
+
+def test_a_base_that_learns_along_is_compared_without_what_it_learned(make_config):
+    config = make_config(
+        "reference", data__train="[nowhere]", loss__image_weight=0, model__tasks="[dwpose]", model__person_lora_rank=2,
+        model__control_from="nowhere",
+    )  # fmt: skip
+    results = measure("train", config, Options(**FEW, against="bare", synthetic=True))["results"]
+    assert steps_of(results) == {(2, 1, 4, 16, 16)}
+    with pytest.raises(UserError, match="--against published: is a step of its stage 0"):
+        measure("train", config, Options(**FEW, against="published", synthetic=True))
+
+
+def test_a_report_tells_the_flags_it_was_measured_under(make_config, monkeypatch):
+    monkeypatch.setattr(commands, "facts", lambda device: {"precision": torch.get_float32_matmul_precision()})
+    config = make_config(data__train="[nowhere]", loss__image_weight=0, model__tasks="[dwpose]", train__allow_tf32=True)
+    numbers = measure("train", config, Options(**FEW, synthetic=True))
+    assert report("train", numbers, config, {})["machine"] == {"precision": "high"}
+
+
+def test_the_script_names_all_rivals():
+    assert runpy.run_path("scripts/bench.py")["RIVALS"] == tuple(RIVALS)
 
 
 def test_clips_with_image_terms_on_random_weights(tiny_wan, tmp_path):
@@ -150,6 +176,7 @@ def test_a_cache_is_filled_elsewhere(make_config):
         ("attention", "reference", {}, {"count": True}, "for train and sample"),
         ("sample", "sample", {}, {"against": "bare"}, "--against bare"),
         ("sample", "sample", {}, {"against": "published"}, "--against published"),
+        ("sample", "sample", {"model__tiny_vae": "assets/base/tiny_vae"}, {"against": "diffusers"}, "leave model.tiny_vae empty"),
         ("train", "motion", MOVING, {"against": "diffusers", "synthetic": True}, "take a stage 0 or 2"),
         ("sample", "sample", {}, {"against": "diffusers", "synthetic": True}, "name model.motion_from"),
         ("sample", "sample", {"sample__max_frames": 40}, {"against": "diffusers", "synthetic": True}, "in one window"),

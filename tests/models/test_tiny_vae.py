@@ -1,5 +1,7 @@
 """An AutoencoderTiny (TAESD) in the VAE's place, for what is only looked at."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from meta_animator.media.images import read_image
 from meta_animator.models.backbones import backbone_without_weights, load_backbone
 from meta_animator.models.counting import PeakMemory
 from meta_animator.settings import ModelConfig
+from meta_animator.stages.checks import check_run
 from meta_animator.stages.memory import sampling_steps, sampling_without_weights
 from meta_animator.stages.sample import sample
 from meta_animator.stages.train import train
@@ -38,6 +41,18 @@ def test_it_shows_what_diffusers_decodes(backbones, tiny_base):
     assert (shown - exact).abs().mean() > 0.05
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_it_shows_in_half_precision_too(backbones, dtype):
+    _, small = backbones
+    latents = torch.randn(1, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    exact = next(small.show_in_turn(latents, 2))
+    small.hold_frozen_in(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        halved = next(small.show_in_turn(latents, 2))
+    assert small.tiny_vae.dtype == dtype and halved.dtype == torch.float32
+    assert 0 < (halved - exact).abs().max() < 0.1
+
+
 def test_losses_cards_and_caches_know_nothing_of_it(backbones):
     plain, small = backbones
     latents = torch.randn(1, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -56,8 +71,22 @@ def test_losses_cards_and_caches_know_nothing_of_it(backbones):
 )
 def test_one_for_other_latents_is_refused(tiny_base, tmp_path, changes, match):
     tiny.tiny_vae(**changes).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=match):
-        load_backbone(ModelConfig(base=str(tiny_base), tiny_vae=str(tmp_path)))
+    for load in (load_backbone, backbone_without_weights):
+        with pytest.raises(UserError, match=match):
+            load(ModelConfig(base=str(tiny_base), tiny_vae=str(tmp_path)))
+
+
+def test_without_weights_it_is_quiet_and_on_the_hub_it_is_taken_to_fit(caplog):
+    for name, parameters in (("assets/base/tiny_vae", 90_891), ("someone/taesd-of-eight-channels", 1_000_000)):
+        small = backbone_without_weights(ModelConfig(tiny_vae=name))
+        assert next(small.show_in_turn(torch.empty(1, 2, 8, 32, 32, device="meta"), 2)).shape == (1, 2, 3, 128, 128)
+        assert sum(p.numel() for p in small.tiny_vae.parameters()) == pytest.approx(parameters, rel=0.2)
+    assert not caplog.records
+
+
+def test_a_check_says_so_before_any_weights_are_read(make_config, tmp_path):
+    with pytest.raises(UserError, match=r"model.tiny_vae .*none: no such folder here; expected one, or a name on the hub"):
+        check_run(make_config(model__tiny_vae=tmp_path / "none"), dry=True)
 
 
 def test_one_that_is_not_there_is_said_in_a_line(tiny_base, tmp_path):
@@ -80,7 +109,7 @@ def test_stage_3_and_previews_show_it(make_config, tiny_base, prepared, puppet_d
             "control", f"stage0-{bool(name)}", model__tiny_vae=name, train__max_steps=1, train__preview_every=1
         )
         train(run)
-        shown.append((np.stack(frames), read_image(tiny.Path(run.output_dir) / "previews" / "step-000001.png")))
+        shown.append((np.stack(frames), read_image(Path(run.output_dir) / "previews" / "step-000001.png")))
     for plain, small in zip(*shown, strict=True):
         assert plain.shape == small.shape and np.abs(plain.astype(int) - small).mean() > 3
 

@@ -59,10 +59,25 @@ def test_a_small_vae_learns_the_latents_of_the_base(run, tiny_base, tmp_path):
     folder, out = run("base_vae", model__base_from=tiny_base, train__trainable="tiny_vae"), tmp_path / "out" / "tiny_vae"
     assert all(name.startswith("networks.tiny_vae.") for name in read_weights(folder)[1]), "the base's VAE is not saved"
     export_base(folder, out.parent)
-    before, after = (weights(AutoencoderTiny, folder) for folder in (tiny_base / "tiny_vae", out))
+    still = run("base_vae", name="still", model__base_from=tiny_base, train__trainable="tiny_vae", train__learning_rate=0)
+    export_base(still, tmp_path / "still")
+    before, after = (weights(AutoencoderTiny, folder) for folder in (tmp_path / "still" / "tiny_vae", out))
     assert before.keys() == after.keys() and not any(torch.equal(before[name], after[name]) for name in before)
     assert {tensor.dtype for tensor in load_tensors(out / "diffusion_pytorch_model.safetensors").values()} == {torch.float16}
     run("control", model__tiny_vae=out)
+    with pytest.raises(UserError, match=r"its vae is .*, this run's is"):  # its teacher, at every step
+        other = tiny.make_base(tmp_path / "other", seed=1)
+        run("base_vae", model__base_from=other, train__trainable="tiny_vae", train__max_steps=4)
+
+
+def test_a_small_vae_of_another_shape_than_the_bases_is_refused(run, tiny_base, tmp_path):
+    facts = {"model__base_from": tiny_base, "train__trainable": "tiny_vae"}
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"none/tiny_vae/config\.json"):
+        run("base_vae", name="a", model__architecture=tmp_path / "none", **facts)
+    tiny.tiny_vae(latent_channels=8).save_pretrained(tmp_path / "eight" / "tiny_vae")
+    with pytest.raises(UserError, match="eight/tiny_vae: reads latents of 8 channels for 4 x 4 pixels; the base's have 4"):
+        run("base_vae", name="b", model__architecture=tmp_path / "eight", **facts)
 
 
 def test_what_the_small_vae_learns_from(make_config, tiny_base):
@@ -127,8 +142,8 @@ def test_settings_that_do_not_go_together(run, tiny_base):
     for stage, overrides, match in (
         ("base_unet", {"train__trainable": "decoder"}, "stage 'base_unet' has no such part"),
         ("base_vae", {"train__trainable": "lora"}, "stage 'base_vae' has no such part"),
-        ("base_vae", {"train__trainable": "decoder"}, "trainable=decoder: name the base whose VAE it goes on from"),
-        ("base_vae", {"train__trainable": "tiny_vae"}, "trainable=tiny_vae: name the base whose VAE it goes on from"),
+        ("base_vae", {"train__trainable": "decoder"}, "trainable=decoder: name the base with its VAE"),
+        ("base_vae", {"train__trainable": "tiny_vae"}, "trainable=tiny_vae: name the base with its VAE"),
         ("base_face", {"train__trainable": "tiny_vae"}, "stage 'base_face' has no such part"),
         ("control", {"train__trainable": "decoder"}, "is for base_vae"),
         ("reference", {"train__trainable": "tiny_vae"}, "is for base_vae"),

@@ -100,7 +100,9 @@ def test_the_time_left_is_what_the_last_job_took(tmp_path, capsys):
 
 
 @pytest.mark.timeout(600)
-def test_a_second_motion_starts_from_what_was_learned(tmp_path, make_config, prepared, puppet_data, monkeypatch, capfd):
+def test_a_second_motion_starts_from_what_was_learned(
+    tmp_path, make_config, prepared, tiny_base, puppet_data, monkeypatch, capfd
+):  # fmt: skip
     """Photos and motion as data sets, tiny networks: all steps, once with learning and once without."""
     (configs := tmp_path / "configs").mkdir()
     few = {"model__control_from": prepared}
@@ -125,7 +127,8 @@ def test_a_second_motion_starts_from_what_was_learned(tmp_path, make_config, pre
     assert VideoSource(mine).num_frames == clip.num_frames
     assert read_image(mine.with_suffix(".png")).shape[1] > 4 * 224 and "psnr" in said
     assert "learned already" not in said
-    again = animate(tmp_path / "wave.npz", "sample.num_inference_steps=3")  # which is nothing that is learned
+    shown = ("sample.num_inference_steps=3", f"model.tiny_vae={tiny_base / 'tiny_vae'}")
+    again = animate(tmp_path / "wave.npz", *shown)  # which is nothing that is learned
     assert "learned already" in again and "left)" in again
     waves = list((tmp_path / "all" / "person").glob("wave-??????.mp4"))
     assert len(waves) == 1 and VideoSource(waves[0]).num_frames == 3 and is_generated(waves[0])

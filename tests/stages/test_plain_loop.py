@@ -49,8 +49,8 @@ def plain(stage, batch):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"train__gradient_checkpointing": True}, {"model__attention": "math"}, {"train__allow_tf32": True}],
-)  # fmt: skip
+    [{}, {"train__gradient_checkpointing": True}, {"model__attention": "math"}],
+)
 def test_loss_and_gradients_are_those_of_a_plain_loop(make_config, settings):
     """Whatever makes it faster or smaller and claims to be exact."""
     exact = {"loss__image_weight": 0.5, "loss__face_weight": 0, "loss__max_noise_level": 1, "data__cache_latents": False}

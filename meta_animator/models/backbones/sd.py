@@ -111,7 +111,7 @@ class StableDiffusion(nn.Module):
             text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
         base = cls(config, unet, vae, text_encoder, None, read_scheduler(folder, config.beta_schedule))
         if config.tiny_vae:
-            base.tiny_vae = tiny_vae_without_weights(config.tiny_vae)
+            base.tiny_vae = tiny_vae_without_weights(config.tiny_vae, base.latent_channels, base.vae_scale_factor)
         return base
 
     @classmethod

@@ -37,4 +37,4 @@ def check_base_config(stage: str, model: ModelConfig, train: TrainConfig) -> Non
     if train.trainable not in ("all", *parts):
         raise UserError(f"train.trainable={train.trainable}: stage '{stage}' has no such part")
     if train.trainable != "all" and not model.base_from:
-        raise UserError(f"train.trainable={train.trainable}: name the base whose VAE it goes on from, model.base_from")
+        raise UserError(f"train.trainable={train.trainable}: name the base with its VAE, model.base_from")

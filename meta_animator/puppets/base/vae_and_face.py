@@ -16,17 +16,21 @@ from torch import Tensor, nn
 from meta_animator.data.batch import Batch
 from meta_animator.data.samples import to_images
 from meta_animator.diffusion.randomness import noise_for, rng
+from meta_animator.fingerprints import fingerprint
+from meta_animator.json_files import read_json
 from meta_animator.media.images import write_image
 from meta_animator.media.sheets import grid
 from meta_animator.models.backbones.parts import load_part
+from meta_animator.models.backbones.tiny_vae import check_fits
 from meta_animator.models.face import FaceEmbedder, align_faces
+from meta_animator.models.precision import autocast
 from meta_animator.settings import RunConfig
 from meta_animator.training.stage import ParamGroup
 from meta_animator.weights import copy_strict
 
 
 class BaseStage(nn.Module):
-    """What both share: trained networks by name, one learning rate, a checkpoint with all of their weights."""
+    """What they share: trained networks by name, one learning rate, a checkpoint with all of their weights."""
 
     def __init__(self, config: RunConfig, networks: dict[str, nn.Module], examples: Batch):
         super().__init__()
@@ -107,7 +111,10 @@ class TinyVAEStage(BaseStage):
 
     def __init__(self, config: RunConfig, examples: Batch):
         vae = load_part(AutoencoderKL, Path(config.model.base_from) / "vae").requires_grad_(False)
-        tiny = AutoencoderTiny.from_config(AutoencoderTiny.load_config(Path(config.model.architecture) / "tiny_vae"))
+        folder = Path(config.model.architecture) / "tiny_vae"
+        read_json(folder / "config.json")  # says in one line where it is missing
+        tiny = AutoencoderTiny.from_config(AutoencoderTiny.load_config(folder))
+        check_fits(tiny, str(folder), vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1))
         super().__init__(config, {"tiny_vae": tiny}, examples)
         self.vae = vae
 
@@ -116,6 +123,9 @@ class TinyVAEStage(BaseStage):
 
     def load_trainable_state(self, state: dict[str, Tensor], what: str) -> None:
         copy_strict(self.trained(), state, what)
+
+    def metadata(self) -> dict[str, Any]:
+        return {**super().metadata(), "vae": fingerprint(self.vae.state_dict())}
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         tiny, pixels = self.networks["tiny_vae"], cut_out(as_images(batch), self.config.seed)
@@ -126,7 +136,8 @@ class TinyVAEStage(BaseStage):
 
     @torch.no_grad()
     def _latents(self, pixels: Tensor) -> Tensor:
-        return self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
+        with autocast(pixels.device, enabled=False):
+            return self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
 
     def preview(self, folder: Path, step: int) -> None:
         """A row of pictures, through the VAE, and through its encoder and the small decoder."""

@@ -25,7 +25,7 @@ from meta_animator.puppets.base.vae_and_face import BaseStage, edge_loss
 from meta_animator.puppets.base.wan_autoencoder import encode, start_as_average, with_images_as_images
 from meta_animator.settings import RunConfig
 from meta_animator.stages.data import Training
-from meta_animator.training.stage import Mean, ParamGroup
+from meta_animator.training.stage import Mean
 
 PERSON = "normal"  # the Meta-Task whose images are black beside the person: it comes with the frames, and says where they are
 EARLY, LATE = 0.5, 0.65  # shares of the steps before which parts of clips are smaller, after which half show whole clips
@@ -79,10 +79,6 @@ class WanVAEStage(BaseStage):
             for part in (vae.encoder, vae.quant_conv):
                 part.requires_grad_(False)
         super().__init__(config, {"vae": with_images_as_images(vae)}, examples)
-
-    def param_groups(self) -> list[ParamGroup]:
-        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
-        return [ParamGroup(name="base", parameters=trained, lr=self.config.train.learning_rate)]
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | Mean]]:
         vae, (pixels, weights) = self.networks["vae"], self.shown(batch)

@@ -36,9 +36,11 @@ class Now:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @contextlib.contextmanager
-    def place(self, place: str) -> Iterator[None]:
-        """A UserError inside the block, or what the machine refuses, is a problem of that place, or of its own."""
-        self.problems.pop(place, None)
+    def place(self, place: str, anew: bool = True) -> Iterator[None]:
+        """A UserError inside the block, or what the machine refuses, is a problem of that place, or of its own. anew: what was
+        wrong there before is forgotten."""
+        if anew:
+            self.problems.pop(place, None)
         try:
             yield
         except UserError as error:
@@ -65,7 +67,7 @@ class Controls:
 
     def restore(self, now: Now, job: str) -> None:
         """A page that is opened, or anew: with what this tab had, or else the job that runs, or the newest."""
-        with now.place("photos"):
+        with now.place("photos", anew=False):  # of a file that was dropped before this came to its turn
             self._draft(now)  # here, since photos and motion may be dropped at once
         known = jobs.list_jobs(self.folders)
         active = [one.id for one in known if one.state in (jobs.RUNNING, jobs.STOPPING)]

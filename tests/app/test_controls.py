@@ -206,3 +206,12 @@ def test_every_offered_quality_is_one_that_the_configs_know(name):
     base = presets.BASES[name]
     for settings in base.qualities.values():
         assert "steps of learning" in presets.in_words(base, settings)
+
+
+def test_what_was_wrong_with_a_drop_is_not_forgotten_as_the_page_opens(controls, dropped):
+    """A file may be dropped before a slow program has come to what it does when a page is opened."""
+    now = Now()
+    controls.take_photos(now, str(dropped / "notes.txt"))
+    before = dict(now.problems)
+    controls.restore(now, "")
+    assert now.problems == before and "notes.txt" in before["photos"]

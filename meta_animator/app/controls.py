@@ -3,6 +3,7 @@
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,34 @@ LOOKING = {
 }  # fmt: skip
 
 
+class Drafts:
+    """Of one page, which may ask twice before it hears what became of the first: the draft that it has by now."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._after: dict[str, str] = {}  # by the name of the one before; "": none
+
+    def newest(self, name: str) -> str:
+        while name in self._after:
+            name = self._after[name]
+        return name
+
+    def hold(self, folders: Folders, name: str, anew: bool = False) -> str:
+        """The newest, made where there is none, or, `anew`, in any case."""
+        with self._lock:
+            name = self.newest(name)
+            if not anew:
+                with contextlib.suppress(UserError):
+                    folders.draft(name)
+                    return name
+            self._after[name] = made = uploads.new_draft(folders)
+            return made
+
+
 @dataclasses.dataclass
 class Now:
     """What a page holds: its draft and job by name ("": none), the choices, and what is wrong, by place (photos, motion, choice,
-    job). values: of components that were set, for the page to take over."""
+    job). values: of components that were set, for the page to take over. drafts: the page's, from one click to the next."""
 
     draft: str = ""
     job: str = ""
@@ -34,6 +59,10 @@ class Now:
     quality: str = ""
     problems: dict[str, str] = dataclasses.field(default_factory=dict)
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    drafts: Drafts = dataclasses.field(default_factory=Drafts)
+
+    def __post_init__(self) -> None:
+        self.draft = self.drafts.newest(self.draft)
 
     @contextlib.contextmanager
     def place(self, place: str, anew: bool = True) -> Iterator[None]:
@@ -114,10 +143,11 @@ class Controls:
             wish = {"draft": now.draft, "person": now.person, "name": name or "", "base": now.base, "quality": now.quality}
             job = jobs.submit(self.folders, self.bases, wish)
             jobs.ensure_worker(self.folders)
+            taken = self.folders.draft(now.draft)
+            now.draft, now.person, now.job = now.drafts.hold(self.folders, now.draft, anew=True), job.person, job.id
             for what in LOOKING:
-                looking.forget(self.folders.draft(now.draft), what)
-            uploads.remove_draft(self.folders.draft(now.draft))
-            now.draft, now.person, now.job = uploads.new_draft(self.folders), job.person, job.id
+                looking.forget(taken, what)
+            uploads.remove_draft(taken)
             now.values |= {"name": "", "person": job.person, "job": job.id}
 
     def cancel(self, now: Now) -> None:
@@ -139,11 +169,8 @@ class Controls:
 
     def _draft(self, now: Now) -> Path:
         """The page's, made where it has none."""
-        try:
-            return self.folders.draft(now.draft)
-        except UserError:
-            now.draft = uploads.new_draft(self.folders)
-            return self.folders.draft(now.draft)
+        now.draft = now.drafts.hold(self.folders, now.draft)
+        return self.folders.draft(now.draft)
 
     @contextlib.contextmanager
     def _sent(self, files: Sequence[str] | str | None) -> Iterator[list[Path]]:

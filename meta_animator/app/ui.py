@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio_client.utils import is_http_url_like
 
-from meta_animator.app.controls import NEW, SOMEBODY, Controls, Now
+from meta_animator.app.controls import NEW, SOMEBODY, Controls, Drafts, Now
 from meta_animator.app.presets import Base
 
 EVERY = 1.5  # seconds between two looks at how things stand
@@ -25,10 +25,11 @@ HEAD = "<h1>Meta-Animator</h1><p>Photos of a person and a motion make a video of
 
 @dataclasses.dataclass
 class Shown:
-    """What a page shows: of each component the properties that it was sent, and the problems by place."""
+    """What a page shows: of each component the properties that it was sent, the problems by place, and its drafts."""
 
     parts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     problems: dict[str, str] = dataclasses.field(default_factory=dict)
+    drafts: Drafts = dataclasses.field(default_factory=Drafts)
     lock: Any = dataclasses.field(default_factory=threading.Lock)
 
 
@@ -126,7 +127,7 @@ class Page:
 
         def called(request: gr.Request, draft: str, job: str | None, person: str | None, base: str, quality: str, *more: Any):
             before = self._shown(request.session_hash or "")
-            now = Now(draft or "", job or "", person or NEW, base, quality, before.problems)
+            now = Now(draft or "", job or "", person or NEW, base, quality, before.problems, drafts=before.drafts)
             action(now, *more)
             with before.lock:
                 shown = self.controls.show(now)

@@ -110,13 +110,16 @@ class Tab:
     def choose(self, where, text):
         self.page.locator(f"#{where} label", has_text=text).first.click()
 
-    def reload(self):
-        """A page that has lost its program reloads itself when that is back, maybe in this very moment."""
-        try:
-            self.page.reload()
-        except playwright.Error as error:
-            if "ERR_ABORTED" not in str(error):
-                raise
+    def reload(self, tries=3):
+        """A page that has lost its program reloads itself when that is back, maybe in this very moment: that is waited out."""
+        for left in reversed(range(tries)):
+            try:
+                self.page.reload()
+                break
+            except playwright.Error:
+                if not left:
+                    raise
+                self.page.wait_for_load_state()
         self.page.wait_for_selector("#start")
 
 

@@ -5,11 +5,12 @@ import os
 import shutil
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from meta_animator.app import jobs, looking, people, presets, uploads, views
-from meta_animator.app.controls import Controls, Now
+from meta_animator.app.controls import Controls, Drafts, Now
 from meta_animator.app.looking import Sight
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image, write_image
@@ -215,3 +216,38 @@ def test_what_was_wrong_with_a_drop_is_not_forgotten_as_the_page_opens(controls,
     before = dict(now.problems)
     controls.restore(now, "")
     assert now.problems == before and "notes.txt" in before["photos"]
+
+
+def test_photos_and_motion_that_come_at_once_come_to_one_draft(controls, dropped, monkeypatch):
+    """A page asks twice before it hears which draft was made for the first."""
+    real = uploads.new_draft
+
+    def slow(folders):
+        time.sleep(0.2)
+        return real(folders)
+
+    monkeypatch.setattr(uploads, "new_draft", slow)
+    drafts = Drafts()
+    first, second = (Now(base="embedded", quality="quick", drafts=drafts) for _ in range(2))
+    photos = [str(path) for path in sorted((dropped / "photos").iterdir())]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda act: act(), (
+            lambda: controls.take_photos(first, photos), lambda: controls.take_motion(second, str(dropped / "dance.mp4")),
+        )))  # fmt: skip
+    draft = controls.folders.draft(first.draft)
+    assert second.draft == first.draft and uploads.list_photos(draft) and uploads.find_motion(draft)
+    controls.submit(first, "anna")
+    late = Now(draft=second.draft, drafts=drafts)  # asked before the page knew what the button did
+    controls.take_motion(late, str(dropped / "wave.npz"))
+    assert late.draft == first.draft != second.draft
+
+
+def test_what_a_page_asks_for_is_done_to_the_draft_that_it_has_by_now(controls):
+    pytest.importorskip("gradio", reason="the extra 'app' is not installed")
+    from meta_animator.app.ui import Page
+
+    page, asked = Page(controls), []
+    controls.record = lambda now: asked.append(controls._draft(now))
+    for session in ("one", "one", "two"):
+        page._doing(controls.record)(types.SimpleNamespace(session_hash=session), "", None, None, "embedded", "quick")
+    assert asked[0] == asked[1] != asked[2]

@@ -41,7 +41,7 @@ def section(kind: type, meaning: str, stages: tuple[str, ...]) -> Any:
 @dataclasses.dataclass(kw_only=True)
 class ModelConfig:
     backbone: str = setting(
-        "sd", "family of the base model: Stable Diffusion 1.x, or Wan 2.1", choices=("sd", "wan"),
+        "sd", "family of the base model: Stable Diffusion 1 and 2, or Wan 2.1", choices=("sd", "wan"),
         stages=(*NETWORKS, "sample", "extract"),
     )  # fmt: skip
     base: str = setting(

@@ -167,6 +167,14 @@ def test_other_versions_can_be_named_or_left_to_pip(environment, tmp_path):
     assert answer.returncode == 2 and "nowhere.txt: no such file" in answer.stderr
 
 
+def test_what_the_configs_for_a_gpu_read_needs_no_extra():
+    """Their face embedder is an .onnx file, which two packages read; an environment for developers has every extra."""
+    for family in ("sd15", "wan"):
+        assert load_config(ROOT / "configs" / family / "step2.yaml", []).model.face.endswith(".onnx")
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert {"onnx", "onnx2torch"} <= {Requirement(line).name for line in lines if line and line[0] not in "#-"}
+
+
 def test_every_package_has_a_known_version_that_it_may_have():
     """On the Python that they were tried with; the names of extras included."""
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11 brings it")

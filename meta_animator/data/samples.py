@@ -95,9 +95,11 @@ class SampleSet(Dataset):
                 if task in available:
                     table[task].append(index)
         if empty := [task for task, indices in table.items() if not indices]:
+            layers = ", ".join(dict.fromkeys(layer for task in empty for layer in CONDITIONS[task].needs))
+            able = ",".join(task for task in table if task not in empty)
             raise UserError(
-                f"data: no frame can show the task '{empty[0]}' (it needs the layers "
-                f"{', '.join(CONDITIONS[empty[0]].needs)}); add them or take it out of model.tasks"
+                f"data: no frame can show {', '.join(empty)}, which need the layers {layers}; add them"
+                + (f", or set model.tasks to [{able}]" if able else "")
             )
         return table
 

@@ -86,7 +86,7 @@ def _from_onnx(path: Path) -> tuple[nn.Module, bool]:
         import onnx
         from onnx2torch import convert
     except ImportError as error:
-        raise UserError(f"model.face {path}: reading .onnx needs two more packages: pip install onnx onnx2torch") from error
+        raise UserError(f"model.face {path}: reading .onnx needs two packages: pip install onnx onnx2torch") from error
     try:
         model = onnx.load(path)
         network, ends = convert(model), _scaled(model.graph)

@@ -8,7 +8,6 @@ The exit code is that of the processes ("ranks"); of their error lines each is s
 
 import os
 import runpy
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import time
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
+
+from meta_animator.devices import visible_gpus
 
 RANK_LOGS = "META_ANIMATOR_RANK_LOGS"  # set for ranks only: the folder for what they say on stderr
 TRACEBACK = "Traceback (most recent call last):"
@@ -64,18 +65,6 @@ def wanted_processes(gpus: int) -> int:
     if not text.isdecimal() or int(text) < 1:
         fail(f"NUM_PROCESSES={text}: expected a whole number, 1 or more")
     return int(text)
-
-
-def visible_gpus() -> int:
-    """NVIDIA GPUs that a process would see, counted without importing torch."""
-    if not shutil.which("nvidia-smi"):
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if listed.returncode == 0 else 0
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None:
-        return count
-    return min(count, len([name for name in chosen.split(",") if name.strip() not in ("", "-1")]))
 
 
 def fail(message: str) -> NoReturn:

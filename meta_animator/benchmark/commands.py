@@ -21,6 +21,7 @@ from meta_animator.benchmark.measuring import Meter, Step, alternate, ratio
 from meta_animator.benchmark.rivals import RIVALS, DiffusersSampling
 from meta_animator.benchmark.sampling import OwnSampling, load, load_synthetic
 from meta_animator.benchmark.training import build, build_synthetic, data_of, of_a_run, own_training, synthetic_batches
+from meta_animator.devices import compute_device
 from meta_animator.errors import UserError
 from meta_animator.models.kernels import kernels_of, products_in
 from meta_animator.models.precision import PRECISIONS
@@ -77,14 +78,14 @@ def measure(command: str, config: RunConfig, options: Options, make_data: MakeDa
         return count(config)
     if command == "attention":
         with products_in(config.train.allow_tf32):
-            results = attention.measure(config, _device(), options.warmup, options.repeats)
-            return {"machine": facts(_device()), "results": results, "against": {}}
+            results = attention.measure(config, compute_device(), options.warmup, options.repeats)
+            return {"machine": facts(compute_device()), "results": results, "against": {}}
     with tempfile.TemporaryDirectory() as folder, kernels_of(config):
         if command == "sample":
             numbers = _sample(config, options)
         else:
             numbers = {"train": _train, "cache": _cache}[command](config, options, Path(folder), make_data)
-        return {"machine": facts(_device()), **numbers}
+        return {"machine": facts(compute_device()), **numbers}
 
 
 def _train(config: RunConfig, options: Options, folder: Path, make_data: MakeData | None) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def _train(config: RunConfig, options: Options, folder: Path, make_data: MakeDat
 
 
 def _sample(config: RunConfig, options: Options) -> dict[str, Any]:
-    device = _device()
+    device = compute_device()
     models = load_synthetic(config, device) if options.synthetic else load(config)
     own = OwnSampling(config, models)
     if not options.against:
@@ -199,10 +200,6 @@ def prepare(side: int, frames: int, annotators: str, weights: Path | None, film:
         for name, spent in parts.items()
     }
     return {"results": results, "against": {}}
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _accelerator(config: RunConfig) -> Accelerator:

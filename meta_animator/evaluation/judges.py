@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from meta_animator import published
+from meta_animator.devices import compute_device
 from meta_animator.errors import UserError
 from meta_animator.evaluation.comparison import Judges
 from meta_animator.evaluation.features import FILES, FeatureNetwork, load_features
@@ -36,7 +37,7 @@ def load_judges(
     Raises UserError for files that are named and cannot be used.
     """
     known, missing = {}, {}
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or compute_device().type
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter without CUDA

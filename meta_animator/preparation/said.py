@@ -9,6 +9,7 @@ from meta_animator import published
 from meta_animator.annotators.sets import ANNOTATORS, AnnotatorSet
 from meta_animator.cli import hide_bars
 from meta_animator.data.conditions import CONDITIONS
+from meta_animator.devices import compute_device
 from meta_animator.preparation.folder import ANNOTATED
 from meta_animator.preparation.footage_set import FootageSummary
 from meta_animator.preparation.page import advice_on
@@ -116,6 +117,4 @@ def left_off(tasks: Sequence[str], missing: Mapping[str, str]) -> dict[str, str]
 def _device(choice: str) -> str:
     if choice.split(",")[0] == "light" and "=" not in choice:
         return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return compute_device().type

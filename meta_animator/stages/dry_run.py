@@ -4,6 +4,7 @@ from collections import Counter
 
 import torch
 
+from meta_animator.devices import unusable
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import part_of
 from meta_animator.settings import RunConfig
@@ -31,6 +32,8 @@ def describe(config: RunConfig, free_gib: float | None = None, measured: bool = 
         lines.append(f"free: {free_gib:.1f} GiB, " + ("it fits" if memory.total <= free_gib * GIB else "it does NOT fit"))
         for line in advice(config, round(free_gib * GIB)):
             lines.append(f"  {line}")
+    elif reason := unusable():
+        lines.append(f"note: {reason}")
     if measured:
         found, counted = measure(config), memory.total - memory.parts.get("CUDA itself (allowance)", 0)
         where = "GPU" if torch.cuda.is_available() else "CPU"

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from meta_animator.devices import compute_device
 from meta_animator.errors import UserError
 from meta_animator.losses.hybrid import HybridLoss
 from meta_animator.models.assembly import Assembly
@@ -126,7 +127,7 @@ def measure(config: RunConfig) -> int:
     """
     if config.stage == "sample":
         raise UserError("--measure: takes a step of a training; stage 3 shows what it needs in the first seconds of a run")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     config = copy.deepcopy(config)
     stage = stage_without_weights(config)
     keep_no_freed_memory()

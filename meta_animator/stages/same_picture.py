@@ -25,6 +25,7 @@ from meta_animator.conversion.lora import extract
 from meta_animator.conversion.motion import load_motion
 from meta_animator.conversion.wan import base_folder
 from meta_animator.data.samples import to_pixels
+from meta_animator.devices import compute_device
 from meta_animator.diffusion.randomness import noise_for, rng
 from meta_animator.diffusion.samplers import sampler_for
 from meta_animator.errors import UserError
@@ -108,7 +109,7 @@ def check(ours: Path, theirs: Path | None, model: ModelConfig, trial: Trial) -> 
         multiple = models.backbone.size_multiple
         if trial.height % multiple or trial.width % multiple:
             raise UserError(f"--height, --width: {trial.height} x {trial.width}; this base takes multiples of {multiple}")
-        models.to(_device())
+        models.to(compute_device())
         texts = Embedded(*(models.backbone.embed_text([text]) for text in (prompt, "")))
         models.backbone.release(text=True, encoder=False)
         made_here = make_ours(models, loras, trial, texts)
@@ -138,10 +139,6 @@ def compare(ours: Made, theirs: Made, texts: Embedded, their_texts: Embedded, te
 
 def _difference(one: Tensor, other: Tensor) -> float:
     return float((one.cpu() - other.cpu()).abs().max())
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 # ours

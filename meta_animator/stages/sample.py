@@ -19,6 +19,7 @@ from meta_animator.checkpoints.loading import load_control
 from meta_animator.config import save_config
 from meta_animator.conversion.motion import load_motion
 from meta_animator.data.manifest import is_data_set, read_manifest
+from meta_animator.devices import compute_device
 from meta_animator.fingerprints import short
 from meta_animator.json_files import write_json
 from meta_animator.media.images import write_image
@@ -126,7 +127,7 @@ def load_animator(config: RunConfig, device: torch.device | None = None) -> Anim
         sample = dataclasses.replace(sample, loras=load_loras(models, sample.loras))
     if (precision := PRECISIONS[config.train.mixed_precision]) in HALF:
         models.requires_grad_(False).hold_frozen_in(precision, keep_exact=False)
-    models.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    models.to(device or compute_device()).eval()
     told = {"template": "prompt", "person": "person", "description": "description"}
     return Animator(sample, config.seed, models, **{name: metadata.get(key, "") for name, key in told.items()})
 

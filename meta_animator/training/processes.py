@@ -9,6 +9,7 @@ import torch.distributed
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
+from meta_animator.devices import compute_device
 from meta_animator.errors import UserError
 
 BEFORE_STEPS = datetime.timedelta(hours=24)  # one makes data, or encodes for longer than the others
@@ -21,6 +22,7 @@ def several_processes() -> bool:
 
 
 def make_accelerator(mixed_precision: str) -> Accelerator:
+    compute_device()  # refuses a GPU that cannot be used
     return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=BEFORE_STEPS)])
 
 

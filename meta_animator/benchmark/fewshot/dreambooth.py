@@ -13,6 +13,7 @@ from meta_animator.data.crops import person_crop
 from meta_animator.data.manifest import read_manifest
 from meta_animator.data.samples import to_pixels
 from meta_animator.data.transforms import crop_and_resize
+from meta_animator.devices import compute_device
 from meta_animator.diffusion.process import Noised
 from meta_animator.diffusion.randomness import noise_for, rng, torch_generator
 from meta_animator.diffusion.timesteps import training_timesteps
@@ -27,7 +28,7 @@ def train_dreambooth(config: RunConfig, photos: Path, prompt: str, folder: Path,
 
     config   of a stage 2: its base, size, steps, batch, LoRA rate and seed
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     backbone, train, size = load_backbone(config.model).to(device), config.train, (config.data.height, config.data.width)
     clips = [clip for clip in read_manifest(photos) if clip.split == "train"]
     shown = [crop_and_resize(clip.load(0, ("frame",)), person_crop(clip, size), size).frame for clip in clips]

@@ -1,0 +1,60 @@
+"""Where a run computes."""
+
+import os
+
+import pytest
+import torch
+
+from meta_animator import devices
+from meta_animator.errors import UserError
+from meta_animator.stages.dry_run import describe
+from meta_animator.training.processes import make_accelerator
+
+NVIDIA_SMI = """#!/bin/sh
+echo "GPU 0: NVIDIA H100 (UUID: GPU-1)"
+echo "  MIG 1g.10gb     Device  0: (UUID: MIG-1)"
+echo "GPU 1: NVIDIA H100 (UUID: GPU-2)"
+"""
+
+
+@pytest.fixture
+def two_gpus(tmp_path, monkeypatch):
+    """A driver that lists two, and a PyTorch that sees none."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(NVIDIA_SMI)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return program
+
+
+@pytest.mark.parametrize(("chosen", "seen"), [(None, 2), ("0,1", 2), ("1", 1), ("", 0), ("-1", 0), ("0,1,2", 2)])
+def test_as_many_gpus_as_a_process_would_see(two_gpus, monkeypatch, chosen, seen):
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert devices.visible_gpus() == seen
+
+
+def test_a_driver_that_does_not_answer_lists_none(two_gpus):
+    two_gpus.write_text("#!/bin/sh\necho 'GPU 0: it failed half-way'\nexit 9\n")
+    assert devices.visible_gpus() == 0
+
+
+@pytest.mark.parametrize(("built", "why"), [("13.0", "its CUDA 13.0 wants a newer driver"), (None, "it is built for CPUs alone")])
+def test_a_gpu_that_cannot_be_used_is_not_passed_over_in_silence(two_gpus, monkeypatch, built, why):
+    monkeypatch.setattr(torch.version, "cuda", built)
+    with pytest.raises(UserError, match=r"nvidia-smi lists 2 GPUs, but PyTorch .* sees none") as refused:
+        make_accelerator("no")
+    assert f"({why}?)" in str(refused.value) and "CUDA_VISIBLE_DEVICES= to compute on the CPU" in str(refused.value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert devices.compute_device().type == "cpu" and make_accelerator("no").device.type == "cpu"
+
+
+def test_a_gpu_that_can_be_used_is_taken(two_gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert devices.compute_device().type == "cuda"
+
+
+def test_a_dry_run_says_so_too(two_gpus, make_config):
+    assert "note: nvidia-smi lists 2 GPUs, but PyTorch" in describe(make_config("control"))

@@ -48,6 +48,10 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # `... | head` has read enough; what Python still flushes at its end goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not imported for this
+            raise
+        fail(f"out of memory: {str(error).splitlines()[0]} --dry-run counts what a run needs and says what would help", 2)
     except OSError as error:
         if error.errno not in REFUSED:
             raise

@@ -288,7 +288,10 @@ class TrainConfig:
         choices=("", "regional"), stages=NETWORKS,
     )  # fmt: skip
     ema_decay: float = setting(0.0, "moving average of the trained weights; 0: off", low=0.0, high=0.99999)
-    ema_device: str = setting("", "where the moving average is kept; empty: with the weights", choices=("", "cpu"))
+    ema_device: str = setting(
+        "", "where the moving average is kept; empty: with the weights; cpu: what is trained is copied there in every step",
+        choices=("", "cpu"),
+    )  # fmt: skip
     timestep_bias_multiplier: float = setting(
         1.0, "how much likelier the noisiest timesteps are than the others", low=0.0,
         stages=NETWORKS,

@@ -1,11 +1,12 @@
 """Where a run computes."""
 
 import os
+import warnings
 
 import pytest
 import torch
 
-from meta_animator import devices
+from meta_animator import cli, devices
 from meta_animator.errors import UserError
 from meta_animator.stages.dry_run import describe
 from meta_animator.training.processes import make_accelerator
@@ -58,3 +59,17 @@ def test_a_gpu_that_can_be_used_is_taken(two_gpus, monkeypatch):
 
 def test_a_dry_run_says_so_too(two_gpus, make_config):
     assert "note: nvidia-smi lists 2 GPUs, but PyTorch" in describe(make_config("control"))
+
+
+def test_a_gpu_that_is_too_small_is_one_line_wherever_that_shows(monkeypatch, capsys):
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 1 GiB")
+
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as end:
+        cli.run(full)
+    said = "error: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB. --dry-run counts what a run needs"
+    assert end.value.code == 2 and capsys.readouterr().err.startswith(said)
+    with warnings.catch_warnings(), pytest.raises(RuntimeError, match=r"^mine$"):
+        cli.run(lambda: (_ for _ in ()).throw(RuntimeError("mine")))

@@ -104,13 +104,18 @@ class Animator:
         sampled = sampler(denoiser, x_T, backbone.process, timesteps, eta=sample.eta, generator=generator, callback=watch)
         return sampled[:, len(references) :]
 
+    def embed_texts(self) -> tuple[Tensor, Tensor]:
+        """Of the prompt and the negative prompt, (1 n d)."""
+        context, null_context = (self.models.backbone.embed_text([text]) for text in (self.prompt, self.sample.negative_prompt))
+        return context, null_context
+
     # parts
 
     def _denoiser(self, shown: dict[str, Tensor], photos: Tensor | None) -> Denoiser:
         """Where the base sees frames together, in overlapping windows; where not, frames in batches."""
         sample, backbone = self.sample, self.models.backbone
         window, overlap = latent_window(sample.window, sample.overlap, backbone) if backbone.has_time else (0, 0)
-        context, null_context = (backbone.embed_text([text]) for text in (self.prompt, sample.negative_prompt))
+        context, null_context = self.embed_texts()
         return Denoiser(
             backbone=backbone, control=self.models.control, tasks=dict(sample.tasks), loras=dict(sample.loras) or None,
             control_latents={task: backbone.control_input(latents, photos) for task, latents in shown.items()},

@@ -111,7 +111,7 @@ def fill(data: DataConfig, backbone: Backbone, cache: LatentCache, jobs: list[Jo
     loader = iter(DataLoader(
         Drawings(jobs), batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_the_loop, collate_fn=_as_it_is,
     ))  # fmt: skip
-    at_once = 1 if next(backbone.parameters()).device.type == "cpu" else FRAMES_AT_ONCE  # a CPU is faster with one
+    at_once = 1 if next(backbone.vae.parameters()).device.type == "cpu" else FRAMES_AT_ONCE  # a CPU is faster with one
     images = sum(len(part.units[place]) for part, missing in jobs for places in missing.values() for place in places)
     bar = tqdm(total=images, desc="encoding latents", unit="image", dynamic_ncols=True, disable=not (show and images))
     encoded: dict[int, dict[View, list[Tensor]]] = {}

@@ -269,7 +269,7 @@ def _empty(models: Assembly, count: Sequence[int], config: RunConfig, channels: 
     """Latents of images or clips of the run's size, or what else has their places, on the networks' device."""
     backbone = models.backbone
     sides = (config.data.height // backbone.vae_scale_factor, config.data.width // backbone.vae_scale_factor)
-    device = next(models.parameters()).device
+    device = next(models.control.parameters()).device  # an encoder that is gone stays without weights
     return torch.zeros(*count, channels or backbone.latent_channels, *sides, device=device)
 
 

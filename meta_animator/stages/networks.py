@@ -85,9 +85,10 @@ def release(
     if on_disk:
         main_first(accelerator, lambda: texts.embed_all(prompts, on_disk))
     text = texts.embed_all(prompts, on_disk)
+    networks.backbone.release(text=text, encoder=False)  # before the VAE needs room
     if cached:
         previews.keep_conditions()
         meters.encode()
-    networks.backbone.release(text=text, encoder=cached)
+    networks.backbone.release(text=False, encoder=cached)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

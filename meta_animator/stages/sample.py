@@ -37,7 +37,7 @@ from meta_animator.settings import RunConfig, SampleConfig
 from meta_animator.stages.check_checkpoints import check_control_folder
 from meta_animator.stages.check_settings import check_size
 from meta_animator.stages.checks import check_run
-from meta_animator.training.processes import leave_together, make_accelerator, several_processes
+from meta_animator.training.processes import leave_together, main_first, make_accelerator, several_processes
 
 FITTED = "retarget.png"  # how the motion was fitted to the reference person
 WAITING = 16  # pictures that may wait to be written
@@ -62,6 +62,8 @@ def sample(config: RunConfig) -> Path:
     references = open_references(
         shown.reference, shown.reference_clip, shown.references, size, config.data.person_margin
     )  # fmt: skip
+    if accelerator is not None and config.model.text_cache:  # one of them loads the text encoder, the others read
+        main_first(accelerator, animator.embed_texts)
     with kernels_of(config):
         with tqdm(total=config.sample.num_inference_steps, desc="sampling", unit="step", dynamic_ncols=True) as bar:
             animation = animator.animate(*inputs, references, lambda step, x_t: bar.update(), last=True)

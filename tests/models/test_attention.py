@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from meta_animator.errors import UserError
-from meta_animator.models.attention import KERNELS, attention_by
+from meta_animator.models.attention import KERNELS, attention_by, attention_preferring
 from meta_animator.models.backbones.sd import StableDiffusion
 from meta_animator.stages.sample import sample
 from meta_animator.stages.train import train
@@ -70,3 +70,27 @@ def test_products_are_in_tf32_where_a_run_allows_it(make_config, prepared, puppe
     ))  # fmt: skip
     assert first == set(seen) == {"high" if allowed else "highest"}
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def uneven() -> torch.Tensor:
+    """What no fast kernel takes: values of another width."""
+    one, wide = torch.ones(1, 2, 16, 8), torch.ones(1, 2, 16, 12)
+    return F.scaled_dot_product_attention(one, one, wide)
+
+
+def test_what_the_preferred_kernel_cannot_goes_to_another():
+    """As a VAE's one wide head, or a text encoder in float32, beside a GPU's fast kernels."""
+    with pytest.raises(UserError, match=r"^model\.attention=flash"), attention_by("flash"):
+        uneven()
+    with attention_preferring("flash", "cpu", torch.float32):
+        assert uneven().shape[-1] == 12 and "Flash" in attend()[0]
+    with attention_preferring("math", "cpu", torch.float32):
+        assert "Flash" not in attend()[0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has these kernels")
+@pytest.mark.parametrize("kernel", ["efficient", "cudnn"])
+def test_a_kernel_that_the_device_has_not_at_all_is_refused_before_anything_is_computed(kernel):
+    said = rf"model\.attention={kernel}: this device"
+    with pytest.raises(UserError, match=said), attention_preferring(kernel, "cpu", torch.float32):
+        pytest.fail("it began")

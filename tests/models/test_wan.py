@@ -356,3 +356,18 @@ def test_a_folder_of_another_family_is_refused(tiny_base, tmp_path):
     (tmp_path / "file.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="is a file; expected a Wan model in diffusers format"):
         load_backbone(wan_model(tmp_path / "file.safetensors"))
+
+
+def test_grey_is_encoded_where_the_training_computes(tiny_wan, monkeypatch):
+    """The encoder goes there for a moment, and leaves again."""
+    backbone = load_backbone(wan_model(tiny_wan))
+    whole = backbone.control_input(inputs(dtype=torch.float32)[3])
+    backbone = load_backbone(wan_model(tiny_wan))
+    backbone.release(text=False, encoder=True)
+    moved, to = [], torch.nn.Module.to
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, *told: (moved.append(told), to(module, *told))[1])
+    monkeypatch.setattr(torch.nn.Module, "cpu", lambda module: (moved.append("back"), module)[1])
+    torch.testing.assert_close(backbone.control_input(inputs(dtype=torch.float32)[3]), whole, rtol=0, atol=0)
+    assert moved == [(torch.device("cpu"),)] * 2 + ["back"] * 2
+    backbone.control_input(inputs(dtype=torch.float32)[3])
+    assert len(moved) == 4, "once for each size"

@@ -1,5 +1,6 @@
 """The cache of latents: what is encoded anew and what stays, by whom, and what an interruption leaves."""
 
+import copy
 import os
 import signal
 from collections import Counter
@@ -306,3 +307,20 @@ def test_frames_that_share_latents_are_encoded_as_clips_and_photos_as_photos(mak
     assert each.shape == (4, 3, tiny.SIZE, tiny.SIZE)
     wanted = torch.stack([each[0], each[1:3].mean(0), each[1], each[2:].mean(0)])
     torch.testing.assert_close(torch.cat([first, second]), wanted, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(("device", "at_once"), [("cpu", {1}), ("meta", {4})])
+def test_as_many_at_once_as_suit_the_device_of_the_vae(fill, models, monkeypatch, device, at_once):
+    """The VAE alone is on the GPU by then; "meta" stands for it."""
+    seen, vae = set(), copy.deepcopy(models.backbone.vae).to(device)
+    monkeypatch.setitem(models.backbone._modules, "vae", vae)
+    monkeypatch.setattr(models.backbone, "encoder_fingerprint", lambda: "same")
+    none = torch.zeros(1, 1, 4, 8, 8, dtype=torch.float16)
+
+    def encode(precision, backbone, view, pictures, part):
+        seen.add(len(pictures))
+        return none.expand(len(pictures), -1, -1, -1, -1)
+
+    monkeypatch.setattr(filling, "encode", encode)
+    fill()
+    assert seen == at_once

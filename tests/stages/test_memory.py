@@ -11,7 +11,8 @@ from torch import nn
 
 from meta_animator.config import load_config
 from meta_animator.models.counting import LikeCuda, PeakMemory
-from meta_animator.stages.memory import CUDA_ITSELF, GIB, advice, count, give_weights, knobs
+from meta_animator.stages.memory import CUDA_ITSELF, GIB, advice, count, give_weights, knobs, measure
+from tests.tiny_wan import wan_config
 
 STAGE_1 = "configs/sd15/step1.yaml"
 
@@ -115,3 +116,9 @@ def test_a_measured_step_takes_what_was_counted():
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     measured, counted = map(float, re.search(r"weights: (.+) GiB; counted (.+), ", said).groups())
     assert measured > 0.2 and abs(counted / measured - 1) < 0.1
+
+
+def test_a_step_is_measured_where_the_encoders_are_gone(tiny_wan, moving_data, tmp_path):
+    """They stay without weights; the step's inputs must not."""
+    config = wan_config(tmp_path / "run", tiny_wan, moving_data, "control", data__cache_latents=True)
+    assert measure(config) > 0

@@ -11,6 +11,7 @@ from meta_animator.json_files import read_json
 from meta_animator.media.images import read_image
 from meta_animator.stages import denoising_run, texts
 from meta_animator.stages import train as training
+from meta_animator.stages.meters import Meters
 from meta_animator.training.engine import Trainer
 from meta_animator.weights import load_tensors
 
@@ -69,3 +70,11 @@ def test_what_is_still_needed_stays(trained, monkeypatch):
     monkeypatch.setattr(texts, "MAX_PROMPTS", 2)
     _, many = trained("many", **quick)
     assert "vae.encoder" not in names(many) and any(name.startswith("text_encoder.") for name in names(many))
+
+
+def test_the_text_encoder_leaves_before_the_vae_is_asked(trained, monkeypatch):
+    """On a GPU it may fill all the room that there is."""
+    there, encode = [], Meters.encode
+    monkeypatch.setattr(Meters, "encode", lambda self: (there.append(self.models.backbone.text_encoder), encode(self))[1])
+    trained("run", train__max_steps=1, train__preview_every=0)
+    assert there and there[0] is None

@@ -181,7 +181,8 @@ class Wan(nn.Module):
         if (frames, height, width) not in self._grey:
             sides = (self.vae_scale_factor * height, self.vae_scale_factor * width)
             grey = torch.zeros(1, (frames - 1) * self.frames_per_latent + 1, 3, *sides)
-            self._grey[frames, height, width] = self.encode(grey).to(device)
+            with self._encoder_on(device):
+                self._grey[frames, height, width] = self.encode(grey).to(device)
         return self._grey[frames, height, width]
 
     def decode(self, latents: Tensor, part: slice | None = None) -> Tensor:
@@ -315,6 +316,18 @@ class Wan(nn.Module):
         finally:
             if not here:
                 self.vae.encoder = self.vae.quant_conv = None
+
+    @contextlib.contextmanager
+    def _encoder_on(self, device: torch.device) -> Iterator[None]:
+        """Inside, an encoder that was released is there for a moment: a whole clip on a CPU takes minutes."""
+        parts = [part for part in self._released or () if next(part.parameters()).device.type != "meta"]
+        for part in parts:
+            part.to(device)
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.cpu()
 
     def fingerprint(self) -> str:
         if not self._fingerprint:

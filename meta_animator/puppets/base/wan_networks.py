@@ -44,7 +44,7 @@ class GrowingWan(nn.Module):
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
-        mode = self.vae.encode(rearrange(pixels, "b f c h w -> b c f h w")).latent_dist.mode()
+        mode = self.vae.encode(rearrange(pixels.to(self.vae.device), "b f c h w -> b c f h w")).latent_dist.mode()
         return rearrange((mode - self._statistic("mean")) / self._statistic("std"), "b c f h w -> b f c h w")
 
     encode_condition = encode

@@ -1,4 +1,4 @@
-"""Where a run computes: the first GPU, or the CPU of a machine that has none."""
+"""Where a run computes, the first GPU, or the CPU of a machine that has none; and how its inputs come there."""
 
 import os
 import shutil
@@ -18,6 +18,14 @@ def compute_device() -> "torch.device":
     if reason := unusable():
         raise UserError(reason)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def send(values: "torch.Tensor", device: "torch.device | str") -> "torch.Tensor":
+    """A copy on `device`, which the host does not wait for: on its way to a GPU it goes through pinned memory, since from any
+    other the driver takes it only when its turn has come."""
+    if values.device.type == "cpu" and str(device).startswith("cuda"):
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def unusable() -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from meta_animator import cli, devices
+from meta_animator.data.batch import Batch
 from meta_animator.errors import UserError
 from meta_animator.stages.dry_run import describe
 from meta_animator.training.processes import make_accelerator
@@ -73,3 +74,14 @@ def test_a_gpu_that_is_too_small_is_one_line_wherever_that_shows(monkeypatch, ca
     assert end.value.code == 2 and capsys.readouterr().err.startswith(said)
     with warnings.catch_warnings(), pytest.raises(RuntimeError, match=r"^mine$"):
         cli.run(lambda: (_ for _ in ()).throw(RuntimeError("mine")))
+
+
+def test_inputs_go_to_a_gpu_through_pinned_memory(monkeypatch):
+    done = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: (done.append("pinned"), self)[1])
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, non_blocking: (done.append((device, non_blocking)), self)[1])
+    pixels = torch.zeros(2, 1, 3, 4, 4)
+    Batch(task="dwpose", draws=torch.zeros(2), prompts=[], identities=[], pixels=pixels).to(torch.device("cuda:1"))
+    assert done == ["pinned", (torch.device("cuda:1"), True)], "what decides who takes part stays"
+    devices.send(pixels, "cpu")
+    assert done[2:] == [("cpu", True)]

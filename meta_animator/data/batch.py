@@ -5,6 +5,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from meta_animator.devices import send
+
 ON_HOST = ("draws", "landmarks", "face_visible", "pixel_rows")  # of a batch, what no device needs to hold
 
 
@@ -43,7 +45,7 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """What is computed with is moved; what decides who takes part stays in main memory, where nobody waits for it."""
         moved = {
-            field.name: value.to(device, non_blocking=True)
+            field.name: send(value, device)
             for field in dataclasses.fields(self)
             if isinstance(value := getattr(self, field.name), Tensor) and field.name not in ON_HOST
         }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from meta_animator.data.batch import Batch
+from meta_animator.devices import send
 from meta_animator.diffusion.process import Noised
 from meta_animator.diffusion.randomness import noise_for, rng
 from meta_animator.losses.hybrid import WEIGHTS, HybridLoss, Truth
@@ -82,7 +83,7 @@ class DenoisingStage(nn.Module):
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Any]]:
         latents, control_latents = self._latents(batch)
         noise = self.parts.noise(batch.draws, tuple(latents.shape[1:]))
-        noise, t = noise.to(latents.device, latents.dtype, non_blocking=True), self.timesteps(batch.draws)
+        noise, t = send(noise.to(latents.dtype), latents.device), self.timesteps(batch.draws)
         noised = Noised.of(self.loss.process, latents, noise, t.to(latents.device, non_blocking=True))
         context = self.parts.context(batch.prompts, latents.device)
         residuals = self.parts.residuals(batch.task, batch.draws, control_latents, noised.t, context)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from meta_animator.devices import send
 from meta_animator.models.backbones import Backbone
 
 MAX_CONTEXTS = 4096  # text embeddings that are kept
@@ -25,7 +26,7 @@ class Texts:
             embedding = self.backbone.embed_text([prompt])[0].cpu()
             self._kept[prompt] = _without_padding(embedding), len(embedding)
         rows = [F.pad(told, (0, 0, 0, length - len(told))) for told, length in map(self._kept.get, prompts)]
-        return torch.stack(rows).to(device, non_blocking=True)
+        return send(torch.stack(rows), device)
 
     def embed_all(self, prompts: Sequence[str], on_disk: bool = False) -> bool:
         """Embed all prompts that a run has, into memory or, where they are too many and the base keeps them `on_disk`, there;

@@ -276,3 +276,11 @@ def test_errors_are_gathered_by_frame_and_by_person():
     note(errors, "photo", shown, truth, person)
     assert abs(decibels(torch.cat(errors["photo"])) - 26.02) < 0.01  # 4 / (0.04 / 4)
     assert abs(decibels(torch.cat(errors["photo person"])) - 23.01) < 0.01  # half of the person's places
+
+
+def test_pictures_are_encoded_where_the_vae_is(tiny_wan):
+    """A grey clip is made on the CPU; "meta" stands for a GPU."""
+    model = ModelConfig(backbone="wan", base=str(tiny_wan), architecture=str(tiny_wan))
+    networks = growing_wan(model, ["a word"])
+    networks.vae.to("meta")
+    assert networks.encode(torch.zeros(1, 5, 3, 32, 32)).device.type == "meta"

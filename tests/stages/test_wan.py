@@ -18,9 +18,11 @@ from meta_animator.json_files import read_json
 from meta_animator.losses.pixel import pixel_loss
 from meta_animator.media.images import read_image
 from meta_animator.models.backbones.wan_text import WanText
+from meta_animator.sampling.animate import Animator
 from meta_animator.sampling.opening import open_references
 from meta_animator.settings import ExtractConfig
 from meta_animator.stages import networks, texts
+from meta_animator.stages import sample as sampling
 from meta_animator.stages import train as training
 from meta_animator.stages.checks import check_run
 from meta_animator.stages.diagnose import diagnose
@@ -162,6 +164,18 @@ def test_stage_3_gives_as_many_frames_as_the_driving_has(trained, tiny_wan, movi
     frames = [read_image(file) for file in sorted((folder / "frames").iterdir())]
     assert video.is_file() and len(frames) == 6
     assert frames[0].shape == (64, 64, 3)
+
+
+def test_of_several_processes_the_first_embeds_the_prompt_of_stage_3(trained, tiny_wan, moving_data, tmp_path, monkeypatch):
+    """One text encoder of eleven gigabytes in main memory is enough; the others read what it wrote."""
+    asked, first = [], sampling.main_first
+    monkeypatch.setattr(sampling, "several_processes", lambda: True)
+    monkeypatch.setattr(sampling, "main_first", lambda accelerator, embed: asked.append(embed) or first(accelerator, embed))
+    texts, few = tmp_path / "texts", {"sample__max_frames": 5, "sample__fit_pose": "no"}
+    monkeypatch.setattr(Animator, "animate", lambda *_, **__: pytest.fail(f"{len(list(texts.iterdir()))} texts"))
+    with pytest.raises(pytest.fail.Exception, match=r"^2 texts"):
+        sample(wan_config(trained / "sample", tiny_wan, moving_data, "sample", model__text_cache=texts, **few))
+    assert len(asked) == 1
 
 
 def test_stage_3_makes_the_same_of_what_was_extracted(trained, tiny_wan, moving_data, tmp_path):

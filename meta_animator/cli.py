@@ -51,7 +51,8 @@ def run(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not imported for this
             raise
-        fail(f"out of memory: {str(error).splitlines()[0]} --dry-run counts what a run needs and says what would help", 2)
+        what = str(error).splitlines()[0].partition(" GPU ")[0].rstrip(".")
+        fail(f"{what}; a smaller size or batch takes less, and --dry-run of a stage counts it", 2)
     except OSError as error:
         if error.errno not in REFUSED:
             raise

@@ -10,6 +10,8 @@ from meta_animator.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+PATIENCE = 30  # seconds, with a driver
+
 
 def compute_device() -> "torch.device":
     """cuda or cpu. Raises UserError where there is a GPU that this PyTorch cannot use: a CPU would take days, in silence."""
@@ -21,8 +23,8 @@ def compute_device() -> "torch.device":
 
 
 def send(values: "torch.Tensor", device: "torch.device | str") -> "torch.Tensor":
-    """A copy on `device`, which the host does not wait for: on its way to a GPU it goes through pinned memory, since from any
-    other the driver takes it only when its turn has come."""
+    """A copy on `device`, which the host does not wait for: on its way to a GPU it goes through pinned memory, since of any
+    other the driver takes what is large (a batch, its noise) only when its turn has come."""
     if values.device.type == "cpu" and str(device).startswith("cuda"):
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
@@ -45,9 +47,14 @@ def visible_gpus() -> int:
     """NVIDIA GPUs that a process would see, counted without importing torch."""
     if not shutil.which("nvidia-smi"):
         return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return 0
     count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if listed.returncode == 0 else 0
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return count
-    return min(count, len([name for name in chosen.split(",") if name.strip() not in ("", "-1")]))
+    names = [name.strip() for name in chosen.split(",")]
+    known = [name for name in names if name.startswith(("GPU-", "MIG-")) or (name.isdecimal() and int(name) < count)]
+    return min(count, len(known))

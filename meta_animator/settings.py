@@ -111,7 +111,7 @@ class ModelConfig:
         "checkpoint; 0: none", low=0, stages=("reference",),
     )  # fmt: skip
     attention: str = setting(
-        "auto", "PyTorch's kernel for attention; auto: PyTorch chooses (scripts/bench.py attention measures them)",
+        "auto", "PyTorch's kernel for attention, where it can; auto: PyTorch chooses (scripts/bench.py attention measures them)",
         choices=("auto", "flash", "efficient", "cudnn", "math"), stages=(*METHOD, *BASE),
     )  # fmt: skip
     beta_schedule: str = setting(

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole pipeline on puppets with an embedded base model: 10 minutes on 2 CPU cores, no GPU, no network.
+# The whole pipeline on puppets with an embedded base model: 10 minutes on 2 CPU cores, no GPU, no weights
+# to fetch. Each call begins anew: it deletes the folders of its stages in DEMO_DIR.
 #
 #   bash scripts/demo.sh [key=value ...]          extra settings go to every stage
 #   bash scripts/demo.sh --fast [key=value ...]   a first look: stages 0 and 1 as they are shipped, a short stage 2, half of

@@ -31,15 +31,21 @@ def two_gpus(tmp_path, monkeypatch):
     return program
 
 
-@pytest.mark.parametrize(("chosen", "seen"), [(None, 2), ("0,1", 2), ("1", 1), ("", 0), ("-1", 0), ("0,1,2", 2)])
+@pytest.mark.parametrize(
+    ("chosen", "seen"),
+    [(None, 2), ("0,1", 2), ("1", 1), ("", 0), ("-1", 0), ("0,1,2", 2), ("7", 0), ("NoDevFiles", 0), ("GPU-1", 1)],
+)  # fmt: skip
 def test_as_many_gpus_as_a_process_would_see(two_gpus, monkeypatch, chosen, seen):
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert devices.visible_gpus() == seen
 
 
-def test_a_driver_that_does_not_answer_lists_none(two_gpus):
+def test_a_driver_that_does_not_answer_lists_none(two_gpus, monkeypatch):
     two_gpus.write_text("#!/bin/sh\necho 'GPU 0: it failed half-way'\nexit 9\n")
+    assert devices.visible_gpus() == 0
+    two_gpus.write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(devices, "PATIENCE", 0.1)
     assert devices.visible_gpus() == 0
 
 
@@ -66,12 +72,15 @@ def test_a_gpu_that_is_too_small_is_one_line_wherever_that_shows(monkeypatch, ca
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
 
     def full():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 1 GiB")
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB of which 1.00 GiB is free. "
+            "See documentation for Memory Management"
+        )
 
     with warnings.catch_warnings(), pytest.raises(SystemExit) as end:
         cli.run(full)
-    said = "error: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB. --dry-run counts what a run needs"
-    assert end.value.code == 2 and capsys.readouterr().err.startswith(said)
+    said = "error: CUDA out of memory. Tried to allocate 2.00 GiB; a smaller size or batch takes less, and --dry-run of a stage "
+    assert end.value.code == 2 and capsys.readouterr().err == f"{said}counts it\n"
     with warnings.catch_warnings(), pytest.raises(RuntimeError, match=r"^mine$"):
         cli.run(lambda: (_ for _ in ()).throw(RuntimeError("mine")))
 

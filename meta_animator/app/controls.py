@@ -203,6 +203,7 @@ class Controls:
         return f"{person.name} (learned: {base}, {person.quality})"
 
     def _show_wish(self, now: Now, known: Sequence[people.Person]) -> dict[str, dict[str, Any]]:
+        now.draft = now.drafts.newest(now.draft)  # the button may have been pressed meanwhile
         try:
             draft = self.folders.draft(now.draft)
         except UserError:

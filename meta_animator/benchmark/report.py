@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from meta_animator.benchmark.machine import facts
-from meta_animator.devices import compute_device
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
 from meta_animator.settings import RunConfig
@@ -18,7 +19,7 @@ SAME = ("device", "threads", "flags", "variables", "versions", "revision")  # wh
 
 def report(command: str, numbers: Mapping[str, Any], config: RunConfig | None, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON: what was asked, of which settings, on what machine, and the numbers of commands.py."""
-    device = compute_device()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # told, not used
     settings = None if config is None else dataclasses.asdict(config)
     return {
         "benchmark": VERSION, "command": command, "asked": dict(asked), "settings": settings, "machine": facts(device), **numbers,

@@ -98,7 +98,7 @@ class SampleSet(Dataset):
             layers = ", ".join(dict.fromkeys(layer for task in empty for layer in CONDITIONS[task].needs))
             able = ",".join(task for task in table if task not in empty)
             raise UserError(
-                f"data: no frame can show {', '.join(empty)}, which need the layers {layers}; add them"
+                f"data: no frame can show {', '.join(empty)}: the layers {layers} make them; add what is missing of these"
                 + (f", or set model.tasks to [{able}]" if able else "")
             )
         return table

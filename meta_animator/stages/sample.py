@@ -55,6 +55,8 @@ def sample(config: RunConfig) -> Path:
     first = accelerator is None or accelerator.is_main_process
     if config.sample.fit_pose != "no" and first:
         write_image(Path(config.output_dir) / FITTED, fit_sheet(*inputs, next(iter(config.sample.tasks))))
+    with kernels_of(config):  # or says now that it cannot
+        pass
     animator = load_animator(config, None if accelerator is None else accelerator.device)
     if other := other_person(config, animator.person, animator.template):
         print(f"note: sample.reference shows '{other}', the prompt calls '{animator.person}', whom the checkpoint was tuned on")
@@ -62,8 +64,9 @@ def sample(config: RunConfig) -> Path:
     references = open_references(
         shown.reference, shown.reference_clip, shown.references, size, config.data.person_margin
     )  # fmt: skip
-    if accelerator is not None and config.model.text_cache:  # one of them loads the text encoder, the others read
-        main_first(accelerator, animator.embed_texts)
+    if config.model.text_cache:  # from here on texts are on disk, and the VAE has the room
+        main_first(accelerator, animator.embed_texts) if accelerator is not None else animator.embed_texts()
+        animator.models.backbone.release(text=True, encoder=False)
     with kernels_of(config):
         with tqdm(total=config.sample.num_inference_steps, desc="sampling", unit="step", dynamic_ncols=True) as bar:
             animation = animator.animate(*inputs, references, lambda step, x_t: bar.update(), last=True)

@@ -36,6 +36,8 @@ def train(
     torch.manual_seed(config.seed)  # fresh weights
 
     def prepare() -> None:
+        with kernels_of(config):  # or says now that it cannot
+            pass
         for note in check_run(config):
             print(f"note: {note}")
         if make_data:

@@ -83,7 +83,7 @@ def manifest_with_a_link_outwards(room):
     return arguments
 
 
-@CASES.add("no frame can show depth, which need the layers depth, mask; add them, or set model.tasks to [dwpose]")
+@CASES.add("no frame can show depth: the layers depth, mask make them; add what is missing of these, or set model.tasks")
 def data_without_the_layers_of_a_task(room):
     data = room.train_set(lambda lines: [line["layers"].pop("depth") for line in lines])
     return ["train", room.config("control"), f"data.train=[{data}]", "model.tasks=[dwpose,depth]"]

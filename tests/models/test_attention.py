@@ -88,7 +88,6 @@ def test_what_the_preferred_kernel_cannot_goes_to_another():
         assert "Flash" not in attend()[0]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has these kernels")
 @pytest.mark.parametrize("kernel", ["efficient", "cudnn"])
 def test_a_kernel_that_the_device_has_not_at_all_is_refused_before_anything_is_computed(kernel):
     said = rf"model\.attention={kernel}: this device"

@@ -364,10 +364,11 @@ def test_grey_is_encoded_where_the_training_computes(tiny_wan, monkeypatch):
     whole = backbone.control_input(inputs(dtype=torch.float32)[3])
     backbone = load_backbone(wan_model(tiny_wan))
     backbone.release(text=False, encoder=True)
-    moved, to = [], torch.nn.Module.to
-    monkeypatch.setattr(torch.nn.Module, "to", lambda module, *told: (moved.append(told), to(module, *told))[1])
-    monkeypatch.setattr(torch.nn.Module, "cpu", lambda module: (moved.append("back"), module)[1])
-    torch.testing.assert_close(backbone.control_input(inputs(dtype=torch.float32)[3]), whole, rtol=0, atol=0)
-    assert moved == [(torch.device("cpu"),)] * 2 + ["back"] * 2
-    backbone.control_input(inputs(dtype=torch.float32)[3])
-    assert len(moved) == 4, "once for each size"
+    done, to, encode, place = [], torch.nn.Module.to, type(backbone).encode, torch.device("cpu", 0)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, *told: (done.append(told), to(module, *told))[1])
+    monkeypatch.setattr(torch.nn.Module, "cpu", lambda module: (done.append("back"), module)[1])
+    monkeypatch.setattr(type(backbone), "encode", lambda self, grey: (done.append("encoded"), encode(self, grey))[1])
+    for _ in range(2):
+        grey = backbone._grey_latents(FRAMES, SIDE, SIDE, place)
+    assert done == [(place,), (place,), "encoded", "back", "back"], "once for each size"
+    torch.testing.assert_close(grey, whole[:1, :, :LATENT_CHANNELS], rtol=0, atol=0)

@@ -44,7 +44,7 @@ WRONG = {  # message: stage and settings
     }),
     "train.best_step: 9 is never reached; train.max_steps is 2": ("reference", {"train.best_step": 9, "train.max_steps": 2}),
     "train.early_stop: is measured on photos that are not learned": ("reference", {"train.early_stop": 2}),
-    "no frame can show depth, which need": ("control", {"model.tasks": "[depth]", "data.train": "[{flat}]"}),
+    "no frame can show depth: the layers": ("control", {"model.tasks": "[depth]", "data.train": "[{flat}]"}),
     "has no LoRA for canny (it has dwpose, seg, blurred); set sample.tasks to a subset": (
         "sample", {"sample.tasks": "{canny: 1}"},
     ),

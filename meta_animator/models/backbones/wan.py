@@ -320,7 +320,7 @@ class Wan(nn.Module):
     @contextlib.contextmanager
     def _encoder_on(self, device: torch.device) -> Iterator[None]:
         """Inside, an encoder that was released is there for a moment: a whole clip on a CPU takes minutes."""
-        parts = [part for part in self._released or () if next(part.parameters()).device.type != "meta"]
+        parts = [part for part in self._released if next(part.parameters()).device.type != "meta"]
         for part in parts:
             part.to(device)
         try:

@@ -1,5 +1,7 @@
 """Which kernel computes attention, and what is said where it cannot."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -48,7 +50,8 @@ def test_other_errors_are_left_alone():
 def test_training_and_sampling_take_it(make_config, prepared, puppet_data):
     assert set(KERNELS) == {"flash", "efficient", "cudnn", "math"}
     with pytest.raises(UserError, match=r"model\.attention=cudnn"):
-        train(make_config(model__attention="cudnn", train__max_steps=1))
+        train(config := make_config(model__attention="cudnn", train__max_steps=1))
+    assert not (Path(config.output_dir) / "cache").exists(), "said before anything is encoded"
     shown = {"sample__reference": puppet_data / "person", "sample__driving": puppet_data / "train", "sample__identity": "p0"}
     with pytest.raises(UserError, match=r"model\.attention=cudnn"):
         sample(make_config("sample", model__attention="cudnn", model__control_from=prepared, **shown))

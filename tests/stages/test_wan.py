@@ -176,6 +176,12 @@ def test_of_several_processes_the_first_embeds_the_prompt_of_stage_3(trained, ti
     with pytest.raises(pytest.fail.Exception, match=r"^2 texts"):
         sample(wan_config(trained / "sample", tiny_wan, moving_data, "sample", model__text_cache=texts, **few))
     assert len(asked) == 1
+    monkeypatch.setattr(sampling, "several_processes", lambda: False)
+    monkeypatch.setattr(Animator, "animate", lambda own, *_, **__: pytest.fail(f"reads with {own.models.backbone.text.encoder}"))
+    again = {"model__text_cache": tmp_path / "others", **few}
+    with pytest.raises(pytest.fail.Exception, match=r"^reads with None"):
+        sample(wan_config(trained / "sample", tiny_wan, moving_data, "sample", **again))
+    assert len(list((tmp_path / "others").iterdir())) == 2, "embedded, and the encoder gone before the VAE needs its room"
 
 
 def test_stage_3_makes_the_same_of_what_was_extracted(trained, tiny_wan, moving_data, tmp_path):

@@ -44,7 +44,7 @@ def test_as_many_gpus_as_a_process_would_see(two_gpus, monkeypatch, chosen, seen
 def test_a_driver_that_does_not_answer_lists_none(two_gpus, monkeypatch):
     two_gpus.write_text("#!/bin/sh\necho 'GPU 0: it failed half-way'\nexit 9\n")
     assert devices.visible_gpus() == 0
-    two_gpus.write_text("#!/bin/sh\nexec sleep 60\n")
+    two_gpus.write_text("#!/bin/sh\necho 'GPU 0: it hangs then'\nexec sleep 20\n")
     monkeypatch.setattr(devices, "PATIENCE", 0.1)
     assert devices.visible_gpus() == 0
 

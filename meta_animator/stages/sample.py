@@ -65,7 +65,10 @@ def sample(config: RunConfig) -> Path:
         shown.reference, shown.reference_clip, shown.references, size, config.data.person_margin
     )  # fmt: skip
     if config.model.text_cache:  # from here on texts are on disk, and the VAE has the room
-        main_first(accelerator, animator.embed_texts) if accelerator is not None else animator.embed_texts()
+        if accelerator is None:
+            animator.embed_texts()
+        else:  # one of them loads the text encoder, the others read
+            main_first(accelerator, animator.embed_texts)
         animator.models.backbone.release(text=True, encoder=False)
     with kernels_of(config):
         with tqdm(total=config.sample.num_inference_steps, desc="sampling", unit="step", dynamic_ncols=True) as bar:

@@ -242,6 +242,16 @@ def test_photos_and_motion_that_come_at_once_come_to_one_draft(controls, dropped
     assert late.draft == first.draft != second.draft
 
 
+def test_a_look_that_began_before_the_button_does_not_lose_the_draft_after_it(controls, now, dropped):
+    late = Now(draft=now.draft, drafts=now.drafts)
+    controls.take_photos(now, [str(path) for path in sorted((dropped / "photos").iterdir())])
+    controls.take_motion(now, str(dropped / "dance.mp4"))
+    controls.submit(now, "anna")
+    assert late.draft != now.draft
+    controls.show(late)
+    assert late.draft == now.draft
+
+
 def test_what_a_page_asks_for_is_done_to_the_draft_that_it_has_by_now(controls):
     pytest.importorskip("gradio", reason="the extra 'app' is not installed")
     from meta_animator.app.ui import Page

@@ -390,7 +390,7 @@ class SampleConfig:
     references: int = setting(
         0, "wan: so many photos of the reference data set, or the one photo, are shown to the base beside the pose", low=0
     )
-    shuffle_driving: bool = setting(False, "control experiment: the poses in a wrong order")
+    shuffle_driving: bool = setting(False, "control experiment: the poses in a wrong order; wan: of whole latent frames")
     output: str = setting("animation.mp4", "file name inside output_dir")
 
 

@@ -100,7 +100,7 @@ def test_stage_2_learns_an_unseen_person_from_an_identifier(tmp_path):
     config.sample.num_inference_steps, config.sample.guidance_scale = 10, 1.0
     animator = Animator(config.sample, config.seed, stage.models, template=config.data.prompt, person=stage.parts.about["person"])
     assert animator.prompt == f"Person looks like {stage.models.identifiers[stage.parts.about['person']]}"
-    inputs = open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
+    inputs = open_inputs(config.sample, config.data, config.seed, config.model)
     truth = read_clips([f"{tmp_path}/driving"], "train")[0]
     layers = [truth.load(k, ("frame", "mask")) for k in range(truth.num_frames)]
 

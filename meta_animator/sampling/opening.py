@@ -25,20 +25,22 @@ from meta_animator.diffusion.randomness import rng
 from meta_animator.errors import UserError
 from meta_animator.media.images import IMAGE_SUFFIXES, PHOTO_SUFFIXES, read_alpha, read_image
 from meta_animator.media.timeline import check_fps, same_rate
+from meta_animator.models.backbones.frames import TEMPORAL
 from meta_animator.sampling.driving import Driving
 from meta_animator.sampling.fitting import find_person, fit_to_reference, photo_points
-from meta_animator.settings import DataConfig, SampleConfig
+from meta_animator.settings import DataConfig, ModelConfig, SampleConfig
 
 COLOUR_FRAMES = 12  # looked at to tell red from blue
 
 
 def open_inputs(
-    sample: SampleConfig, data: DataConfig, seed: int, motion_from: str
+    sample: SampleConfig, data: DataConfig, seed: int, model: ModelConfig
 ) -> tuple[Driving, Layers | None]:  # fmt: skip
     """The driving motion and the reference photo that a config names, put together. Raises UserError where one of them is
     missing or does not do.
 
-    motion_from   `model.motion_from`, which may know the rate to generate at
+    model   what the frames are for: `motion_from` may know the rate to generate at, a `backbone` with latent frames of several
+            frames moves poses that are in a wrong order by whole ones
     """
     size, margin = (data.height, data.width), data.person_margin
     photo = read_reference(sample.reference, sample.reference_clip) if sample.reference else None
@@ -47,9 +49,8 @@ def open_inputs(
         print(f"note: frames are {size[1]}x{size[0]}, the bucket of {sample.reference} ({photo[0].size[1]}x{photo[0].size[0]})")
     driving = open_driving(
         sample.driving, sample.driving_clip, list(sample.tasks), size, max_frames=sample.max_frames,
-        shuffle_seed=seed if sample.shuffle_driving else None, margin=margin,
-        fps=wanted_fps(sample.fps, motion_from), own_fps=sample.driving_fps,
-        read_pose=sample.read_pose,
+        shuffle_seed=seed if sample.shuffle_driving else None, together=2 ** sum(TEMPORAL) if model.backbone == "wan" else 1,
+        margin=margin, fps=wanted_fps(sample.fps, model.motion_from), own_fps=sample.driving_fps, read_pose=sample.read_pose,
     )  # fmt: skip
     reference = None if photo is None else crop_reference(*photo, size, margin)
     fitting = sample.fit_pose != "no"
@@ -70,7 +71,7 @@ def open_inputs(
 
 def open_driving(
     path: str, clip_id: str, tasks: Sequence[str], size: tuple[int, int], *, max_frames: int = 0,
-    shuffle_seed: int | None = None, margin: float = 0.0, fps: float = 0.0, own_fps: float = 0.0,
+    shuffle_seed: int | None = None, together: int = 1, margin: float = 0.0, fps: float = 0.0, own_fps: float = 0.0,
     read_pose: bool = False,
 ) -> Driving:  # fmt: skip
     """The driving motion that a config names: a data set's clip, a drawn pose video, a keypoint .npz, or keypoint JSON of others
@@ -87,7 +88,7 @@ def open_driving(
     shown, rate = clip.timeline.resampled(fps)
     note_resampling(path, clip, rate)
     shown = shown[: max_frames or len(shown)]
-    order = shown if shuffle_seed is None else _derange(shown, shuffle_seed)
+    order = shown if shuffle_seed is None else wrong_order(shown, shuffle_seed, together)
     for task in TASKS:
         if task in tasks and task in clip.conditions:
             check_drawn_pose(clip, task, f"driving {path}")
@@ -164,13 +165,20 @@ def _open_clip(place: str, clip_id: str, own_fps: float) -> Clip:
     return driving_clip(path)
 
 
-def _derange(order: list[int], seed: int) -> list[int]:
-    """A shuffled order in which no frame that can move keeps its place: a rotation of a random permutation's cycle."""
-    cycle = rng(seed, "shuffled driving").permutation(len(order)).tolist()
-    moved = list(order)
+def wrong_order(order: list[int], seed: int, together: int = 1) -> list[int]:
+    """`order` with another pose for every frame that can have one: a rotation of a random permutation's cycle.
+
+    together   so many frames go to their new place in one piece, as one latent frame has them: the first frame is one by itself,
+               every `together` more are the next. Single poses mixed within a latent frame would not be wrong poses to a network
+               that sees them as one, but a blurred one in the middle. A piece that is shorter than its new place is held there.
+    """
+    pieces = [order[:1], *(order[k : k + together] for k in range(1, len(order), together))]
+    cycle = rng(seed, "shuffled driving").permutation(len(pieces)).tolist()
+    moved = list(pieces)
     for place, following in zip(cycle, cycle[1:] + cycle[:1], strict=True):
-        moved[place] = order[following]
-    return moved
+        source, size = pieces[following], len(pieces[place])
+        moved[place] = [source[min(k, len(source) - 1)] for k in range(size)]
+    return [frame for piece in moved for frame in piece]
 
 
 def crop_reference(layers: Layers, figure: Figure | None, size: tuple[int, int], margin: float = 0.0) -> Layers:

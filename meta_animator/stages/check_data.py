@@ -91,4 +91,4 @@ def check_inputs(sample: SampleConfig, data: DataConfig) -> None:
 def try_inputs(sample: SampleConfig, data: DataConfig, seed: int, model: ModelConfig) -> None:
     """Raises UserError for a driving motion or a reference photo that is not there or does not do."""
     check_inputs(sample, data)
-    open_inputs(sample, data, seed, model.motion_from)
+    open_inputs(sample, data, seed, model)

@@ -40,7 +40,7 @@ def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np
     The rows: truth, then each of these, with four frames. Raises UserError where the clip has no frames.
     """
     check_run(config)
-    driving, reference = open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
+    driving, reference = open_inputs(config.sample, config.data, config.seed, config.model)
     if "frame" not in driving.clip.layers:
         raise UserError(f"driving {config.sample.driving}: shows no frames to compare with; give a data set of the person")
     layers = [driving.layers(k) for k in range(len(driving))]

@@ -51,7 +51,7 @@ def sample(config: RunConfig) -> Path:
     accelerator = make_accelerator("no") if several_processes() else None
     for note in check_run(config):
         print(f"note: {note}")
-    inputs = open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
+    inputs = open_inputs(config.sample, config.data, config.seed, config.model)
     first = accelerator is None or accelerator.is_main_process
     if config.sample.fit_pose != "no" and first:
         write_image(Path(config.output_dir) / FITTED, fit_sheet(*inputs, next(iter(config.sample.tasks))))

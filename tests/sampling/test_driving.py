@@ -13,7 +13,7 @@ from meta_animator.data.writer import DatasetWriter
 from meta_animator.errors import UserError
 from meta_animator.media.video import write_video
 from meta_animator.sampling.fitting import Person, find_person, fit_sheet, fit_to_reference, photo_points
-from meta_animator.sampling.opening import crop_reference, open_driving, read_reference
+from meta_animator.sampling.opening import crop_reference, open_driving, read_reference, wrong_order
 from tests.data.people import layers_of_person
 from tests.data.pose_films import draw_pose
 
@@ -136,6 +136,20 @@ def test_shuffled_driving_moves_every_frame(tmp_path, somebody):
     np.savez(tmp_path / "pose.npz", keypoints=somebody, width=480, height=480, fps=12.0)
     order = open_driving(str(tmp_path / "pose.npz"), "", ["dwpose"], SIZE, shuffle_seed=0).order
     assert sorted(order) == list(range(6)) and all(place != index for place, index in enumerate(order))
+
+
+@pytest.mark.parametrize("count", [13, 11, 5, 1])
+def test_latent_frames_of_several_frames_are_shuffled_whole(count):
+    order = wrong_order(list(range(100, 100 + count)), seed=0, together=4)
+    pieces = [order[:1], *(order[k : k + 4] for k in range(1, count, 4))]
+    assert len(order) == count
+    for place, piece in enumerate(pieces):
+        own = [100] if place == 0 else list(range(97 + 4 * place, 101 + 4 * place))
+        assert count == 1 or not set(piece) & set(own)  # of another latent frame
+        assert piece == sorted(piece) and piece[-1] - piece[0] < 4  # and of one alone, in its order
+    if count == 13:
+        assert {first for first, *_ in pieces} == {100, 101, 105, 109}  # each somewhere, the first frame held for four
+        assert [100] * 4 in pieces
 
 
 def test_fitting_needs_keypoints_of_the_reference(tmp_path, reference, somebody):

@@ -37,7 +37,7 @@ def first_latent(make_config, prepared, puppet_data):
             "sample", model__control_from=prepared, sample__identity="p0", sample__num_inference_steps=4, sample__window=3,
             sample__overlap=1, sample__reference=puppet_data / "person", sample__driving=puppet_data / "train", **overrides,
         )  # fmt: skip
-        driving, reference = open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
+        driving, reference = open_inputs(config.sample, config.data, config.seed, config.model)
         animator = load_animator(config)
         control = {"dwpose": animator._encode_conditions(driving, "dwpose")}
         with torch.no_grad():
@@ -78,7 +78,8 @@ def test_where_nothing_is_known_all_frames_start_from_the_inverted_photo(first_l
 
 def test_the_pipeline_starts_from_the_inverted_photo_as_stage_3_does(first_latent, make_config, puppet_data, moving):
     animator, _ = first_latent(model__motion_from=moving)
-    _, reference = open_inputs(animator.sample, make_config("sample").data, animator.seed, str(moving))
+    config = make_config("sample", model__motion_from=moving)
+    _, reference = open_inputs(animator.sample, config.data, animator.seed, config.model)
     pipe = MetaAnimatorPipeline.from_animator(animator)
     pipe.set_progress_bar_config(disable=True)
     pose = draw_condition("dwpose", reference)

@@ -168,7 +168,7 @@ def test_the_first_latents_can_be_scaled(make_config, prepared, puppet_data, sta
             sample__reference=puppet_data / "person", sample__driving=puppet_data / "train", sample__init_noise_scale=scale,
             **start,
         )  # fmt: skip
-        driving, reference = open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
+        driving, reference = open_inputs(config.sample, config.data, config.seed, config.model)
         animator = load_animator(config)
         control = {"dwpose": animator._encode_conditions(driving, "dwpose")}
         with torch.no_grad():

@@ -5,6 +5,9 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor
 
 
+STEP = 16  # texts are shortened to multiples of it, and one token: each length is a graph of its own to torch.compile
+
+
 class PaddingOnce(WanAttnProcessor):
     """Of Wan's cross-attention: the same result as with all of the padding, up to rounding, for a fraction of the work. One is
     shared by all layers of a model.
@@ -19,9 +22,10 @@ class PaddingOnce(WanAttnProcessor):
         return super().__call__(attn, hidden_states, encoder_hidden_states, bias, rotary_emb)
 
     def shorten(self, context: Tensor) -> Tensor:
-        """Text embeddings (b n d) with all of their padding, which is zero, as one token; sets `bias` for it."""
+        """Text embeddings (b n d) with their padding, which is zero, as one token but for what fills up a multiple of `STEP`; sets
+        `bias` for it."""
         tokens = context.detach().abs().amax((0, 2)).nonzero()
-        kept = int(tokens.max()) + 1 if len(tokens) else 0
+        kept = -(-(int(tokens.max()) + 1) // STEP) * STEP if len(tokens) else 0
         self.bias, rest = None, context.shape[1] - kept
         if rest < 2:
             return context

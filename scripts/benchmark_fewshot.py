@@ -11,13 +11,12 @@ report.md, *.png}.
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 from meta_animator.cli import run
 from meta_animator.errors import UserError
 
-OUTPUT = Path("outputs/benchmark")
+OUTPUT, SMOKE = Path("outputs/benchmark"), Path("outputs/benchmark_smoke")
 
 
 def parse() -> argparse.Namespace:
@@ -25,7 +24,7 @@ def parse() -> argparse.Namespace:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--smoke", action="store_true", help="see above")
     size.add_argument("--full", action="store_true", help="see above")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of results and report ({OUTPUT})")
+    parser.add_argument("--output", type=Path, help=f"folder of results and report ({OUTPUT}, or {SMOKE})")
     parser.add_argument("--people", type=int, metavar="N", help="so many of the people")
     parser.add_argument("--tuning", action="store_true", help="other people, to choose settings by; the test's stay unseen")
     parser.add_argument("--photos", type=int, nargs="+", metavar="K", help="numbers of photos")
@@ -43,16 +42,13 @@ def main() -> None:
 
     from meta_animator.benchmark.fewshot.methods import chosen
     from meta_animator.benchmark.fewshot.prepare import open_bench, size_of
-
-    size = size_of("smoke" if args.smoke else "full" if args.full else "usual", args.tuning)
-    given = {name: tuple(getattr(args, name)) for name in ("photos", "methods", "seeds", "steps") if getattr(args, name)}
-    size = dataclasses.replace(size, **given, people=size.people[: args.people or None])
-    methods = chosen(list(size.methods))
-    bench = open_bench(args.output, size)
-    failed = [] if args.report else run_cells(bench, methods, part, parts)
     from meta_animator.benchmark.fewshot.report import write_report
 
-    print(f"wrote {write_report(bench)}")
+    given = {name: tuple(getattr(args, name)) for name in ("photos", "methods", "seeds", "steps") if getattr(args, name)}
+    size = size_of("smoke" if args.smoke else "full" if args.full else "usual", args.tuning, args.people or 0, **given)
+    methods, output = chosen(list(size.methods)), args.output or (SMOKE if args.smoke else OUTPUT)
+    failed = [] if args.report else run_cells(open_bench(output, size), methods, part, parts)
+    print(f"wrote {write_report(output, size)}")
     if failed:
         raise UserError(f"{len(failed)} cells failed, the first: {failed[0]}")
 
@@ -62,7 +58,7 @@ def run_cells(bench, methods, part: int, parts: int) -> list[str]:
     from meta_animator.benchmark.fewshot.cells import cells_of
 
     cells = part_of_cells(list(cells_of(bench.size, methods)), part, parts)
-    done, failed = bench.done(), []
+    done, failed = bench.done(cells), []
     for number, cell in enumerate(cells, 1):
         if cell.name in done:
             continue

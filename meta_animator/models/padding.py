@@ -4,7 +4,6 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor
 
-
 STEP = 16  # texts are shortened to multiples of it, and one token: each length is a graph of its own to torch.compile
 
 
@@ -22,8 +21,8 @@ class PaddingOnce(WanAttnProcessor):
         return super().__call__(attn, hidden_states, encoder_hidden_states, bias, rotary_emb)
 
     def shorten(self, context: Tensor) -> Tensor:
-        """Text embeddings (b n d) with their padding, which is zero, as one token but for what fills up a multiple of `STEP`; sets
-        `bias` for it."""
+        """Text embeddings (b n d) with their padding, which is zero, as one token but for what fills up a multiple of `STEP`;
+        sets `bias` for it."""
         tokens = context.detach().abs().amax((0, 2)).nonzero()
         kept = -(-(int(tokens.max()) + 1) // STEP) * STEP if len(tokens) else 0
         self.bias, rest = None, context.shape[1] - kept

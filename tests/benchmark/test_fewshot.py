@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from meta_animator.benchmark.fewshot.cells import Size, cells_of, read_rows
+from meta_animator.benchmark.fewshot import prepare
+from meta_animator.benchmark.fewshot.cells import Bench, Size, cells_of, read_rows
 from meta_animator.benchmark.fewshot.judges import JOINTS, PoseJudge, pose_error
 from meta_animator.benchmark.fewshot.methods import FULL, METHODS, chosen
 from meta_animator.benchmark.fewshot.people import TEST, TUNING, make_people, photos_of
-from meta_animator.benchmark.fewshot.report import METRICS, _means, _pace, by_person
+from meta_animator.benchmark.fewshot.prepare import size_of
+from meta_animator.benchmark.fewshot.report import METRICS, _means, _pace, by_person, write_report
 from meta_animator.benchmark.fewshot.statistics import interval, paired
 from meta_animator.config import load_config
 from meta_animator.data.manifest import read_manifest
@@ -116,6 +118,55 @@ def test_more_photos_begin_with_the_fewer(tmp_path):
     one, three = (read_manifest(photos_of(tmp_path, TEST[0], k)) for k in (1, 3))
     assert len(one) == 1 and len(three) == 3
     assert np.array_equal(one[0].load(0, ("frame",)).frame, three[0].load(0, ("frame",)).frame)
+
+
+def test_a_folder_holds_one_kind_of_benchmark(tmp_path, monkeypatch):
+    """Judges and people of a smoke run would else be kept for the real one, rows of trainings of other lengths be averaged."""
+    made = []
+    monkeypatch.setattr(prepare, "make_people", lambda *how: made.append(how))
+    monkeypatch.setattr(prepare, "_train_face_judge", lambda *how: None)
+    monkeypatch.setattr(prepare, "train_pose_judge", lambda *how: 0.1)
+    monkeypatch.setattr(prepare.FaceEmbedder, "from_pretrained", lambda folder: torch.nn.Identity())
+    monkeypatch.setattr(prepare.PoseJudge, "load", lambda folder: torch.nn.Identity())
+    prepare.open_bench(tmp_path, size_of("smoke"))
+    with pytest.raises(UserError, match=r"\(frames 4, not 24; .*steps 4, not 1000\); name another folder with --output"):
+        prepare.open_bench(tmp_path, size_of("usual"))
+    assert len(made) == 1
+    with pytest.raises(UserError, match="steps 4, not 9"):
+        prepare.open_bench(tmp_path, size_of("smoke", steps=(9,)))
+    prepare.open_bench(tmp_path, size_of("smoke", steps=(1, 4), people=3))
+
+
+def test_sizes_by_name_and_what_is_given():
+    assert size_of("usual", steps=(500, 100, 500)).steps == (100, 500)
+    assert size_of("usual", people=12).people == TEST[:12] and size_of("smoke", tuning=True, people=2).people == TUNING[:2]
+    with pytest.raises(UserError, match="--people: there are 16 people, not 17"):
+        size_of("full", people=17)
+
+
+def test_a_cell_is_done_when_all_its_steps_are(tmp_path):
+    size = Size(people=TEST[:1], photos=(5,), methods=(), steps=(10, 20))
+    cells = list(cells_of(size, chosen(["first_photo", FULL])))
+    bench = Bench(folder=tmp_path, size=size, face=None, pose=None)
+    rows = [{"cell": cells[0].name, "steps": 0, "last": True}, {"cell": cells[1].name, "steps": 20, "last": True}]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert bench.done(cells) == {cells[0].name}
+    (tmp_path / "results-2.jsonl").write_text(json.dumps({"cell": cells[1].name, "steps": 10}))
+    assert bench.done(cells) == {cell.name for cell in cells}
+
+
+def test_a_report_needs_no_judges_and_holds_people_of_one_kind(tmp_path):
+    """Rows of other machines alone in a folder; people by whom settings were chosen are in no table of the test."""
+    rows = [
+        dict.fromkeys(METRICS, 1.0 + person % 2000) | {"cell": f"{person}-x", "method": "stage0", "person": person}
+        | {"photos": 5, "seed": 0, "steps": 0, "seconds": None, "last": True}
+        for person in (*TEST[:2], TUNING[0])
+    ]  # fmt: skip
+    (tmp_path / "results-1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = write_report(tmp_path, size_of("usual")).read_text()
+    assert "\n2 people whom" in text and "1 rows of tuning people are left out" in text and "| 1001.50 |" in text
+    assert "\n1 people whom" in write_report(tmp_path, size_of("usual", tuning=True)).read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.md", "results-1.jsonl"]
 
 
 def test_joints_are_placed_between_cells():

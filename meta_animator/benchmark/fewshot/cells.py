@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from meta_animator.evaluation.baselines import first_photo, nearest_photo
 from meta_animator.evaluation.frames import frame_scores, mean_scores, warped_flicker
 from meta_animator.models.face import FaceEmbedder
 
-RESULTS = "results.jsonl"
+RESULTS, PEOPLE = "results.jsonl", "people"
 PROMPT = "a person {identifier}"  # no word about looks: those are to be learned
 
 
@@ -99,11 +99,12 @@ class Bench:
 
     @property
     def people(self) -> Path:
-        return self.folder / "people"
+        return self.folder / PEOPLE
 
-    def done(self) -> set[str]:
-        """Names of the cells that have all their rows, in any results*.jsonl of the folder."""
-        return {row["cell"] for row in read_rows(self.folder) if row.get("last")}
+    def done(self, cells: Sequence[Cell]) -> set[str]:
+        """Names of those cells that have all their rows, in any results*.jsonl of the folder."""
+        rows = {(row["cell"], row["steps"]) for row in read_rows(self.folder)}
+        return {cell.name for cell in cells if all((cell.name, step) in rows for step in cell.steps(self.size))}
 
     def run(self, cell: Cell) -> str:
         """Tune, sample, score; '' or the line that says why it failed."""

@@ -1,23 +1,38 @@
 """Sizes of the benchmark, its people and its judges."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
-from meta_animator.benchmark.fewshot.cells import Bench, Size
+from meta_animator.benchmark.fewshot.cells import PEOPLE, Bench, Size
 from meta_animator.benchmark.fewshot.judges import PoseJudge, train_pose_judge
 from meta_animator.benchmark.fewshot.methods import METHODS
 from meta_animator.benchmark.fewshot.people import TEST, TUNING, make_people
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json, write_json
 from meta_animator.models.face import FaceEmbedder
 
 RIVALS = ("first_photo", "nearest_photo", "stage0", "control_pose", "dreambooth", "meta_animator")
+NAME = "bench.json"
+KIND = ("side", "frames", "sampling_steps", "others", "judge_people", "judge_steps")  # beside how long stage 2 lasts
 JUDGES_PEOPLE = 500_000  # seeds of puppets from here on are the judges' own
 
 
-def size_of(name: str, tuning: bool = False) -> Size:
-    """smoke, usual or full."""
-    people = TUNING if tuning else TEST
+def size_of(name: str, tuning: bool = False, people: int = 0, **given: tuple) -> Size:
+    """smoke, usual or full, with so many people, where it is not 0, and what else is given in its place.
+
+    Raises UserError where there are not so many people.
+    """
+    pool = TUNING if tuning else TEST
+    if not 0 <= people <= len(pool):
+        raise UserError(f"--people: there are {len(pool)} people, not {people}")
+    size = _usual(name, pool)
+    given = given | ({"steps": tuple(sorted(set(given["steps"])))} if "steps" in given else {})
+    return dataclasses.replace(size, **given, people=pool[:people] if people else size.people)
+
+
+def _usual(name: str, people: tuple[int, ...]) -> Size:
     if name == "smoke":
         return Size(
             people=people[:1], photos=(3,), methods=("first_photo", "nearest_photo", "stage0", "dreambooth", "meta_animator"),
@@ -29,9 +44,11 @@ def size_of(name: str, tuning: bool = False) -> Size:
 
 
 def open_bench(folder: Path, size: Size) -> Bench:
-    """Make what is missing: people with their photos and motions, and the judges."""
+    """Make what is missing: people with their photos and motions, and the judges. Raises UserError for a folder whose people,
+    judges and trainings are of another size."""
+    _same_kind(folder, size)
     for photos in size.photos:
-        make_people(folder / "people", list(size.people), photos, size.frames, size.side, size.others)
+        make_people(folder / PEOPLE, list(size.people), photos, size.frames, size.side, size.others)
     judges, shown = folder / "judges", folder / "judges" / "people"
     if not (judges / "face").is_dir():
         _train_face_judge(judges, shown, size)
@@ -41,6 +58,17 @@ def open_bench(folder: Path, size: Size) -> Bench:
     return Bench(
         folder=folder, size=size, face=FaceEmbedder.from_pretrained(judges / "face").eval(), pose=PoseJudge.load(judges)
     )  # fmt: skip
+
+
+def _same_kind(folder: Path, size: Size) -> None:
+    """Writes what may not differ between cells of one folder, or compares it with what is written there."""
+    kind = {name: getattr(size, name) for name in KIND} | {"steps": size.steps[-1]}
+    if not (folder / NAME).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / NAME, kind)
+    known = read_json(folder / NAME)
+    if other := [f"{name} {known.get(name)}, not {value}" for name, value in kind.items() if known.get(name) != value]:
+        raise UserError(f"{folder}: holds a benchmark of another kind ({'; '.join(other)}); name another folder with --output")
 
 
 def _train_face_judge(judges: Path, people: Path, size: Size) -> None:

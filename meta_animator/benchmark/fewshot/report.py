@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from meta_animator.benchmark.fewshot.cells import Bench, read_rows
+from meta_animator.benchmark.fewshot.cells import PEOPLE, Size, read_rows
 from meta_animator.benchmark.fewshot.methods import FULL, METHODS, PHOTOS
-from meta_animator.benchmark.fewshot.people import driving_of
+from meta_animator.benchmark.fewshot.people import TEST, TUNING, driving_of
 from meta_animator.benchmark.fewshot.statistics import FEWEST, Interval, interval, paired
-from meta_animator.data.manifest import find_clip
+from meta_animator.data.manifest import find_clip, is_data_set
 from meta_animator.evaluation.animation import load_layers, read_frames
 from meta_animator.files import whole_file
 from meta_animator.media.images import write_image
@@ -46,36 +46,39 @@ def by_person(rows: Sequence[Row], metric: str) -> dict[int, float]:
     return {person: float(np.mean(some)) for person, some in values.items()}
 
 
-def write_report(bench: Bench) -> Path:
-    """report.md, curves.png and frames.png in the benchmark's folder; returns the report's path."""
-    rows = read_rows(bench.folder)
-    parts = [_head(bench, rows)]
+def write_report(folder: Path, size: Size) -> Path:
+    """report.md, curves.png and frames.png in the benchmark's folder; returns the report's path. Of people for tuning or for
+    testing, as those of `size` are: no table holds both."""
+    pool = TUNING if set(size.people) <= set(TUNING) else TEST
+    found = read_rows(folder)
+    rows = [row for row in found if row["person"] in pool]
+    parts = [_head(size, rows, len(found) - len(rows))]
     for photos in sorted({row["photos"] for row in rows}):
         methods = last_rows(rows, photos)
         parts += [f"## {photos} {'photo' if photos == 1 else 'photos'}", _means(methods), _differences(methods)]
     if any(row["method"] == FULL for row in rows):
         parts.insert(1, _claims(rows))
     if (curves := _curves(rows)) is not None:
-        write_image(bench.folder / "curves.png", curves)
+        write_image(folder / "curves.png", curves)
         parts.append("The person over steps and seconds of stage 2: ![curves](curves.png)")
-    if (sheet := _sheet(bench, rows)) is not None:
-        write_image(bench.folder / "frames.png", sheet)
+    if (sheet := _sheet(folder, size, rows)) is not None:
+        write_image(folder / "frames.png", sheet)
         parts.append("A person's frames: truth, then each method. ![frames](frames.png)")
-    path = bench.folder / "report.md"
+    path = folder / "report.md"
     with whole_file(path) as part:
         part.write_text("\n\n".join(text for text in parts if text) + "\n", encoding="utf-8")
     return path
 
 
-def _head(bench: Bench, rows: Sequence[Row]) -> str:
+def _head(size: Size, rows: Sequence[Row], left_out: int) -> str:
     people, seeds = {row["person"] for row in rows}, {row["seed"] for row in rows}
     return (
         f"# Few-shot benchmark\n\n{len(people)} people whom neither base nor stages 0 and 1 have seen, {len(seeds)} seed(s), "
-        f"{bench.size.frames} frames of an unseen motion at {bench.size.side} x {bench.size.side}, "
-        f"{bench.size.sampling_steps} sampling steps. Prompts name nothing but the identifier. Intervals: 95 %, bootstrap over "
+        f"{size.frames} frames of an unseen motion at {size.side} x {size.side}, "
+        f"{size.sampling_steps} sampling steps. Prompts name nothing but the identifier. Intervals: 95 %, bootstrap over "
         "people (of fewer than four none is given, and no method is called better); differences are paired. Faces and poses are "
         "judged by networks that were in no loss."
-    )
+    ) + (f" {left_out} rows of {'test' if size.people[0] in TUNING else 'tuning'} people are left out." if left_out else "")
 
 
 def _claims(rows: Sequence[Row]) -> str:
@@ -217,19 +220,20 @@ def _plot(lines: Mapping[str, Sequence[tuple[float, float]]], title: str) -> np.
     return picture
 
 
-def _sheet(bench: Bench, rows: Sequence[Row]) -> np.ndarray | None:
+def _sheet(folder: Path, size: Size, rows: Sequence[Row]) -> np.ndarray | None:
     """Of the first person who has all the frames still there: four frames of the truth and of each method, a row each."""
     found = [row for row in rows if row.get("last") and row["method"] not in PHOTOS]
-    cells = [row for row in found if (bench.folder / "cells" / row["cell"] / "step3" / "frames").is_dir()]
+    cells = [row for row in found if (folder / "cells" / row["cell"] / "step3" / "frames").is_dir()]
+    cells = [row for row in cells if is_data_set(str(driving_of(folder / PEOPLE, row["person"])))]
     if not cells:
         return None
     first = cells[0]
-    side = (bench.size.side,) * 2
-    truth = [layers.frame for layers in load_layers([find_clip(driving_of(bench.people, first["person"]), "")], side)]
-    shown, titles = [truth[: bench.size.frames]], ["truth"]
+    side = (size.side,) * 2
+    truth = [layers.frame for layers in load_layers([find_clip(driving_of(folder / PEOPLE, first["person"]), "")], side)]
+    shown, titles = [truth[: size.frames]], ["truth"]
     for row in cells:
         if (row["person"], row["photos"], row["seed"]) == (first["person"], first["photos"], first["seed"]):
-            shown.append(list(read_frames(bench.folder / "cells" / row["cell"] / "step3" / "frames")))
+            shown.append(list(read_frames(folder / "cells" / row["cell"] / "step3" / "frames")))
             titles.append(row["method"])
     picked = np.linspace(0, len(shown[1]) - 1, min(6, len(shown[1]))).round().astype(int)
     return grid([[frames[k] for k in picked] for frames in shown], row_titles=titles)

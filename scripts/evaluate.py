@@ -97,14 +97,14 @@ def report_clips(args: argparse.Namespace) -> None:
     from meta_animator.evaluation.judges import SFACE, load_judges
     from meta_animator.evaluation.protocols import find_protocol
     from meta_animator.evaluation.rows import record, row
-    from meta_animator.evaluation.sources import pair, read_photos, read_sources
+    from meta_animator.evaluation.sources import pair, photo_places, read_photos, read_sources
     from meta_animator.json_files import write_json
 
     protocol = find_protocol(args.protocol or "default")
     given = {"clips": tuple(args.clips or ()), "size": args.size}
     protocol = dataclasses.replace(protocol, **{name: value for name, value in given.items() if value})
     pairs = pair(read_sources(args.generated), read_sources(args.truth), protocol.clips)
-    photos = read_photos(args.photos, args.generated)
+    photos, places = read_photos(args.photos, args.generated), photo_places(args.photos, args.generated)
     if not protocol.truth and not photos:
         raise UserError(f"--protocol {protocol.name} needs --photos: the person's own, to compare faces with")
     folder = args.weights or (Path("models") if Path("models").is_dir() else None)
@@ -116,7 +116,7 @@ def report_clips(args: argparse.Namespace) -> None:
     for metric, reason in missing.items():
         if metric != "lpips":  # which says so itself
             print(f"note: {metric} is off: {reason}")
-    result = record(compare(pairs, protocol, judges, reference=photos), protocol, weights, missing)
+    result = record(compare(pairs, protocol, judges, reference=photos, places=places), protocol, weights, missing)
     for name, frames in result["left_out"].items():
         print(f"note: {name}: {len(frames)} frames are photos that training saw, and left out of all numbers")
     write_json(args.output / "evaluation.json", result)
@@ -147,12 +147,15 @@ def annotators(choice: str, folder: Path | None) -> Any:
 
 def report_run(args: argparse.Namespace) -> None:
     from meta_animator.evaluation.animation import evaluate_animation
+    from meta_animator.evaluation.judges import SFACE, find_sface
     from meta_animator.evaluation.perceptual import load_lpips
     from meta_animator.json_files import write_json
     from meta_animator.media.images import write_image
-    from meta_animator.models.face import FaceEmbedder
+    from meta_animator.models.arcface import load_face
 
-    face = FaceEmbedder.from_pretrained(args.face).eval() if args.face not in ("", "off") else None
+    folder = Path("models") if Path("models").is_dir() else None
+    named = find_sface(folder) if args.face == SFACE else args.face
+    face = load_face(named, "--face") if named not in ("", "off") else None
     lpips = load_lpips(args.lpips or "alex", args.lpips_trunk) if args.lpips != "off" else None
     metrics, picture = evaluate_animation(
         args.generated, args.truth, args.reference, clip=args.clip, shuffled=args.shuffled, seconds=dict(args.seconds),

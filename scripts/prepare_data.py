@@ -222,6 +222,8 @@ def footage(options: argparse.Namespace) -> None:
     from meta_animator.preparation.quality import parse_limits
     from meta_animator.preparation.said import Bars, choose_annotators, left_off, say_summary, workers_of
 
+    if options.no_crop and options.size:
+        raise UserError("--no-crop: frames that are cut to the shape of --size are not whole; leave one of the two out")
     limits = parse_limits(options.limits)
     annotators = choose_annotators(options.annotators or "light", options.weights, options.device)
     size = tuple(options.size) if options.size else None
@@ -263,8 +265,8 @@ def footage(options: argparse.Namespace) -> None:
 
 
 def _command() -> str:
-    """This one, without limits."""
-    words = iter(["python", *sys.argv])
+    """This one, without limits, and without replacing what it has made: that may be corrected by hand by then."""
+    words = iter(["python", *(word for word in sys.argv if word != "--overwrite")])
     kept = []
     for word in words:
         if word == "--limits":

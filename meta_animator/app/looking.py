@@ -146,7 +146,7 @@ def recognise(source: Path, home: Path, draft: Path, frames: int, strict: bool) 
         painter.close()
     photos = [wish for wish in summary.wishes if wish.source.kind == "photo"]
     lines = [without_folder(error, draft) for error in summary.broken.values()]
-    return {"pictures": pictures, "lines": [*lines, *(advice_on(photos, home / ANNOTATED) if photos else [])]}
+    return {"pictures": pictures, "lines": [*lines, *(advice_on(photos, summary.records, home / ANNOTATED) if photos else [])]}
 
 
 def draw_points(motion: Path, home: Path, draft: Path) -> dict[str, Any]:

@@ -70,7 +70,10 @@ def evaluate_animation(
         metrics["baselines"]["nearest_photo"] = score(nearest_photo(pictures, np.stack(poses), np.stack(target_poses)))
     metrics["controls"] = {}
     if shuffled is not None:
-        metrics["controls"]["shuffled_pose"] = score(read_frames(shuffled / "frames")[: len(frames)][kept])
+        control = read_frames(shuffled / "frames")
+        if len(control) < len(frames) or control.shape[1:] != frames.shape[1:]:
+            raise UserError(f"{shuffled}: its frames are not as many and as large as those of {generated}; sample it likewise")
+        metrics["controls"]["shuffled_pose"] = score(control[: len(frames)][kept])
     driving = read_frames(generated / "driving")
     return metrics, overview(list(pictures), list(driving[kept]), list(frames[kept]), list(_stack(truths, "frame")))
 

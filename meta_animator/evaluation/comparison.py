@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from meta_animator.evaluation.frechet import frechet_distance
 from meta_animator.evaluation.leaks import seen_before
 from meta_animator.evaluation.people import Annotators, embed_faces, find_poses, pose_error, similarities
 from meta_animator.evaluation.protocols import Protocol
-from meta_animator.evaluation.sources import Source, load_pair, middle
+from meta_animator.evaluation.sources import Source, load_pair, middle, photos_as_shown
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -38,13 +39,14 @@ class Judges:
 
 def compare(
     pairs: Mapping[str, tuple[Source, Source]], protocol: Protocol, judges: Judges, *, reference: Sequence[np.ndarray] = (),
-    seed: int = 0,
+    places: Sequence[Path] = (), seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """What pairs (generated, true) are worth: {"clips": {name: {metric: mean over frames}}, "mean": {metric: {"mean", "low",
     "high", "clips"}}, "set": {metric: distance}, "left_out": {name: numbers of frames}}.
 
     reference   photos uint8 (h, w, 3) that training or sampling saw: frames that are nearly equal to one are left out, but for
                 the one that the protocol makes the reference photo; without a truth, the faces to compare with
+    places      the data sets among them that the photos are from: what stage 3 made is held against their crops, too
     seed        of the bootstrap
 
     Raises UserError where a pair does not fit (see `sources.load_pair`), or nothing is left.
@@ -53,7 +55,7 @@ def compare(
     features: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {name: ([], []) for name in judges.features}
     for name, (ours, theirs) in pairs.items():
         generated, truth = load_pair(ours, theirs, protocol.size)
-        known = _leaks(_frames(truth), reference, protocol)
+        known = _leaks(_frames(truth), [*reference, *_crops(ours, generated[0].size, places, protocol)], protocol)
         if known.all():
             raise UserError(f"clip {name!r}: every frame is (nearly) a photo that training saw; nothing is left to compare")
         scores = _scores(generated, truth, protocol, judges, reference)
@@ -86,6 +88,11 @@ def bootstrap_interval(
     means = (np.asarray(values, np.float64) * weight)[drawn].sum(1) / weight[drawn].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _crops(ours: Source, size: tuple[int, int], places: Sequence[Path], protocol: Protocol) -> list[np.ndarray]:
+    """The photos as stage 3 would have cropped them; none where frames are not its own, or are cropped once more."""
+    return [] if ours.margin is None or protocol.size is not None else photos_as_shown(places, size, ours.margin)
 
 
 def _leaks(truth: np.ndarray, reference: Sequence[np.ndarray], protocol: Protocol) -> np.ndarray:

@@ -70,14 +70,18 @@ def load_judges(
 
 
 def _face(face: str, folder: Path | None, known: dict[str, str], missing: dict[str, str]) -> torch.nn.Module | None:
-    path = face
     if face == SFACE:
         try:
-            path = str(published.find(SFACE, folder, fetch=False))
+            face = find_sface(folder)
         except UserError as error:
             missing["face_similarity"] = str(error)
             return None
-    embedder = load_face(path)
-    file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+    embedder = load_face(face, "--face")
+    file = Path(face) / "model.safetensors" if Path(face).is_dir() else Path(face)
     known["face"] = sha256_of(file)
     return embedder
+
+
+def find_sface(folder: Path | None = None) -> str:
+    """Its file, in `folder` or the program's cache. Raises UserError where it has not been fetched."""
+    return str(published.find(SFACE, folder, fetch=False))

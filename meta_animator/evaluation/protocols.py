@@ -16,7 +16,8 @@ clip, which were written as GIFs of 3 frames a second and read back by ffmpeg at
 AlexNet in [-1, 1], PSNR in float, FID-VID and FVD over all windows of 16 consecutive frames.
 
 `cross-identity` has no truth: one person's photos, another one's motion. Faces are compared with the reference photos, poses with
-the driving film's, and flicker is what changes from frame to frame beyond what the driving film does.
+the driving film's. How much changes from frame to frame is measured in the generated clip alone, its motion included: in the
+whole frame, and where nobody is.
 """
 
 import dataclasses

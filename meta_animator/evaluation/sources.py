@@ -15,6 +15,7 @@ import numpy as np
 from meta_animator.config import load_config
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import Clip, is_data_set, read_manifest
+from meta_animator.data.transforms import move_keypoints
 from meta_animator.errors import UserError
 from meta_animator.evaluation.animation import driving_frames, load_layers, margin_of
 from meta_animator.media.images import IMAGE_SUFFIXES, read_image
@@ -75,17 +76,21 @@ def pair(
 ) -> dict[str, tuple[Source, Source]]:
     """{name: (generated, true)}, of the clips of these names or, without any, of all.
 
-    A name also fits a longer one that ends in "_" and the name, as TiktokDance_00337 does 00337. Raises UserError where one side
-    lacks a clip.
+    A name also fits a longer one that ends in "_" and the name, as TiktokDance_00337 does 00337, on either side. Raises UserError
+    where one side lacks a clip, or has several that fit.
     """
     wanted = tuple(names)
     if not wanted and len(generated) == len(truth) == 1:
         (name, ours), (theirs,) = next(iter(generated.items())), truth.values()
         return {name: (ours, theirs)}
-    wanted = wanted or (*truth, *(name for name in generated if not any(_fits(name, other) for other in truth)))
+    if len(wanted) == 1 and len(generated) == 1 and (theirs := _find(truth, wanted[0])) is not None:
+        return {wanted[0]: (next(iter(generated.values())), theirs)}
+    wanted = wanted or (*truth, *(name for name in generated if not any(_fit(name, other) for other in truth)))
     for side, sources in (("generated", generated), ("true", truth)):
         if missing := [name for name in wanted if _find(sources, name) is None]:
             there = next(iter(sources.values())).where.parent
+            if several := [other for other in sources if _fit(other, missing[0])]:
+                raise UserError(f"clip {missing[0]!r}: several {side} ones fit, {_some(several)}; name clips alike on both sides")
             raise UserError(
                 f"{len(missing)} of {len(wanted)} clips have no {side} one: {_some(missing)}; {there} has {_some(sources)}; "
                 "name those to compare with --clips"
@@ -118,11 +123,23 @@ def load_pair(ours: Source, theirs: Source, size: tuple[int, int] | None) -> tup
 def read_photos(path: Path | None, generated: Path) -> list[np.ndarray]:
     """The photos uint8 (h, w, 3) in a file, folder or data set (those that are not held out); without `path` those that the
     folders of stage 3 in or at `generated` were sampled with, as far as they are still there."""
+    return [photo for place in photo_places(path, generated) for photo in _photos(place)]
+
+
+def photo_places(path: Path | None, generated: Path) -> list[Path]:
+    """The files and folders that `read_photos` reads."""
     if path is not None:
-        return _photos(path)
+        return [path]
     configs = [generated / "config.yaml", *generated.glob("*/config.yaml")] if generated.is_dir() else []
     named = {load_config(config, []).sample.reference for config in configs if config.is_file()}
-    return [photo for place in sorted(named) if place and Path(place).exists() for photo in _photos(Path(place))]
+    return [Path(place) for place in sorted(named) if place and Path(place).exists()]
+
+
+def photos_as_shown(places: Iterable[Path], size: tuple[int, int], margin: float) -> list[np.ndarray]:
+    """Those of the data sets among `places`, cropped to `size` (height, width) around the person, as stage 3 crops its truth."""
+    sets = [read_manifest(place) for place in places if is_data_set(place)]
+    clips = [clip for one in sets for clip in one if clip.split == "train" and clip.has_frames]
+    return [layers.frame for layers in load_layers(clips, size, margin)]
 
 
 def _photos(path: Path) -> list[np.ndarray]:
@@ -152,9 +169,7 @@ def middle(layers: Layers, size: tuple[int, int]) -> Layers:
 
     points = layers.keypoints
     if points is not None:
-        points = points.copy()
-        ratio = np.array([size[1] / wide, size[0] / high])
-        points[:, :2] = (points[:, :2] - (left, top) + 0.5) * ratio - 0.5
+        points = move_keypoints(points, (left, top, left + wide, top + high), size)
     mask = None if layers.mask is None else cut(layers.mask.astype(np.uint8), cv2.INTER_NEAREST).astype(bool)
     return Layers(frame=cut(layers.frame, way), mask=mask, keypoints=points)
 
@@ -224,12 +239,12 @@ def _number(file: Path) -> tuple[int, str]:
 
 
 def _find(sources: Mapping[str, Source], name: str) -> Source | None:
-    fitting = [name] if name in sources else [other for other in sources if _fits(other, name)]
+    fitting = [name] if name in sources else [other for other in sources if _fit(other, name)]
     return sources[fitting[0]] if len(fitting) == 1 else None
 
 
-def _fits(longer: str, name: str) -> bool:
-    return longer == name or longer.endswith(f"_{name}")
+def _fit(one: str, other: str) -> bool:
+    return one == other or one.endswith(f"_{other}") or other.endswith(f"_{one}")
 
 
 def _some(names: Iterable[str]) -> str:

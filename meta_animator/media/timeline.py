@@ -32,7 +32,7 @@ class Timeline:
         if self.steady:
             return self.fps
         gaps = np.diff(self.times)
-        usual = np.median(gaps)
+        usual = np.sort(gaps)[len(gaps) // 2]  # one of them, also of an even number
         rate = float(1 / gaps[np.abs(gaps - usual) <= usual / 4].mean())
         return float(round(rate)) if abs(rate - round(rate)) < 0.02 * rate else rate
 

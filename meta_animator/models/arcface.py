@@ -32,8 +32,8 @@ ADVICE = (
 )
 
 
-def load_face(path: str) -> nn.Module:
-    """The embedder that `model.face` names: a folder of ours, an .onnx file or an iResNet's .pth; frozen.
+def load_face(path: str, named: str = "") -> nn.Module:
+    """The embedder that `model.face` names, or the option `named`: a folder of ours, an .onnx file or an iResNet's .pth; frozen.
 
     It offers `embed_face(images, landmarks)`, unit vectors, differentiable in the images, and `large_enough(landmarks)`.
     Raises UserError where there is none.
@@ -43,13 +43,14 @@ def load_face(path: str) -> nn.Module:
     if Path(path).is_dir():
         embedder = FaceEmbedder.from_pretrained(path)
     elif not Path(path).is_file():
-        raise UserError(f"model.face {path}: no such file or folder, but loss.face_weight > 0; {ADVICE}")
+        why = "" if named else ", but loss.face_weight > 0"
+        raise UserError(f"{named or 'model.face'} {path}: no such file or folder{why}; {ADVICE}")
     elif Path(path).suffix == ".onnx":
         network, bytes_in = _from_onnx(Path(path))
-        _check_network(network, bytes_in, f"model.face {path}")
+        _check_network(network, bytes_in, f"{named or 'model.face'} {path}")
         embedder = ArcFaceEmbedder(network, bytes_in)
     else:
-        embedder = ArcFaceEmbedder(iresnet_from(read_state(path), f"model.face {path}"))
+        embedder = ArcFaceEmbedder(iresnet_from(read_state(path), f"{named or 'model.face'} {path}"))
     return embedder.requires_grad_(False).eval()
 
 

@@ -11,7 +11,7 @@ from meta_animator.annotators.base import Detection
 from meta_animator.data.versions import code_version
 from meta_animator.errors import UserError
 from meta_animator.preparation.cuts import CutFinder
-from meta_animator.preparation.footage import Footage, OneOpen, Source
+from meta_animator.preparation.footage import Damaged, Footage, OneOpen, Source
 from meta_animator.preparation.photos import look_at
 from meta_animator.preparation.quality import measure
 from meta_animator.preparation.runs import Cuts, Runs
@@ -112,7 +112,7 @@ class Worker:
         self._open = OneOpen()
 
     def do(self, span: Span) -> str:
-        """Returns why a photo cannot be read, or "". Raises UserError for films that cannot, and files that do not fit."""
+        """Returns why the source cannot be read, or "". Raises UserError for files that do not fit."""
         footage = self._open.of(span.source)
         try:
             store = Store(self.home / span.source.name, footage.size)
@@ -120,10 +120,13 @@ class Worker:
             if span.source.kind == "photo":
                 return str(error)
             raise
-        if span.people is None:
-            self._see(footage, store, span)
-        else:
-            self._annotate_span(footage, store, span)
+        try:
+            if span.people is None:
+                self._see(footage, store, span)
+            else:
+                self._annotate_span(footage, store, span)
+        except Damaged as error:
+            return str(error)
         return ""
 
     def close(self) -> None:

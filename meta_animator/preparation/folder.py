@@ -36,13 +36,17 @@ class DataFolder:
             if self._old is not None:
                 self._put_back()
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-        for part in (folder / "clips").glob(".*.part"):
-            shutil.rmtree(part, ignore_errors=True)
-        self.entries = read_entries(folder)
+        self.entries: dict[str, dict[str, Any]] = {}
         self._written = 0.0
 
     def __enter__(self) -> "DataFolder":
         return self
+
+    def begin(self) -> None:
+        """Reads what is there and takes unfinished clips away: for who holds the folder's lock, or they may be another run's."""
+        for part in (self.folder / "clips").glob(".*.part"):
+            shutil.rmtree(part, ignore_errors=True)
+        self.entries = read_entries(self.folder)
 
     @property
     def replaces(self) -> bool:

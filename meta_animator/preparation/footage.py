@@ -50,6 +50,10 @@ class Source:
     split: Literal["train", "heldout"] = "train"
 
 
+class Damaged(UserError):
+    """Frames of a film that do not decode."""
+
+
 class Footage:
     """A source and its frames, opened when first needed. Not to be shared between threads or processes."""
 
@@ -82,7 +86,8 @@ class Footage:
         return (self.facts.height, self.facts.width) if self.source.kind == "clip" else self.photo.shape[:2]
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Frames of these numbers, at most CHUNK at once: (their numbers, uint8 (n, height, width, 3) RGB)."""
+        """Frames of these numbers, at most CHUNK at once: (their numbers, uint8 (n, height, width, 3) RGB). Raises Damaged where
+        those of a film do not decode."""
         if self.source.kind == "photo":
             yield from (([index], self.photo[None]) for index in indices)
             return
@@ -92,7 +97,11 @@ class Footage:
             self._film = facts if is_folder else VideoSource(self.source.path, verify=False, facts=facts)
         for start in range(0, len(indices), CHUNK):
             some = list(indices[start : start + CHUNK])
-            yield some, self._film.read(some)
+            try:
+                frames = self._film.read(some)
+            except UserError as error:
+                raise Damaged(str(error)) from error
+            yield some, frames
 
     def alpha(self) -> np.ndarray | None:
         """The outline that a photo's transparency draws: bool (height, width), or None."""

@@ -126,6 +126,7 @@ def prepare_footage(
     check_size(config.cut.size)
     sources = find_all(config) if sources is None else sources
     with DataFolder(config.output, config.overwrite) as folder, lock_folder(config.output):
+        folder.begin()
         home = config.output / ANNOTATED
         broken: dict[str, str] = {}
         places = {source.name: place for place, source in enumerate(sources)}
@@ -136,7 +137,8 @@ def prepare_footage(
         with Pool(config.workers, Worker, annotators, home) as pool:
             _see(pool, wishes, home, rules, broken, progress)
             wishes = [wish for wish in wishes if str(wish.source.path) not in broken]
-            _annotate(pool, wishes, home, rules, progress)
+            _annotate(pool, wishes, home, rules, broken, progress)
+        wishes = [wish for wish in wishes if str(wish.source.path) not in broken]
         records: list[FrameRecord] = []
         selection = Selection(layers=rules.layers, limits=config.limits, least=config.least, alike=config.alike)
         plans = list(plan_all(wishes, home, selection, records))
@@ -209,6 +211,8 @@ def _see(
     """Everybody in all frames is detected, and mostly annotated."""
     spans = [span for wish in wishes for span in _unseen(wish, _store(home, wish), rules)]
     for span, error in pool.map("do", spans, _frames, Count("looking for people", spans, progress)):
+        if error and len(wishes) == 1 and span.source.kind == "clip":
+            raise UserError(error)
         if error:
             broken[str(span.source.path)] = error
 
@@ -226,11 +230,14 @@ def _unseen(wish: Wish, store: Store, rules: Rules) -> Iterator[Span]:
         yield Span(source=wish.source, indices=tuple(indices), margin=margin, rate=wish.rate)
 
 
-def _annotate(pool: Pool, wishes: Sequence[Wish], home: Path, rules: Rules, progress: Progress) -> None:
+def _annotate(
+    pool: Pool, wishes: Sequence[Wish], home: Path, rules: Rules, broken: dict[str, str], progress: Progress
+) -> None:
     """What is missing, of the people who are followed, is annotated."""
     spans = [span for wish in wishes for span in _stale(wish, _store(home, wish), rules)]
-    for _ in pool.map("do", spans, _frames, Count("annotating", spans, progress)):
-        pass
+    for span, error in pool.map("do", spans, _frames, Count("annotating", spans, progress)):
+        if error:
+            broken[str(span.source.path)] = error
 
 
 def _stale(wish: Wish, store: Store, rules: Rules) -> Iterator[Span]:

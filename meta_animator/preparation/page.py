@@ -26,9 +26,10 @@ def write_page(
     groups: dict[str, list[Wish]] = {}
     for wish in summary.wishes:
         groups.setdefault(wish.source.group, []).append(wish)
+    sections = [_section(group, summary.records, home) for group in groups.values()]
     report = Report(
         title=config.output.name, command=command, limits=config.limits, tasks=summary.tasks, left_off=left_off,
-        sections=[_section(group, home) for group in groups.values()], records=summary.records, licences=licences,
+        sections=sections, records=summary.records, licences=licences,
         clips=[(c.id, c.identity, c.split, c.num_frames, c.width, c.height) for c in summary.clips],
         notes=[f"left out: {error}" for error in summary.broken.values()],
     )  # fmt: skip
@@ -60,16 +61,18 @@ class Painter:
         self._open.close()
 
 
-def advice_on(photos: Sequence[Wish], home: Path) -> list[str]:
-    """What one person's photos lack."""
-    looks = [Store(home / wish.source.name).read_run(0).get(0, Seen()).look for wish in photos]
+def advice_on(photos: Sequence[Wish], records: Sequence[FrameRecord], home: Path) -> list[str]:
+    """What those of one person's photos lack that were kept."""
+    kept = {record.source for record in records if record.kept}
+    names = [wish.source.name for wish in photos if wish.source.name in kept]
+    looks = [Store(home / name).read_run(0).get(0, Seen()).look for name in names]
     return advice([look for look in looks if look is not None])
 
 
-def _section(group: Sequence[Wish], home: Path) -> Section:
+def _section(group: Sequence[Wish], records: Sequence[FrameRecord], home: Path) -> Section:
     first, names = group[0].source, [wish.source.name for wish in group]
     if first.kind == "photo":
-        title, lines = f"photos of {first.identity}", advice_on(group, home)
+        title, lines = f"photos of {first.identity}", advice_on(group, records, home)
         return Section(title=title, identity=first.identity, sources=names, facts=[f"{len(group)} photos"], advice=lines)
     timeline = Timeline(np.asarray(group[0].times), group[0].fps)
     frames = f"{len(timeline.times)} frames, {len(group[0].unique)} looked at, {group[0].fps:.4g} per second"

@@ -93,7 +93,8 @@ def say_summary(folder: Path, summary: FootageSummary, chosen: AnnotatorSet) -> 
         print(f"note: left out {error if error.startswith(path) else f'{path}: {error}'}")
     photos = {wish.source.group: wish.source.identity for wish in summary.wishes if wish.source.kind == "photo"}
     for group, identity in photos.items():
-        for line in advice_on([wish for wish in summary.wishes if wish.source.group == group], folder / ANNOTATED):
+        photos_of = [wish for wish in summary.wishes if wish.source.group == group]
+        for line in advice_on(photos_of, summary.records, folder / ANNOTATED):
             print(f"advice on the photos of {identity}: {line}")
     print(f"look at {folder / REPORT} and {folder / 'sheets' / 'overview.png'}")
     print(f"correct what is wrong in {folder / ANNOTATED} (delete or replace files), and run this again")

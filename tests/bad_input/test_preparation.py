@@ -32,6 +32,11 @@ def video_of_an_unknown_codec(room):
     return ["prepare_data", "--input", str(video), "--output", str(room.out)]
 
 
+@CASES.add("--no-crop: frames that are cut to the shape of --size are not whole")
+def whole_frames_of_a_size(room):
+    return ["prepare_data", "--input", str(room.video()), "--output", str(room.out), "--size", "64", "64", "--no-crop"]
+
+
 @CASES.add("empty.mp4: is empty")
 def video_of_no_bytes(room):
     (room.folder / "empty.mp4").touch()

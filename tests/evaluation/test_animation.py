@@ -63,6 +63,14 @@ def test_frames_that_a_reference_photo_shows_are_left_out_and_said_so(generated,
         evaluate_animation(generated, puppet_data / "train", puppet_data / "train", clip="p2")
 
 
+def test_a_control_of_other_frames_is_one_line(generated, puppet_data, tmp_path):
+    write_image(tmp_path / "other" / "frames" / "000000.png", np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(UserError, match="other: its frames are not as many and as large as those of"):
+        evaluate_animation(
+            generated, puppet_data / "train", puppet_data / "person", clip="p2", shuffled=tmp_path / "other"
+        )  # fmt: skip
+
+
 def test_an_unknown_clip_is_one_line(generated, puppet_data):
     with pytest.raises(UserError, match=r"has no clip 'p9'; it has: p0, p1, p2, p3"):
         evaluate_animation(generated, puppet_data / "train", puppet_data / "person", clip="p9")

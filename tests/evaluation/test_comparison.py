@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from meta_animator.data.layers import Layers
+from meta_animator.data.manifest import DatasetWriter, read_manifest
 from meta_animator.errors import UserError
+from meta_animator.evaluation.animation import load_layers
 from meta_animator.evaluation.comparison import Judges, bootstrap_interval, compare
 from meta_animator.evaluation.features import load_features
 from meta_animator.evaluation.frechet import frechet_distance
@@ -17,10 +19,11 @@ from meta_animator.evaluation.leaks import seen_before
 from meta_animator.evaluation.people import pose_error
 from meta_animator.evaluation.protocols import PROTOCOLS, find_protocol
 from meta_animator.evaluation.rows import named, record, row
-from meta_animator.evaluation.sources import Source
-from meta_animator.json_files import read_json
+from meta_animator.evaluation.sources import Source, pair, photo_places, read_photos, read_sources
+from meta_animator.json_files import read_json, write_json
 from meta_animator.media.images import write_image
 from meta_animator.media.video import write_video
+from tests.data.people import standing_person
 from tests.evaluation.stand_ins import ByColour, FilmMeans, PictureMeans, Seer, save_script
 
 DEFAULT = PROTOCOLS["default"]
@@ -186,6 +189,26 @@ def test_rows_of_tables():
     ]
 
 
+def test_a_photo_of_a_wide_data_set_is_found_in_what_stage_3_cropped(tmp_path):
+    """The truth is cropped around the person, as the animation was, and so is the photo."""
+    rng = np.random.default_rng(0)
+    wide = rng.integers(0, 255, (3, 8, 16, 3), np.uint8).repeat(6, 1).repeat(6, 2)  # 48 x 96
+    person = standing_person(44, 40) + np.array([2, 2, 0], np.float32)
+    with DatasetWriter(tmp_path / "true") as writer:
+        writer.add(id="a", layers=[Layers(frame=frame, keypoints=person) for frame in wide], identity="p", fps=8)
+    with DatasetWriter(tmp_path / "photos") as writer:
+        writer.add(id="b", layers=[Layers(frame=wide[1], keypoints=person)], identity="p", fps=1, kind="photo")
+    truth = load_layers(read_manifest(tmp_path / "true"), (48, 48))
+    for k, layers in enumerate(truth):
+        write_image(tmp_path / "made" / "frames" / f"{k:06d}.png", 255 - layers.frame)
+    write_json(tmp_path / "made" / "times.json", {"fps": 8.0, "driving_frames": [0, 1, 2]})
+    (tmp_path / "made" / "config.yaml").write_text(f"stage: sample\nsample:\n  reference: {tmp_path / 'photos'}\n")
+    pairs = pair(read_sources(tmp_path / "made"), read_sources(tmp_path / "true"))
+    photos, places = read_photos(None, tmp_path / "made"), photo_places(None, tmp_path / "made")
+    assert compare(pairs, DEFAULT, Judges(), reference=photos)["left_out"] == {}, "photos as they are show more than the truth"
+    assert list(compare(pairs, DEFAULT, Judges(), reference=photos, places=places)["left_out"].values()) == [[1]]
+
+
 def evaluate(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
     runpy.run_path(str(SCRIPT))["main"]()
@@ -210,6 +233,9 @@ def test_one_command_compares_a_video_with_a_folder(tmp_path, monkeypatch, capsy
         evaluate(monkeypatch, *given, "--device", "nowhere")
     with pytest.raises(UserError, match="--shuffled needs --reference"):
         evaluate(monkeypatch, *given, "--shuffled", tmp_path)
+    for face, said in (("sface", "face"), (tmp_path / "made" / "a.mp4", "a.mp4"), (tmp_path / "none.onnx", "--face .*no such")):
+        with pytest.raises(UserError, match=said):
+            evaluate(monkeypatch, *given[:-2], "--reference", tmp_path, "--face", face, "--lpips", "off")
     with pytest.raises(UserError, match="--protocol cross-identity needs --photos"):
         evaluate(monkeypatch, *given, "--protocol", "cross-identity")
     with pytest.raises(SystemExit, match="2"):

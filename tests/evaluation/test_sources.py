@@ -62,6 +62,13 @@ def test_pairs_by_name_or_alone(tmp_path):
         name: (f"TiktokDance_{name}", name) for name in ("00337", "00338")
     }
     assert list(pair(made, true, ["00338"])) == ["00338"]
+    assert {name: (a.name, b.name) for name, (a, b) in pair(true, made).items()} == {
+        f"TiktokDance_{name}": (name, f"TiktokDance_{name}") for name in ("00337", "00338")
+    }
+    one = read_sources(theirs / "00338")
+    assert [(a.name, b.name) for a, b in pair(one, made, ["00337"]).values()] == [("00338", "TiktokDance_00337")], "named, alone"
+    with pytest.raises(UserError, match="clip '00337': several generated ones fit, TiktokDance_00337, other_00337; name clips"):
+        pair({**made, "other_00337": made["TiktokDance_00337"]}, true)
     assert list(pair(read_sources(ours / "TiktokDance_00337"), read_sources(theirs / "00338"))) == ["TiktokDance_00337"]
     with pytest.raises(UserError, match=r"1 of 2 clips have no generated one: 201_002_1x1; .* has TiktokDance_00337, Tik"):
         pair(made, true, ["00337", "201_002_1x1"])
@@ -104,6 +111,8 @@ def test_the_middle_moves_keypoints_and_masks_along():
     rows, columns = np.nonzero(small.frame[..., 0] > 127)
     assert (columns.mean(), rows.mean()) == (3.5, 4.5) and small.keypoints[0, :2] == pytest.approx([3.5, 4.5])
     assert np.array_equal(small.mask, small.frame[..., 0] > 127) and points[0, 0] == 7.5
+    points[1] = 7.5, 2.0, 1  # above what is left
+    assert middle(Layers(frame=frame, keypoints=points), (10, 10)).keypoints[:2, 2].tolist() == [1, 0]
 
 
 def test_photos_of_a_folder_a_data_set_or_a_run(tmp_path, puppet_data):

@@ -89,6 +89,13 @@ def test_a_dropped_frame_is_filled_and_jitter_is_none():
     assert (len(chosen), rate) == (90, 30) and chosen[38:44] == [38, 39, 39, 39, 40, 41]
 
 
+@pytest.mark.parametrize("gaps", [[0.04, 0.5], [1 / 30] * 20 + [2 / 30] * 20])
+def test_a_film_of_two_rates_has_one_of_them(gaps):
+    """No gap is near the middle between the two."""
+    film = Timeline(np.array([0, *np.cumsum(gaps)]), 5)
+    assert not film.steady and any(abs(film.rate * gap - 1) < 0.02 for gap in gaps)
+
+
 def test_a_drawn_film_of_changing_rate_knows_its_times(film):
     clip = driving_clip(film)
     assert clip.fps == 30 and np.allclose(clip.times, changing(), atol=1 / TICKS)

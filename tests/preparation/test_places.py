@@ -10,6 +10,7 @@ from meta_animator.media.images import write_image
 from meta_animator.preparation.formats.sources import sequences_of
 from meta_animator.preparation.prepare import PrepareConfig
 from meta_animator.preparation.prepare import prepare as prepare_plainly
+from meta_animator.training.lock import lock_folder
 from tests.preparation.fakes import film, picture
 from tests.preparation.runs import files_of, prepare
 
@@ -59,3 +60,44 @@ def test_input_and_output_are_apart(tmp_path):
             with pytest.raises(UserError, match=message):
                 make()
     assert files_of(tmp_path) == before
+
+
+def test_a_film_that_is_damaged_in_the_middle_is_left_out(tmp_path):
+    """It opens, and its last frame decodes: only reading it shows."""
+    home = tmp_path / "in"
+    home.mkdir()
+    film(home / "good.mp4", 12)
+    content = bytearray(film(home / "bad.mp4", 60).read_bytes())
+    middle = len(content) // 3
+    content[middle : middle + 2000] = bytes(2000)
+    (home / "bad.mp4").write_bytes(content)
+    summary, _ = prepare(home, tmp_path / "out")
+    assert [clip.id for clip in summary.clips] == ["good"]
+    ((path, said),) = summary.broken.items()
+    assert Path(path).name == "bad.mp4" and "does not decode" in said
+    again, _ = prepare(home, tmp_path / "out")
+    assert [clip.id for clip in again.clips] == ["good"] and list(again.broken) == [path]
+    with pytest.raises(UserError, match=r"bad\.mp4: frame \d+: does not decode"):
+        prepare(home / "bad.mp4", tmp_path / "alone")
+
+
+def test_a_folder_that_another_run_writes_is_left_as_it_is(tmp_path):
+    """The clip that is just being written, above all."""
+    path = film(tmp_path / "walk.mp4", 4)
+    prepare(path, tmp_path / "out")
+    part = tmp_path / "out" / "clips" / ".walk.part" / "frame" / "000000.png"
+    part.parent.mkdir(parents=True)
+    part.touch()
+    with lock_folder(tmp_path / "out"), pytest.raises(UserError, match="another run is writing here"):
+        prepare(path, tmp_path / "out")
+    assert part.is_file()
+    prepare(path, tmp_path / "out")
+    assert not part.exists(), "nobody's"
+
+
+def test_videos_of_one_name_are_told_apart_or_left_out(tmp_path, capsys):
+    for name in ("train/a.mp4", "videos/a.mp4", "videos/b.mp4"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    assert [one.name for one in sequences_of("ubc", tmp_path / "in", tmp_path / "out")] == ["a", "b"]
+    assert "videos/a.mp4: is named as " in capsys.readouterr().out

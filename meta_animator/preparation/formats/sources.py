@@ -29,10 +29,19 @@ def sequences_of(format: str, root: Path, output: Path) -> list[Sequence]:
     check_apart([root], output, inside=True)
     files = find_tsv(root) if format == "disco" and root.is_dir() else []
     if not files:
-        return find_sequences(format, root)
+        return _named_once(find_sequences(format, root))
     into = output.with_name(UNPACKED.format(output.name))
     print(f"note: {root}: the pictures of {len(files)} TSV files are unpacked to {into}; drawn poses are left out")
-    return [one for split in unpack(files, into) for one in _of_split(split)]
+    return _named_once([one for split in unpack(files, into) for one in _of_split(split)])
+
+
+def _named_once(found: list[Sequence]) -> list[Sequence]:
+    """Those that can be told apart by their names; says which others there are."""
+    first: dict[str, Sequence] = {}
+    for one in found:
+        if first.setdefault(slug(one.name), one) is not one:
+            print(f"note: {one.path}: is named as {first[slug(one.name)].path} is, and left out")
+    return list(first.values())
 
 
 def _of_split(folder: Path) -> list[Sequence]:

@@ -55,18 +55,19 @@ def compare(
     features: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {name: ([], []) for name in judges.features}
     for name, (ours, theirs) in pairs.items():
         generated, truth = load_pair(ours, theirs, protocol.size)
-        known = _leaks(_frames(truth), [*reference, *_crops(ours, generated[0].size, places, protocol)], protocol)
+        frames = _stacked(generated), _stacked(truth)
+        known = _leaks(frames[1], [*reference, *_crops(ours, generated[0].size, places, protocol)], protocol)
         if known.all():
             raise UserError(f"clip {name!r}: every frame is (nearly) a photo that training saw; nothing is left to compare")
-        scores = _scores(generated, truth, protocol, judges, reference)
+        scores = _scores(frames, truth, protocol, judges, reference)
         scores = {metric: [v for v, seen in zip(values, known, strict=True) if not seen] for metric, values in scores.items()}
         clips[name] = mean_scores(scores) | {"frames": int((~known).sum())}
         counts[name] = {metric: sum(value is not None for value in values) for metric, values in scores.items()}
         if known.any():
             left_out[name] = np.flatnonzero(known).tolist()
         for metric, network in judges.features.items():
-            for side, frames in zip(features[metric], (generated, truth), strict=True):
-                side.append(_features(network, _frames(frames), known, protocol.windows))
+            for side, shown in zip(features[metric], frames, strict=True):
+                side.append(_features(network, shown, known, protocol.windows))
     by_frames = protocol.average == "frames"
     return {
         "clips": clips,
@@ -106,10 +107,11 @@ def _leaks(truth: np.ndarray, reference: Sequence[np.ndarray], protocol: Protoco
 
 
 def _scores(
-    generated: list[Layers], truth: list[Layers], protocol: Protocol, judges: Judges, reference: Sequence[np.ndarray]
-) -> Scores:
-    """Per frame, all metrics of one clip."""
-    ours, theirs = _frames(generated), _frames(truth)
+    frames: tuple[np.ndarray, np.ndarray], truth: list[Layers], protocol: Protocol, judges: Judges,
+    reference: Sequence[np.ndarray],
+) -> Scores:  # fmt: skip
+    """Per frame, all metrics of one clip, of (generated, true) frames and what else is known of the truth."""
+    ours, theirs = frames
     poses = [layers.keypoints for layers in truth]
     if judges.annotators is not None and all(pose is None for pose in poses):
         poses = find_poses(judges.annotators, theirs)
@@ -192,5 +194,8 @@ def _summary(metric: str, clips: Mapping[str, Mapping[str, Any]], counts: Mappin
     return {"mean": mean, "low": low, "high": high, "clips": len(names)}
 
 
-def _frames(layers: Sequence[Layers]) -> np.ndarray:
-    return np.stack([one.frame for one in layers])
+def _stacked(layers: list[Layers]) -> np.ndarray:
+    """All frames, uint8 (n, h, w, 3); those of `layers` are views of them from here on, so that films are held once."""
+    frames = np.stack([one.frame for one in layers])
+    layers[:] = [dataclasses.replace(one, frame=frame) for one, frame in zip(layers, frames, strict=True)]
+    return frames

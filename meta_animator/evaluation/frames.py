@@ -14,6 +14,7 @@ Scores: TypeAlias = dict[str, list[float | None]]
 PSNR_CEILING = 100.0
 WINDOW = 7
 HALF = WINDOW // 2
+AT_ONCE = 16  # frames whose maps of LPIPS are held
 
 
 class Perceptual(Protocol):
@@ -63,9 +64,13 @@ def frame_scores(
         return scores
     scores["lpips"] = [*lpips(generated, truth, unscaled=compat)]
     if regions and not compat:
-        maps = lpips.maps(generated, truth)
-        for name, region in regions.items():
-            scores[f"{name}_lpips"] = [region_mean(values, where) for values, where in zip(maps, region, strict=True)]
+        scores |= {f"{name}_lpips": [] for name in regions}
+        for start in range(0, len(truth), AT_ONCE):  # maps are as large as frames, in float
+            some = slice(start, start + AT_ONCE)
+            maps = lpips.maps(generated[some], truth[some])
+            for name, region in regions.items():
+                means = [region_mean(values, where) for values, where in zip(maps, region[some], strict=True)]
+                scores[f"{name}_lpips"] += means
     return scores
 
 

@@ -151,3 +151,28 @@ def test_flicker_along_the_motion_sees_what_sticks_to_the_screen():
     assert measured[1] == pytest.approx(by_hand) and by_hand > 5
     with pytest.raises(ValueError, match="flow: expected"):
         warped_flicker(stuck, truth, flow[:1])
+
+
+class Distance:
+    """A stand-in for LPIPS: the mean difference of the colours."""
+
+    def __init__(self):
+        self.counts = []
+
+    def __call__(self, generated, truth, unscaled=False):
+        return [float(value) for value in np.abs(generated.astype(float) - truth).mean((1, 2, 3))]
+
+    def maps(self, generated, truth):
+        self.counts.append(len(truth))
+        return np.abs(generated.astype(float) - truth).mean(-1)
+
+
+def test_maps_of_a_film_are_made_a_few_frames_at_once():
+    rng = np.random.default_rng(0)
+    generated, truth = rng.integers(0, 255, (2, 40, 16, 16, 3), dtype=np.uint8)
+    masks = rng.random((40, 16, 16)) < 0.5
+    network = Distance()
+    scores = frame_scores(generated, truth, masks, lpips=network)
+    assert network.counts == [16, 16, 8]
+    wanted = [np.abs(a.astype(float) - b).mean(-1)[where].mean() for a, b, where in zip(generated, truth, masks, strict=True)]
+    assert scores["person_lpips"] == pytest.approx(wanted) and len(scores["background_lpips"]) == 40

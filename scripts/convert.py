@@ -16,13 +16,15 @@ from pathlib import Path
 
 from meta_animator.cli import run
 
+ARCHITECTURE = Path(__file__).parents[1] / "configs" / "sd15" / "architecture"  # wherever it is called from
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--base", default="models/sd15", help="base model: folder, file or name on the hub")
-    common.add_argument("--architecture", default="configs/sd15/architecture", help="config files of a base in one file")
+    common.add_argument("--architecture", default=str(ARCHITECTURE), help="config files of a base in one file")
     taken = actions.add_parser("import-control", parents=[common], help="a file of theirs into a checkpoint of ours")
     taken.add_argument("file", type=Path)
     taken.add_argument("output", type=Path, help="checkpoint folder, for model.control_from")

@@ -29,7 +29,10 @@ def load_control_folder(models: Assembly, folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     metadata = read_metadata(folder)
     if (folder / "model_index.json").is_file():
-        raise UserError(f"model.control_from: {folder} is a whole pipeline with a LoRA folded in; name it as model.base")
+        raise UserError(
+            f"model.control_from: {folder} is a whole pipeline with a LoRA folded in, for diffusers or as the model.base of a "
+            "training; stage 3 takes the run that it was made of, or a folder controlnet/"
+        )
     _expect_base(models, metadata, folder)
     check_conventions(models, metadata, str(folder))
     note_base_loras(models, metadata, str(folder))

@@ -151,7 +151,8 @@ def person_card(origin: Origin, family: str, folder: str) -> Card:
         "A LoRA on the base, which draws the person and the place of the photos. Meta-Animator takes it beside the ControlNet "
         'that it was trained with, as `"model.base_loras={FOLDER: 1.0}"`.'
     )
-    hint = "`comfyui_lora.safetensors` is the same for ComfyUI and others that read kohya's names."
+    names = "the original names" if family == "wan" else "kohya's names"
+    hint = f"`comfyui_lora.safetensors` is the same for ComfyUI and others that read {names}."
     code, pipeline = LORA.format(base=origin.base.code), "text-to-video" if family == "wan" else "text-to-image"
     return _card(origin, family, "person", what, code, hint, folder, pipeline=pipeline)
 

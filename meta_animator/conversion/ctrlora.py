@@ -54,14 +54,16 @@ def from_ctrlora(
 ) -> dict[str, Tensor]:
     """Our weights, `control.<name>` and `lora.<task>.<name>`, of a checkpoint in their layout.
 
-    tasks   {their task: ours} of those to take; by default every one whose name is known. A LoRA file holds one task without a
-            name: give one, whatever it is called there
+    tasks   {their task: ours} of those to take; by default every one whose name is known, and {} for a base file, which has
+            none. A LoRA file holds one task without a name: give one, whatever it is called there
     base    for a LoRA file: our `control.` weights of the base file that it was trained on
     Raises UserError where a weight is missing, unknown, or ambiguous.
     """
     state = {name.removeprefix(CONTROL): tensor for name, tensor in _control_part(state, what).items()}
     banks, aliases, shared = _sort(state)
     whole = shared.keys() >= set(names.weights.values())
+    if banks and tasks == {}:
+        raise UserError(f"{what}: is a whole checkpoint with LoRAs; expected the base file (import it with import-control)")
     if banks:
         _check_aliases(aliases, banks, names, what)
         chosen = _choose(list(banks), tasks, what)

@@ -60,7 +60,7 @@ def import_ctrlora(
     names, base, state = ControlNames(network), None, read_state(file)
     if base_control is not None:
         base = _control_weights(base_control, names)
-    weights = from_ctrlora(state, names, str(file), tasks, base)
+    weights = from_ctrlora(state, names, str(file), tasks or None, base)
     metadata = converted_metadata(weights, backbone.fingerprint(), file)
     check_shapes(network, weights, metadata, f"{file}, for {model.base}")
     if differing := other_unet(state, backbone.unet):

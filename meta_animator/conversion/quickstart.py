@@ -65,8 +65,6 @@ def join_ctrlora(base_file: Path, loras: Mapping[str, Path], output: Path, model
     network = backbone.make_control([], 1)
     names = ControlNames(network)
     base = from_ctrlora(read_state(base_file), names, str(base_file), {})
-    if any(name.startswith("lora.") for name in base):
-        raise UserError(f"{base_file}: is a whole checkpoint with LoRAs; expected the base file (import it with import-control)")
     weights = dict(base)
     for file in dict.fromkeys(loras.values()):
         tasks = [task for task, whose in loras.items() if whose == file]

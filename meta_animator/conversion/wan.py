@@ -26,7 +26,7 @@ from meta_animator.json_files import read_json, write_json
 from meta_animator.models.backbones import backbone_without_weights, load_backbone
 from meta_animator.models.backbones.parts import download
 from meta_animator.models.backbones.wan import Wan
-from meta_animator.models.backbones.wan_names import original_name
+from meta_animator.models.backbones.wan_names import original_lora
 from meta_animator.models.lora import shared_state
 from meta_animator.models.person import added, fold_person
 from meta_animator.models.vace import VaceControl
@@ -65,15 +65,6 @@ def write_more(lora: Mapping[str, Tensor], folder: Path) -> None:
     save_tensors(original_lora(lora), folder / ORIGINAL_LORA, {"format": "pt"})
 
 
-def original_lora(lora: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """{"diffusion_model.vace_blocks.0.self_attn.q.lora_A.weight": ...} of {"vace_blocks.0.attn1.to_q.lora_A.weight": ...}"""
-    renamed = {}
-    for name, weight in lora.items():
-        module, half = name.split(".lora_")
-        renamed[f"diffusion_model.{original_name(module)}.lora_{half}"] = weight
-    return renamed
-
-
 def merged(
     network: VaceControl, model: ModelConfig, control: Mapping[str, Tensor], lora: Mapping[str, Tensor],
     person: Mapping[str, Tensor], metadata: Mapping[str, Any], facts: Facts,
@@ -88,10 +79,10 @@ def merged(
         metadata["base"], base.fingerprint(), base.named_weights,
         lambda theirs, own: f"extract.checkpoint: was trained on base {theirs}, {model.base} is base {own}",
     )  # fmt: skip
-    if (there := metadata.get("base_loras", {})) != (own := dict(base.base_loras)):
-        print(f"note: extract.checkpoint was trained with model.base_loras {there or 'none'}; the pipeline has {own or 'none'}")
     if person:
         fold_person(base, person, "extract.checkpoint")
+    if (there := metadata.get("base_loras", {})) != (own := dict(base.base_loras)):
+        print(f"note: extract.checkpoint was trained with model.base_loras {there or 'none'}; the pipeline has {own or 'none'}")
     branch = folded(control, lora)
     transformer = whole_transformer(base, branch, _motion(model, base) if model.motion_from else {})
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint, short
 from meta_animator.models.backbones.base import Backbone
+from meta_animator.models.backbones.lora_files import product
 from meta_animator.models.lora import shared_state
 
 NAME = "person"
@@ -49,16 +50,16 @@ def without_person(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def fold_person(backbone: Backbone, lora: Mapping[str, Tensor], what: str) -> None:
     """Add a person's LoRA to the weights of a base. Raises UserError, before any is changed, for one that does not fit."""
     backbone.fingerprint()
-    own, changes = shared_state(backbone.network), {}
+    own, pairs = shared_state(backbone.network), {}
     for module in sorted({name.rsplit(".lora_", 1)[0] for name in lora}):
         name, down, up = f"{module}.weight", lora.get(module + DOWN), lora.get(module + UP)
         fits = name in own and down is not None and up is not None and down.shape[:1] == up.shape[1:2]
         if not fits or _shape(down, up) != own[name].shape:
             raise UserError(f"{what}: its LoRA on the base does not fit {module} of this base; is it damaged?")
-        changes[name] = added(down, up)
+        pairs[name] = down, up
     with torch.no_grad():
-        for name, change in changes.items():
-            own[name] += change.to(own[name])
+        for name, pair in pairs.items():
+            own[name] += added(*pair).to(own[name])
     backbone.base_loras = MappingProxyType({**backbone.base_loras, called(lora, backbone.network_name): 1.0})
 
 
@@ -80,7 +81,7 @@ def for_diffusers(lora: Mapping[str, Tensor], network_name: str) -> dict[str, Te
 
 def added(down: Tensor, up: Tensor) -> Tensor:
     """What a layer's LoRA adds to its weight."""
-    return (up.double().flatten(1) @ down.double().flatten(1)).view(_shape(down, up))
+    return product(up.flatten(1), down.flatten(1)).view(_shape(down, up))
 
 
 def _shape(down: Tensor, up: Tensor) -> torch.Size:

@@ -62,7 +62,7 @@ class MetaAnimatorPipeline(DiffusionPipeline):
     Raises ValueError for parts that do not fit each other or lack weights.
     """
 
-    model_cpu_offload_seq = "text_encoder->control->unet->vae"
+    model_cpu_offload_seq = "text_encoder->unet->vae"  # control, which is called in every step, stays beside the UNet
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["motion_adapter"]  # it is never called by itself; the UNet calls its layers
     _optional_components: ClassVar[list[str]] = ["motion_adapter"]
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "prompt_embeds", "negative_prompt_embeds"]
@@ -118,9 +118,12 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         """The networks of a run (`stages.sample.load_animator` has the run's checkpoints loaded), which it shares.
 
         scheduler   instead of DDIM as in stage 3. Raises ValueError where it has to be named: diffusers' DDIMScheduler takes
-                    every step to be T // n long, which no "linspace" step is ("trailing" ones are where n divides T)
+                    every step to be T // n long, which no "linspace" step is ("trailing" ones are where n divides T); and for
+                    a Wan, which diffusers' own WanVACEPipeline runs
         """
         base = models.backbone
+        if models.config.backbone == "wan":
+            raise ValueError("model.backbone=wan: expected a Stable Diffusion; of a Wan, extract.merge writes a WanVACEPipeline")
         if scheduler is None and base.scheduler.get("timestep_spacing") == "linspace":
             raise ValueError(
                 f"scheduler: {models.config.base} has timestep_spacing 'linspace', with which diffusers' DDIMScheduler answers "
@@ -200,7 +203,8 @@ class MetaAnimatorPipeline(DiffusionPipeline):
                         `config.shared_noise` by default
         shared_latents  (1 1 c h w): what all frames share of the first noise instead of a draw, such as what `invert` makes of a
                         photo, which stage 3 starts from; each frame's own noise is drawn, as much as `config.shared_noise` leaves
-        window, overlap frames that the motion module sees at once, and how many neighbours share
+        window, overlap frames that the motion module sees at once, and how many neighbours share; without one, frames that are
+                        made at once
         output_type     "pil", "np" (1 f h w 3) in [0, 1], "pt" (1 f 3 h w) in [0, 1], or "latent" (1 f c h w)
         callback_on_step_end   called with (pipeline, step, timestep, {"latents": ...}); what it returns replaces them. It may
                         ask for prompt_embeds and negative_prompt_embeds (1 n d) too; diffusers' callbacks say so themselves
@@ -283,7 +287,8 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         process = make_process({name: self.scheduler.config.get(name, value) for name, value in SCHEDULER.items()})
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         x_0 = self._encode(picture, device).to(context.dtype)
-        x_T = ddim_inversion(denoiser, x_0, process, self.scheduler.timesteps)
+        timesteps = self.scheduler.timesteps.round().long()  # some schedulers have them between whole ones
+        x_T = ddim_inversion(denoiser, x_0, process, timesteps)
         self.maybe_free_model_hooks()
         return x_T
 
@@ -339,9 +344,9 @@ class MetaAnimatorPipeline(DiffusionPipeline):
         return clip_noise(shared[:, 0], own, self.config.shared_noise)
 
     def _windows(self, frames: int, window: int, overlap: int) -> tuple[int, int]:
-        """Window and overlap; one window for all frames where there is no motion module."""
+        """Window and overlap; without a motion module `window` frames at once."""
         if self._temporal is None:
-            return frames, 0
+            return max(1, min(frames, window)), 0
         if not 0 <= overlap < window:
             raise ValueError(f"overlap: expected at least 0 and less than window, {window}; got {overlap}")
         places = self.motion_adapter.config.motion_max_seq_length

@@ -203,24 +203,28 @@ def open_references(path: str, first: str, count: int, size: tuple[int, int], ma
     """`count` photos of the reference person at the output's size, for a base that is shown them beside the pose: of a data set
     the clip `first`, if it is named, then the others in order, each its first frame with a person. Raises UserError where there
     are fewer."""
-    names = sorted(_photos(path, count), key=lambda name: name != first)  # keeps the order of the others
+    names = sorted(_photos(path, first, count), key=lambda name: name != first)  # keeps the order of the others
     return [crop_reference(*read_reference(path, name), size, margin) for name in names[:count]]
 
 
-def check_references(path: str, count: int) -> None:
+def check_references(path: str, first: str, count: int) -> None:
     """Raises UserError where there are fewer than `count` photos for `open_references`."""
-    _photos(path, count)
+    _photos(path, first, count)
 
 
-def _photos(path: str, count: int) -> list[str]:
-    """The ids of the photos that there are to choose `count` from."""
+def _photos(path: str, first: str, count: int) -> list[str]:
+    """The ids of the photos that there are to choose `count` from: of the person whom `first`, or the first clip, shows."""
     if not count:
         return []
     if not path:
         raise UserError(f"sample.reference is empty: sample.references={count} takes photos of the person from it")
-    names = [clip.id for clip in read_manifest(path)] if is_data_set(path) else [""]
+    if not is_data_set(path):
+        names, whose = [""], ""
+    else:
+        identity = find_clip(path, first).identity
+        names, whose = [clip.id for clip in read_manifest(path) if clip.identity == identity], f" of '{identity}'"
     if len(names) < count:
-        raise UserError(f"sample.references: {count} photos are asked for, {path} has {len(names)}")
+        raise UserError(f"sample.references: {count} photos are asked for, {path} has {len(names)}{whose}")
     return names
 
 

@@ -85,7 +85,7 @@ def check_inputs(sample: SampleConfig, data: DataConfig) -> None:
         if path and not Path(path).exists() and not is_data_set(path):
             kind = "a photo or a data set" if key == "reference" else "a data set, a drawn pose video, a keypoint .npz or JSON"
             raise Absent(f"sample.{key}: {path}: no such file or folder; expected {kind}; {_maker(Path(path), data)}")
-    check_references(sample.reference, sample.references)
+    check_references(sample.reference, sample.reference_clip, sample.references)
 
 
 def try_inputs(sample: SampleConfig, data: DataConfig, seed: int, model: ModelConfig) -> None:

@@ -29,6 +29,7 @@ from meta_animator.devices import compute_device
 from meta_animator.diffusion.randomness import noise_for, rng
 from meta_animator.diffusion.samplers import sampler_for
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.backbones.wan import read_process
@@ -289,8 +290,14 @@ def make_theirs(pipeline: Any, trial: Trial, texts: Embedded) -> Made:
 
 
 def _person_folder(source: Path) -> Path | None:
-    """That of the person's LoRA on the base, where one was extracted."""
-    return source / PERSON if (source / PERSON / PERSON_FILE).is_file() else None
+    """That of the person's LoRA on the base, where one was extracted. Raises UserError for one that an older extraction left."""
+    folder = source / PERSON
+    if not (folder / PERSON_FILE).is_file():
+        return None
+    belongs, own = (read_json(home / METADATA).get("control") for home in (folder, source / CONTROLNET))
+    if belongs != own:
+        raise UserError(f"{folder}: is from another extraction than {source / CONTROLNET}; delete it, or extract anew")
+    return folder
 
 
 def _lora_folder(source: Path, task: str) -> Path:

@@ -18,7 +18,7 @@ from meta_animator.checkpoints.files import read_weights
 from meta_animator.checkpoints.loading import load_control
 from meta_animator.config import save_config
 from meta_animator.conversion.motion import load_motion
-from meta_animator.data.manifest import is_data_set, read_manifest
+from meta_animator.data.manifest import find_clip, is_data_set
 from meta_animator.devices import compute_device
 from meta_animator.fingerprints import short
 from meta_animator.json_files import write_json
@@ -118,7 +118,7 @@ def other_person(config: RunConfig, person: str, template: str) -> str:
     calls = person and not config.sample.identity and "{identifier}" in (config.sample.prompt or template)
     if not calls or not is_data_set(config.sample.reference):
         return ""
-    shown = read_manifest(config.sample.reference)[0].identity
+    shown = find_clip(config.sample.reference, config.sample.reference_clip).identity
     return shown if shown != person else ""
 
 

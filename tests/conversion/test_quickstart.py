@@ -83,10 +83,13 @@ def test_what_cannot_be_joined_is_one_line_and_nothing_is_written(files, tmp_pat
     tuned = next(name for name in state if "zero_convs" in name and name.endswith("weight"))
     torch.save(state | {tuned: state[tuned] + 0.01}, tmp_path / "new.ckpt")
     export_ctrlora(theirs["base"].parent / "run", tmp_path / "whole.ckpt", base)
+    whole = read_state(tmp_path / "whole.ckpt")
+    torch.save({name.replace(".canny.", ".hed."): weight for name, weight in whole.items()}, tmp_path / "hed.ckpt")
     wrong = [
         (theirs["base"], {"canny": tmp_path / "new.ckpt"}, r"new\.ckpt: brings its own zero convolutions .* import it alone"),
         (theirs["base"], {"canny": theirs["base"]}, r"is a base file without a LoRA"),
-        (tmp_path / "whole.ckpt", {"canny": theirs["canny"]}, r"whole\.ckpt"),
+        (tmp_path / "whole.ckpt", {"canny": theirs["canny"]}, r"whole\.ckpt: is a whole checkpoint with LoRAs; expected"),
+        (tmp_path / "hed.ckpt", {"canny": theirs["canny"]}, r"hed\.ckpt: is a whole checkpoint with LoRAs; expected"),
         (theirs["base"], {"hed": theirs["canny"]}, r"'hed' is no task of ours"),
         (theirs["base"], {"canny": tmp_path / "none.ckpt"}, r"none\.ckpt: no such file"),
         (theirs["base"], {}, r"no LoRA to join"),

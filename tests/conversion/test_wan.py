@@ -155,7 +155,7 @@ def test_a_merged_pipeline_predicts_the_same_and_shares_the_other_parts(trained,
     weights = Path("vae") / "diffusion_pytorch_model.safetensors"
     assert (folder / weights).samefile(base / weights)
     assert json.loads((folder / "metadata.json").read_text())["merged"] == "depth"
-    with pytest.raises(UserError, match=r"pipeline is a whole pipeline with a LoRA folded in; name it as model.base"):
+    with pytest.raises(UserError, match=r"pipeline is a whole pipeline with a LoRA folded in, .*; stage 3 takes the run"):
         load_control_folder(models, folder)
 
 
@@ -216,3 +216,18 @@ def test_checkpoints_that_do_not_fit_are_refused_and_nothing_is_written(tiny_wan
     refused("model.motion_from: goes into a pipeline only", config, control_only, output)
     config.merge = "seg"
     refused("has no LoRA 'seg'; it has: dwpose, depth", config, wan_model(tiny_wan), output)
+
+
+def test_a_persons_lora_has_the_names_that_comfyui_knows(tiny_wan, tmp_path, capsys):
+    """Those of the original files, as tasks have them; and a pipeline that has it folded in lacks nothing."""
+    save_wan_run(tmp_path / "run", tiny_wan, person_lora_rank=2)
+    extract(ExtractConfig(checkpoint=str(tmp_path / "run")), wan_model(tiny_wan), tmp_path / "loras")
+    diffusers_, comfyui = (
+        load_tensors(tmp_path / "loras" / "person" / f"{name}.safetensors") for name in ("pytorch_lora_weights", "comfyui_lora")
+    )
+    assert len(comfyui) == len(diffusers_) and all(name.startswith("diffusion_model.") for name in comfyui)
+    up = diffusers_["transformer.blocks.0.attn1.to_q.lora_B.weight"]
+    assert torch.equal(comfyui["diffusion_model.blocks.0.self_attn.q.lora_B.weight"], up)
+    capsys.readouterr()
+    extract(ExtractConfig(checkpoint=str(tmp_path / "run"), merge="depth"), wan_model(tiny_wan), tmp_path / "out")
+    assert "was trained with model.base_loras" not in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from meta_animator.checkpoints.metadata import check_parts, metadata_of
 from meta_animator.conversion.lora import extract
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_image
+from meta_animator.models import person
 from meta_animator.models.assembly import Assembly, part_of
 from meta_animator.models.backbones import load_backbone
 from meta_animator.models.person import PersonLoRA, fold_person
@@ -74,6 +76,22 @@ def test_a_fresh_one_changes_nothing_and_a_learned_one_is_the_folded_one(model):
     assert folded.fingerprint() == plain.fingerprint() and list(folded.base_loras.values()) == [1.0]
     again = folded.named_weights()
     assert all(torch.equal(again[n], w) for n, w in weights.items())  # of the base without it
+
+
+def test_one_weight_after_the_other_is_changed(model, monkeypatch):
+    """All that a LoRA adds, in float64, is larger than a base."""
+    alive, most, made_by = weakref.WeakSet(), [], person.added
+
+    def added(down, up):
+        most.append(len(alive))
+        made = made_by(down, up)
+        alive.add(made)
+        return made
+
+    state = dict(learned(load_backbone(model)).named_parameters())
+    monkeypatch.setattr(person, "added", added)
+    fold_person(load_backbone(model), state, "run")
+    assert len(most) == len(state) // 2 and max(most) <= 1
 
 
 def test_what_does_not_fit_is_one_line_and_changes_nothing(model):

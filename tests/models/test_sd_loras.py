@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig
 from safetensors.torch import save_file
 
 from meta_animator.errors import UserError
@@ -68,6 +70,33 @@ def test_every_form_is_added_to_the_weights_and_nothing_else_changes(model, tmp_
         assert not any(parameter.requires_grad for parameter in after.values())
     assert fingerprint(styled.named_weights()) == styled.fingerprint() == plain.fingerprint(), "the base's name is without them"
     assert [*styled.base_loras.values()] == [0.7]
+
+
+@pytest.mark.parametrize("form", ["in the file", "beside it", "bare"])
+def test_what_peft_tells_of_alpha_counts(model, tmp_path, form):
+    """As diffusers saves a LoRA with its config, as PEFT saves one, and without either."""
+    plain, state = load_backbone(model), {}
+    g = torch.Generator().manual_seed(0)
+    for module in UNET:
+        out, width = find(plain, "unet", module).weight.shape
+        state |= {f"{module}.lora_A.weight": torch.randn(RANK, width, generator=g)}
+        state |= {f"{module}.lora_B.weight": torch.randn(out, RANK, generator=g)}
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(UNET))
+    folder = tmp_path / "style"
+    folder.mkdir()
+    if form == "in the file":
+        told = config.to_dict()
+        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=state, unet_lora_adapter_metadata=told)
+    elif form == "beside it":
+        config.save_pretrained(folder)
+        save_file({f"base_model.model.{name}": weight for name, weight in state.items()}, folder / "adapter_model.safetensors")
+    else:
+        save_file(state, folder / "lora.safetensors")
+    styled = load_backbone(dataclasses.replace(model, base_loras={str(folder): 1.0}))
+    for module in UNET:
+        before, after = (find(backbone, "unet", module).weight for backbone in (plain, styled))
+        change = state[f"{module}.lora_B.weight"] @ state[f"{module}.lora_A.weight"]
+        torch.testing.assert_close(after, before + (1 if form == "bare" else ALPHA / RANK) * change, rtol=1e-4, atol=1e-5)
 
 
 def test_several_loras_add_up(model, tmp_path):

@@ -1,6 +1,7 @@
 """People's LoRAs folded into a Wan base, in the forms that they come in."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from meta_animator.checkpoints.loading import check_base
 from meta_animator.checkpoints.metadata import metadata_of
 from meta_animator.errors import UserError
 from meta_animator.models.assembly import Assembly
-from meta_animator.models.backbones import load_backbone
+from meta_animator.models.backbones import load_backbone, wan_loras
 from meta_animator.models.backbones.wan_names import original_name
 from tests.models.test_wan import inputs, theirs
 from tests.tiny_wan import wan_model
@@ -152,3 +153,35 @@ def test_layers_that_the_base_does_not_have_are_said(tiny_wan, tmp_path, capsys)
     load_backbone(wan_model(tiny_wan, base_loras={str(path): 1.0}))
     said = "changes 1 layers of the base, 0 of its control branch; 1 of its layers are not in this base, the first is"
     assert f"{said} 'blocks.0.cross_attn.k_img'" in capsys.readouterr().out
+
+
+def test_one_weight_after_the_other_is_changed(tiny_wan, tmp_path, monkeypatch):
+    """All that a LoRA adds, in float64, is larger than a base."""
+    alive, most = weakref.WeakSet(), []
+
+    def product(up, down):
+        most.append(len(alive))
+        made = up.double() @ down.double()
+        alive.add(made)
+        return made
+
+    monkeypatch.setattr(wan_loras, "product", product)
+    path = save_lora(tmp_path / "plain", "plain", matrices(linears(tiny_wan, branch=True)))
+    load_backbone(wan_model(tiny_wan, base_loras={str(path): 1.0}))
+    assert len(most) == 55 and max(most) <= 1
+
+
+def test_a_pickled_lora_is_read_whatever_its_name_says(tiny_wan, tmp_path):
+    lora = {f"blocks.0.attn1.to_q.lora_{half}.weight": torch.ones(shape) for half, shape in (("A", (2, 24)), ("B", (24, 2)))}
+    torch.save(lora, tmp_path / "lora.safetensors")
+    plain, changed = (load_backbone(wan_model(tiny_wan, **how)).transformer.blocks[0].attn1.to_q.weight for how in (
+        {}, {"base_loras": {str(tmp_path / "lora.safetensors"): 1.0}}
+    ))  # fmt: skip
+    torch.testing.assert_close(changed, plain + 2)
+
+
+def test_what_is_read_over_is_said(tiny_wan, tmp_path, capsys):
+    """A run's checkpoint brings the whole control branch."""
+    path = save_lora(tmp_path / "plain", "plain", matrices(linears(tiny_wan, branch=True)))
+    load_backbone(wan_model(tiny_wan, base_loras={str(path): 1.0}, control_from="runs/anna"))
+    assert "23 of its control branch, which are not used: the branch is that of runs/anna\n" in capsys.readouterr().out

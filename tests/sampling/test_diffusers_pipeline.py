@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, UNetMotionModel
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UNetMotionModel,
+)
 from diffusers.callbacks import MultiPipelineCallbacks, SDCFGCutoffCallback
 from PIL import Image
 
@@ -17,6 +24,7 @@ from meta_animator.sampling.diffusers_pipeline import MetaAnimatorPipeline
 from meta_animator.stages.sample import load_animator
 from meta_animator.weights import load_tensors, save_tensors
 from tests import tiny
+from tests.tiny_wan import wan_model
 
 FRAMES, STEPS, SCALE = 5, 3, 2.0
 
@@ -154,7 +162,26 @@ def test_without_motion_frames_stand_alone(models):
     alone = quiet(MetaAnimatorPipeline(**parts(models)))
     whole, first = make(alone), make(alone, conditions={"dwpose": images()[:1]})
     torch.testing.assert_close(whole[:, :1], first, rtol=0, atol=1e-5)
-    make(alone, window=100, overlap=200)  # which have no meaning here
+    sizes = []
+    hook = alone.unet.register_forward_pre_hook(lambda unet, given: sizes.append(len(given[0])))
+    in_parts = make(alone, window=2, overlap=200)  # the second has no meaning here
+    hook.remove()
+    assert set(sizes) <= {2, 4}, "two frames at once, or two and their unguided ones"
+    torch.testing.assert_close(in_parts, whole, rtol=0, atol=1e-5)
+
+
+def test_inversion_takes_schedulers_of_broken_timesteps(models):
+    pipe = quiet(MetaAnimatorPipeline(**parts(models)))
+    given = {"prompt": "a person", "num_inference_steps": STEPS}
+    wanted = pipe.invert(images()[0], **given)
+    pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    assert pipe.invert(images()[0], **given).isfinite().all() and wanted.isfinite().all()
+
+
+def test_a_wan_is_diffusers_own_business(tiny_wan):
+    model = wan_model(tiny_wan)
+    with pytest.raises(ValueError, match=r"model.backbone=wan: expected a Stable Diffusion; .* extract.merge"):
+        MetaAnimatorPipeline.from_assembly(Assembly(model, load_backbone(model)))
 
 
 def test_outputs_callbacks_and_other_schedulers(pipeline):
@@ -323,5 +350,6 @@ def test_a_pipeline_of_halved_networks_decodes(make_config, prepared):
 
 def test_offloading_knows_every_part_with_weights(pipeline):
     networks = {name for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
-    known = {*pipeline.model_cpu_offload_seq.split("->"), *pipeline._exclude_from_cpu_offload}
-    assert known == networks
+    ordered = pipeline.model_cpu_offload_seq.split("->")
+    assert {*ordered, *pipeline._exclude_from_cpu_offload, "control"} == networks
+    assert "control" not in ordered, "each step would bring it to the GPU and back"

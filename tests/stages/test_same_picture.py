@@ -1,6 +1,7 @@
 """Five steps here and in diffusers' WanVACEPipeline, with guidance and a photo: the same picture, and what is said where not."""
 
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from meta_animator.conversion.lora import extract
 from meta_animator.errors import UserError
+from meta_animator.json_files import read_json, write_json
 from meta_animator.settings import ExtractConfig
 from meta_animator.stages.same_picture import Embedded, Trial, check, first_noise, load_ours, load_theirs, make_ours, make_theirs
 from tests.conversion.test_wan import save_motion_run, save_wan_run
@@ -52,6 +54,13 @@ def test_a_persons_lora_on_the_base_is_checked_with_it(out, tmp_path):
         verdict = check(tmp_path / ours, theirs and tmp_path / theirs, wan_model(base), TRIAL)
         assert verdict.same and verdict.latents < 1e-4
     assert not check(tmp_path / "run", root / "loras", wan_model(base), TRIAL).same
+    shutil.copytree(tmp_path / "loras", tmp_path / "mixed")
+    shutil.rmtree(tmp_path / "mixed" / "controlnet")
+    shutil.copytree(root / "loras" / "controlnet", tmp_path / "mixed" / "controlnet")
+    metadata = tmp_path / "mixed" / "person" / "metadata.json"
+    write_json(metadata, read_json(metadata) | {"control": "another"})  # the same branch, of other weights
+    with pytest.raises(UserError, match=r"person: is from another extraction than .*controlnet; delete it, or extract anew"):
+        check(tmp_path / "mixed", None, wan_model(base), TRIAL)
 
 
 def test_five_steps_are_those_of_diffusers_in_float64(out, monkeypatch):

@@ -15,7 +15,7 @@ from meta_animator.media.probe import probe_video
 from meta_animator.media.video import VideoSource
 from meta_animator.puppets.dataset import HELDOUT, describe
 from meta_animator.sampling.opening import open_inputs
-from meta_animator.stages.sample import held, load_animator, sample
+from meta_animator.stages.sample import held, load_animator, other_person, sample
 from meta_animator.stages.train import train
 from tests import tiny
 
@@ -143,6 +143,11 @@ def test_another_person_in_the_reference_is_said(sampled, make_config, prepared,
     assert "note:" not in capsys.readouterr().out
     sampled("other", model__control_from=tuned.output_dir, sample__identity="", sample__reference=puppet_data / "train")
     assert "note: sample.reference shows 'p0', the prompt calls 'held-out'" in capsys.readouterr().out
+    config = make_config(
+        "sample", "third", model__control_from=tuned.output_dir, sample__identity="", sample__reference=puppet_data / "train",
+        sample__reference_clip="p2",
+    )  # fmt: skip
+    assert other_person(config, "held-out", "{identifier}") == "p2" and other_person(config, "p2", "{identifier}") == ""
 
 
 def test_the_prompt_describes_whom_the_checkpoint_was_tuned_on(make_config, prepared):

@@ -261,8 +261,14 @@ def test_the_named_photo_is_shown_first(moving_data):
     plain = [one.frame for one in open_references(folder, "", 3, size)]
     named = [one.frame for one in open_references(folder, "photo-2", 2, size)]
     assert (named[0] == plain[2]).all() and (named[1] == plain[0]).all() and (plain[0] != plain[2]).any()
-    with pytest.raises(UserError, match=r"sample.references: 9 photos are asked for, .*person has 3"):
+    with pytest.raises(UserError, match=r"sample.references: 9 photos are asked for, .*person has 3 of 'puppet-"):
         open_references(folder, "", 9, size)
+
+
+def test_photos_beside_the_clip_show_one_person(moving_data):
+    """Of a data set of several people."""
+    with pytest.raises(UserError, match=r"sample.references: 2 photos are asked for, .*train has 1 of 'p1'"):
+        open_references(str(moving_data / "train"), "p1", 2, (64, 64))
 
 
 @pytest.mark.parametrize(

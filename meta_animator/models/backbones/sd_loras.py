@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint, short
-from meta_animator.models.backbones.lora_files import lora_file
+from meta_animator.models.backbones.lora_files import lora_file, scale_of
 from meta_animator.torch_files import read_state
 
 ADAPTER = "folded"
 PARTS = ("unet", "text_encoder")
+PEFT_PREFIX = "base_model.model."
 UP = re.compile(r"\.(lora_up|lora_B|lora\.up|lora_linear_layer\.up)\b")
 OTHER = re.compile(r"dora_scale|lora_magnitude_vector|hada_|lokr_|\.diff(_b)?$")
 
@@ -39,11 +40,12 @@ def fold_loras(unet: UNet2DConditionModel, text_encoder: nn.Module, files: Mappi
     parts, named = _Parts(unet, text_encoder), {}
     for file, weight in files.items():
         path = Path(file)
-        what, state = f"model.base_loras: {path}", read_state(lora_file(path))
+        what, file = f"model.base_loras: {path}", lora_file(path)
+        state = read_state(file)
         _check(state, what)
         named[f"{path.name} {short(fingerprint(state))}"] = weight
         layers = len({name for name in state if UP.search(name)})
-        of_unet, of_text = _fold(parts, state, weight, what, base)
+        of_unet, of_text = _fold(parts, _scaled(_of_a_pipeline(state, unet), file, what), weight, what, base)
         if not of_unet + of_text:
             raise UserError(f"{what}: fits no layer of base {base}, its first is '{min(state)}'; expected a LoRA for its UNet")
         print(f"note: {path} ({weight:g}): of its {layers} layers, {of_unet} change the UNet, {of_text} the text encoder")
@@ -57,6 +59,25 @@ def _check(state: Mapping[str, Tensor], what: str) -> None:
         raise UserError(f"{what}: holds '{other[0]}'; expected a plain LoRA (no DoRA, LoHa or LoKr)")
     if not all(tensor.isfinite().all() for tensor in state.values() if tensor.is_floating_point()):
         raise UserError(f"{what}: holds values that are not finite; is it damaged?")
+
+
+def _of_a_pipeline(state: Mapping[str, Tensor], unet: UNet2DConditionModel) -> dict[str, Tensor]:
+    """Under the names of a pipeline's LoRA, where they are those of a UNet's: PEFT's own, or bare ones."""
+    own = tuple(f"{name}." for name, _ in unet.named_children())
+    bare = {name.removeprefix(PEFT_PREFIX): weight for name, weight in state.items()}
+    return {f"unet.{n}": w for n, w in bare.items()} if all(n.startswith(own) for n in bare) else dict(state)
+
+
+def _scaled(state: dict[str, Tensor], file: Path, what: str) -> dict[str, Tensor]:
+    """With the factor alpha / rank in the matrices, where PEFT's config tells it: diffusers would take it for 1, reading from
+    memory. Alphas in the file itself are left to diffusers."""
+    if any(name.endswith(".alpha") for name in state):
+        return state
+    scales = {part: scale_of(file, what, part) for part in PARTS}
+    for name in [name for name in state if UP.search(name)]:
+        part = next((part for part in PARTS if name.startswith(f"{part}.")), PARTS[0])
+        state[name] = state[name] * scales[part](state[name].shape[1])
+    return state
 
 
 def _fold(parts: _Parts, state: Mapping[str, Tensor], weight: float, what: str, base: str) -> list[int]:

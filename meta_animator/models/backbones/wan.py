@@ -88,7 +88,9 @@ class Wan(nn.Module):
         base = cls(config, transformer, vae, text, read_process(folder, config.flow_shift))
         if config.base_loras:
             base.fingerprint()  # names the base without them
-            base.base_loras = fold_loras([base.transformer, *filter(None, base.branch)], config.base_loras, config.base)
+            base.base_loras = fold_loras(
+                [base.transformer, *filter(None, base.branch)], config.base_loras, config.base, config.control_from
+            )  # fmt: skip
         return base
 
     @staticmethod

@@ -5,57 +5,72 @@ base_model.model., ...) or none, or with underscores (lora_unet_blocks_0_self_at
 an alpha; beside it there may be plain differences of weights (diff) and biases (diff_b).
 """
 
-import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from meta_animator.errors import UserError
 from meta_animator.fingerprints import fingerprint, short
-from meta_animator.json_files import read_json
-from meta_animator.models.backbones.lora_files import PEFT_FILE, lora_file
+from meta_animator.models.backbones.lora_files import Scale, lora_file, product, scale_of
 from meta_animator.models.backbones.wan_names import original_name
 from meta_animator.torch_files import read_state
 
-ADAPTER = "adapter_config.json"
 PREFIX = re.compile(r"^(?:base_model\.model\.|model\.|transformer\.|diffusion_model\.)*(?:lora_unet_|lora_transformer_)?")
 DOWN = ("lora_A", "lora_down", "lora.down")
 MATRIX = re.compile(r"(.+)\.(lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up)(?:\.default)?\.(weight|bias)")
-Scale: TypeAlias = Callable[[int], float]  # alpha / rank of a layer without an alpha of its own, by its rank
 OTHER = re.compile(r"(.+)\.(alpha|diff|diff_b)")
 
 
-def fold_loras(networks: list[nn.Module], files: Mapping[str, float], base: str) -> dict[str, float]:
+def fold_loras(
+    networks: list[nn.Module], files: Mapping[str, float], base: str, control_from: str = ""
+) -> dict[str, float]:
     """Add LoRAs to the weights of the networks that a base is made of, and say how many layers each changes.
 
-    files   {file or folder: weight}
+    files          {file or folder: weight}
+    control_from   where the control branch will be read from, if it does not stay the base's own: what a LoRA changes in it is
+                   lost, and that is said
     Returns {name and fingerprint: weight}. Raises UserError, before any weight is changed, for a LoRA that fits no layer, has
     other shapes or holds what cannot be folded in.
     """
     own = {name: weight for network in networks for name, weight in network.named_parameters()}
     modules = _spellings(own)
-    added = [_added(own, modules, Path(file), weight, base) for file, weight in files.items()]
+    added = [_added(own, modules, Path(file), weight, base, control_from) for file, weight in files.items()]
     for changes in added:
         for name, change in changes.by_name.items():
-            own[name].data += change.to(own[name].dtype)
+            own[name].data += change.make().view(own[name].shape).to(own[name].dtype)
     return {name: weight for changes in added for name, weight in changes.named.items()}
+
+
+class Change(NamedTuple):
+    """What is added to a weight: its shape, and what makes it in float64, one at a time: all of them would be larger than a
+    base."""
+
+    shape: tuple[int, ...]
+    make: Callable[[], Tensor]
+
+    def plus(self, other: "Change | None") -> "Change":
+        return self if other is None else Change(self.shape, lambda: self.make() + other.make().view(self.shape))
+
+    def times(self, factor: float) -> "Change":
+        return Change(self.shape, lambda: factor * self.make())
 
 
 class Changes(NamedTuple):
     """What a LoRA adds, by the base's names of weights, and what it is called in metadata, with its weight."""
 
-    by_name: dict[str, Tensor]
+    by_name: dict[str, Change]
     named: dict[str, float]
 
 
-def _added(own: Mapping[str, Tensor], modules: Mapping[str, str], path: Path, weight: float, base: str) -> Changes:
+def _added(
+    own: Mapping[str, Tensor], modules: Mapping[str, str], path: Path, weight: float, base: str, control_from: str
+) -> Changes:
     what, file = f"model.base_loras: {path}", lora_file(path)
-    state, scale = read_state(file), _scale(file, f"model.base_loras: {path}")
+    state, scale = read_state(file), scale_of(file, what, "transformer")
     found = _by_module(state, what)
     unknown = sorted(set(found) - set(modules))
     if not found:
@@ -65,26 +80,28 @@ def _added(own: Mapping[str, Tensor], modules: Mapping[str, str], path: Path, we
     if len(unknown) == len(found):
         raise UserError(f"{what}: fits no layer of base {base}, its first is '{unknown[0]}'; expected a LoRA for Wan 2.1")
     known = {modules[name]: parts for name, parts in found.items() if name in modules}
-    changes: dict[str, Tensor] = {}
+    changes: dict[str, Change] = {}
     for module, parts in known.items():
         for kind, change in _changes(module, parts, scale, what).items():
             name = f"{module}.{kind}" if f"{module}.{kind}" in own else module
-            if name not in own or _shape(change) != _shape(own[name]):
+            if name not in own or _shape(change.shape) != _shape(own[name].shape):
                 there = f"{list(own[name].shape)}" if name in own else "none"
                 raise UserError(
                     f"{what}: changes a {kind} {list(change.shape)} of {module}, base {base} has {there}; it is for another size "
                     "of Wan, or for image-to-video"
                 )
-            changes[name] = weight * change.view(own[name].shape)
+            changes[name] = change.times(weight)
     branch = sum(module.startswith("vace_") for module in known)
     left = f"; {len(unknown)} of its layers are not in this base, the first is '{unknown[0]}'" if unknown else ""
-    print(f"note: {path} ({weight:g}) changes {len(known) - branch} layers of the base, {branch} of its control branch{left}")
+    lost = f", which are not used: the branch is that of {control_from}" if branch and control_from else ""
+    layers = f"{len(known) - branch} layers of the base, {branch} of its control branch{lost}{left}"
+    print(f"note: {path} ({weight:g}) changes {layers}")
     return Changes(changes, {f"{path.name} {short(fingerprint(state))}": weight})
 
 
-def _shape(weight: Tensor) -> tuple[int, int]:
+def _shape(shape: Sequence[int]) -> tuple[int, int]:
     """As a matrix has it: of a convolution, all that one output sees is one side."""
-    return weight.shape[0], weight.numel() // max(1, weight.shape[0])
+    return shape[0], math.prod(shape[1:])
 
 
 def _spellings(own: Mapping[str, Tensor]) -> dict[str, str]:
@@ -112,36 +129,24 @@ def _by_module(state: Mapping[str, Tensor], what: str) -> dict[str, dict[str, Te
     return found
 
 
-def _changes(module: str, parts: Mapping[str, Tensor], scale: Scale, what: str) -> dict[str, Tensor]:
-    """{weight, bias: what is added}, in float64"""
-    changes: dict[str, Tensor] = {}
+def _changes(module: str, parts: Mapping[str, Tensor], scale: Scale, what: str) -> dict[str, Change]:
+    """{weight, bias: what is added}"""
+    changes: dict[str, Change] = {}
     if ("down" in parts) != ("up" in parts):
         raise UserError(f"{what}: has one of {module}'s two matrices only; is it damaged?")
     if "down" in parts:
-        down, up = (parts[half].double().flatten(1) for half in ("down", "up"))
+        down, up = (parts[half].flatten(1) for half in ("down", "up"))
         if up.shape[1] != len(down):
             raise UserError(f"{what}: {module}'s matrices have ranks {len(down)} and {up.shape[1]}; is it damaged?")
         factor = float(parts["alpha"]) / len(down) if "alpha" in parts else scale(len(down))
-        changes["weight"] = factor * (up @ down)
+        changes["weight"] = Change((len(up), down.shape[1]), lambda: product(up, down)).times(factor)
         if "up bias" in parts:
-            changes["bias"] = factor * parts["up bias"].double()
+            changes["bias"] = _as_it_is(parts["up bias"]).times(factor)
     for kind, name in (("diff", "weight"), ("diff_b", "bias")):
         if kind in parts:
-            changes[name] = changes.get(name, 0) + parts[kind].double()
+            changes[name] = _as_it_is(parts[kind]).plus(changes.get(name))
     return changes
 
 
-def _scale(file: Path, what: str) -> Scale:
-    """By PEFT's config beside a file, or within it as diffusers writes it; 1 where neither says."""
-    config: dict[str, Any] = {}
-    if file.name == PEFT_FILE and (file.parent / ADAPTER).is_file():
-        config = read_json(file.parent / ADAPTER)
-    elif file.suffix == ".safetensors":
-        with safe_open(file, "pt") as opened:
-            told = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
-        config = {name.removeprefix("transformer."): value for name, value in told.items()}
-    if config.get("alpha_pattern") or config.get("use_dora"):
-        raise UserError(f"{what}: has alpha_pattern or use_dora; expected a LoRA with one alpha for all layers")
-    if (alpha := config.get("lora_alpha")) is None:
-        return lambda rank: 1.0
-    return lambda rank: alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+def _as_it_is(difference: Tensor) -> Change:
+    return Change(tuple(difference.shape), difference.double)

@@ -1,6 +1,9 @@
 """Names of a Wan network's modules: as diffusers spells them, and as the original files, ComfyUI and most LoRAs do."""
 
 import re
+from collections.abc import Mapping
+
+from torch import Tensor
 
 OF_A_BLOCK = {  # diffusers: original
     "attn1": "self_attn", "attn2": "cross_attn", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "o",
@@ -24,3 +27,12 @@ def original_name(module: str) -> str:
     if (found := BLOCK.fullmatch(module)) is None:
         return OUTSIDE.get(module, module)
     return f"{found[1]}.{PART.sub(lambda part: OF_A_BLOCK[part[0]], found[2])}"
+
+
+def original_lora(lora: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """{"diffusion_model.vace_blocks.0.self_attn.q.lora_A.weight": ...} of {"vace_blocks.0.attn1.to_q.lora_A.weight": ...}"""
+    renamed = {}
+    for name, weight in lora.items():
+        module, half = name.split(".lora_")
+        renamed[f"diffusion_model.{original_name(module)}.lora_{half}"] = weight
+    return renamed

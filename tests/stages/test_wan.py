@@ -261,7 +261,7 @@ def test_the_named_photo_is_shown_first(moving_data):
     plain = [one.frame for one in open_references(folder, "", 3, size)]
     named = [one.frame for one in open_references(folder, "photo-2", 2, size)]
     assert (named[0] == plain[2]).all() and (named[1] == plain[0]).all() and (plain[0] != plain[2]).any()
-    with pytest.raises(UserError, match=r"sample.references: 9 photos are asked for, .*person has 3 of 'puppet-"):
+    with pytest.raises(UserError, match=r"sample.references: 9 photos are asked for, .*person has 3 of 'held-out'"):
         open_references(folder, "", 9, size)
 
 

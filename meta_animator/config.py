@@ -37,7 +37,7 @@ def load_config(
     config = RunConfig()
     for file, values in _read_files(Path(path), ()):
         config = _updated(config, current_keys(values, str(file)), str(file), "")
-        _check_values(config, str(file), prefix="")
+        check_values(config, str(file))
     for override in overrides:
         key, found, text = override.partition("=")
         if not found:
@@ -46,7 +46,7 @@ def load_config(
         if (now := current_key(key.strip(), text, where)) is None:
             continue
         config = _overridden(config, now[0].split("."), str(now[1]), where, "", started_in)
-        _check_values(config, where, prefix="")
+        check_values(config, where)
     return config
 
 
@@ -212,11 +212,12 @@ def _all_keys(config: Any, prefix: str) -> list[str]:
     return keys
 
 
-def _check_values(config: Any, where: str, prefix: str) -> None:
+def check_values(config: Any, where: str, prefix: str = "") -> None:
+    """Raises UserError for a value that its field does not allow."""
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), prefix + field.name
         if dataclasses.is_dataclass(value):
-            _check_values(value, where, f"{name}.")
+            check_values(value, where, f"{name}.")
             continue
         choices, low = field.metadata.get("choices"), field.metadata.get("low")
         if choices and value not in choices:

@@ -131,7 +131,7 @@ class PuppetsConfig:
     height: int = setting(128, "pixels", low=16)
     width: int = setting(128, "pixels", low=16)
     camera_motion: float = setting(0.0, "how much cameras move, as if held by hand; 0: they stand", low=0.0, high=1.0)
-    seed: int = setting(0, "first seed of identities, motions and scenes")
+    seed: int = setting(0, "first seed of identities, motions and scenes", low=0)
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -1,6 +1,7 @@
 """Texts to the values of config fields. The field's type decides how a text is read; for a text, it stands as it is."""
 
 import re
+from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -75,6 +76,17 @@ def from_argument(text: str, kind: Any) -> Any:
         pairs = [_pair(entry) for entry in _flow(bare, "{}", dict)]
         return {name: _entry(name, value or None, element) for name, value in pairs}
     return _scalar(_unquoted(bare), kind)
+
+
+def list_argument(texts: Iterable[object]) -> str:
+    """A list of texts as `from_argument` reads it. Raises UserError for one that holds both kinds of quotes."""
+    quoted = []
+    for text in map(str, texts):
+        quote = "'" if '"' in text else '"'
+        if quote in text:
+            raise UserError(f"{text}: holds both kinds of quotes, which no argument can; rename it")
+        quoted.append(f"{quote}{text}{quote}")
+    return f"[{', '.join(quoted)}]"
 
 
 def _of(kind: type, value: Any) -> Any:

@@ -23,7 +23,7 @@ def parse() -> tuple[argparse.Namespace, list[Path], list[str]]:
     parser.add_argument("--weights", default="", metavar="DIR", help="folder of their networks, as in prepare_data.py")
     parser.add_argument("--same-person", action="store_true", help="MOTION shows the person of the photos: compare in numbers")
     options = parser.parse_intermixed_args()
-    places = [text for text in options.arguments if "=" not in text or os.path.exists(text)]
+    places = [text for text in options.arguments if "=" not in text or users_path(text).exists()]
     overrides = [text for text in options.arguments if text not in places]
     if not 2 <= len(places) <= 3:
         raise UserError(f"expected PHOTOS and MOTION, and maybe OUT.mp4, got {len(places)} names: {USAGE}")

@@ -17,6 +17,10 @@ case ${1:-} in
     --fast) fast=true && shift ;;
     --wan) wan=true && shift ;;
 esac
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
+    sed -n '2,/^$/s/^# \{0,1\}//p' scripts/demo.sh
+    exit
+fi
 export META_ANIMATOR_STARTED_IN=$started_in META_ANIMATOR_SHARED_SETTINGS=1
 name=demo puppets=puppets configs=configs/demo
 if $fast; then
@@ -37,6 +41,8 @@ stage() {
     seconds+=("$name=$((SECONDS - from))")
 }
 
+check="import sys; from meta_animator.cli import run; from meta_animator.config import load_config"
+"$PYTHON" -c "$check; run(lambda: load_config('$configs/step0.yaml', sys.argv[1:]))" "$@"  # before anything is deleted
 rm -rf "$out"/cache "$out"/step0 "$out"/step1 "$out"/step2 "$out"/step3 "$out"/step3_shuffled "$out"/loras "$out"/text
 here=("data.puppets.root=$data" "data.cache_dir=$out/cache" "data.train=[$data/train]")
 trained0=$out/step0 trained1=$out/step1 before2=$out/step0 moves="the motion module learns" photos=("data.train=[$data/person]")

@@ -10,6 +10,7 @@ from meta_animator.cli import run
 
 
 def main() -> None:
+    from meta_animator.config import check_values
     from meta_animator.settings import PuppetsConfig
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -22,6 +23,7 @@ def main() -> None:
     options = vars(parser.parse_args())
     options["height"], options["width"] = options.pop("size")
     config = PuppetsConfig(**options)
+    check_values(config, "arguments")
 
     from meta_animator.puppets.dataset import ensure_puppets, puppet_sheet
 

@@ -14,6 +14,7 @@ from meta_animator.entry import config_from_arguments
 from meta_animator.errors import UserError
 from meta_animator.fields import all_fields, keys_of
 from meta_animator.settings import STAGES, RunConfig
+from meta_animator.values import list_argument
 
 ROOT = Path(__file__).parents[1]
 DESCRIBE = "scripts/dev/describe_config.py"
@@ -375,3 +376,15 @@ def test_the_published_settings_are_those_of_the_paper_and_its_code():
     assert (sample.sample.init_noise, sample.sample.shared_noise, sample.sample.fit_pose) == ("inversion", 1.0, "no")
     assert [move.model.control_from, tune.model.control_from] == [one.output_dir] * 2
     assert (sample.model.control_from, sample.model.motion_from) == (tune.output_dir, move.output_dir)
+
+
+def test_a_list_as_an_argument_comes_back_as_it_went(config_file):
+    names = ["/x/Müller", "/x/李", "/x/a, b", "/x/it's", '/x/the "one"', "/x/[c]", "/x/𠮷"]
+    assert load_config(config_file, [f"data.train={list_argument(names)}"]).data.train == names
+    with pytest.raises(UserError, match="holds both kinds of quotes"):
+        list_argument(["it's the \"one\""])
+
+
+def test_a_seed_of_puppets_is_no_negative_number(config_file):
+    with pytest.raises(UserError, match=r"data.puppets.seed: -1 is below the smallest allowed value 0"):
+        load_config(config_file, ["data.puppets.seed=-1"])

@@ -241,3 +241,14 @@ def test_an_unknown_key_is_one_quick_line():
 def test_help_answers(script):
     answer = python(str(script), "--help")
     assert "usage" in answer.stdout or "python scripts/launch.py" in answer.stderr
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), [
+    ("--help", 0, "--wan [key"), ("train.max_step=5", 2, "max_step"), ("--dry-run", 2, "argument '--dry-run'"),
+])  # fmt: skip
+def test_the_demo_deletes_nothing_for_arguments_that_it_does_not_take(tmp_path, arguments, code, said):
+    (tmp_path / "out" / "step0").mkdir(parents=True)
+    (tmp_path / "out" / "step0" / "mine").touch()
+    answer = bash(f"bash scripts/demo.sh {arguments}", DEMO_DIR=str(tmp_path / "out"))
+    assert answer.returncode == code and said in answer.stdout + answer.stderr
+    assert (tmp_path / "out" / "step0" / "mine").is_file()

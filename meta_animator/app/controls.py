@@ -165,7 +165,8 @@ class Controls:
 
     def pack(self, now: Now) -> None:
         with now.place("job"):
-            people.pack_loras(people.find(self.folders, jobs.find(self.folders, now.job).person))
+            job = jobs.find(self.folders, now.job)
+            people.pack_loras(people.with_run(people.find(self.folders, job.person), job.run))
 
     def _draft(self, now: Now) -> Path:
         """The page's, made where it has none."""
@@ -248,7 +249,7 @@ class Controls:
             return shown
         progress = read_progress(job.log)
         try:
-            person, command = people.find(self.folders, job.person), job.as_typed(self.folders)
+            person, command = people.with_run(people.find(self.folders, job.person), job.run), job.as_typed(self.folders)
             run = person.folder / job.run if job.run else people.run_since(person, job.begun)
         except UserError as gone:  # somebody has deleted them by hand
             person, command, run = None, str(gone), None

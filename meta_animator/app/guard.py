@@ -1,9 +1,9 @@
 """What stands between the network and the page: who may ask, for what, how much, and what a browser may fetch for it."""
 
+import asyncio
 import hmac
 import os
 import sys
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -121,13 +121,17 @@ def find_password(host: str, share: bool, file: Path | None) -> str:
     return password
 
 
-def checks(password: str) -> Callable[[str, str], bool]:
-    """Whether what somebody typed is the password; the name does not matter. Whoever guesses waits."""
+def checks(password: str) -> Callable[[str, str], Awaitable[bool]]:
+    """Whether what somebody typed is the password; the name does not matter. Whoever guesses waits for all who guessed before;
+    nobody else does."""
+    guesses = asyncio.Lock()
 
-    def check(_name: str, typed: str) -> bool:
-        right = hmac.compare_digest(typed.encode(), password.encode())
-        time.sleep(0 if right else PAUSE)
-        return right
+    async def check(_name: str, typed: str) -> bool:
+        if hmac.compare_digest(typed.encode(), password.encode()):
+            return True
+        async with guesses:
+            await asyncio.sleep(PAUSE)
+        return False
 
     return check
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from meta_animator.app import people, presets, processes
 from meta_animator.app.folders import ID, REPOSITORY, Folders, new_id, person_name
-from meta_animator.app.uploads import copy_whole, find_motion, list_photos
+from meta_animator.app.uploads import JSON_FPS, copy_whole, find_motion, list_photos
 from meta_animator.cli import BARS
 from meta_animator.entry import STARTED_IN
 from meta_animator.errors import UserError
@@ -32,6 +32,7 @@ MOST_WAITING = 20
 DONE, FAILED, CANCELLED, RUNNING, STOPPING, WAITING = "done", "failed", "cancelled", "running", "stopping", "waiting"
 ENDED = (DONE, FAILED, CANCELLED)
 QUEUE_LOCK, WORKER_LOCK = ".queue.lock", ".worker.lock"
+RECORDS = ("job.json", "process.json", "end.json")  # no motion lies under these names
 HEADER = "$ "  # begins the line in the log before what a command says
 
 
@@ -71,9 +72,12 @@ class Job:
     def command(self, folders: Folders) -> list[str]:
         """The one that a user would run."""
         given = people.find(folders, self.person).given
+        settings = list(self.settings)
+        if self.motion_file.suffix == ".json" and not any(text.startswith("sample.driving_fps=") for text in settings):
+            settings.append(f"sample.driving_fps={JSON_FPS}")
         return [
             sys.executable, "scripts/animate.py", str(given), str(self.motion_file), str(self.video), "--person", self.person,
-            *self.settings,
+            *settings,
         ]  # fmt: skip
 
     def environment(self, folders: Folders) -> dict[str, str]:
@@ -87,14 +91,14 @@ class Job:
 
 def read_job(folder: Path) -> Job:
     """Raises UserError for what is no job."""
-    values = read_json(folder / "job.json")
+    values = _read(folder / "job.json")
     try:
         fields = {name: values[name] for name in ("person", "motion", "base", "configs", "quality", "settings", "queued")}
     except KeyError as error:
         raise UserError(f"{folder / 'job.json'}: {error} is missing") from None
     process = process_of(folder)
     end, stop = _read(folder / "end.json"), (folder / "stop").exists()
-    if end:
+    if end.get("state") in ENDED:
         state = end["state"]
     elif process and processes.is_alive(process):
         state = STOPPING if stop else RUNNING
@@ -155,12 +159,13 @@ def submit(folders: Folders, bases: Mapping[str, presets.Base], wish: Mapping[st
             raise Refused("job", f"{MOST_WAITING} jobs are waiting already; cancel one, or come back later")
         folder = folders.jobs / new_id(folders.jobs)
         try:
-            copy_whole(motion, folder / motion.name)
+            kept = f"motion_{motion.name}" if motion.name in RECORDS else motion.name
+            copy_whole(motion, folder / kept)
             if person is None:
                 with _place("photos"):
                     person = people.add(folders, wish["name"], draft)
             fields = {
-                "person": person.name, "motion": motion.name, "base": str(wish["base"]), "configs": base.configs,
+                "person": person.name, "motion": kept, "base": str(wish["base"]), "configs": base.configs,
                 "quality": str(wish["quality"]), "settings": settings, "queued": time.time(),
             }  # fmt: skip
             write_json(folder / "job.json", fields)
@@ -248,6 +253,7 @@ class _place:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return read_json(path)
+        values = read_json(path)
     except UserError:
         return {}
+    return values if isinstance(values, dict) else {}

@@ -14,7 +14,7 @@ import numpy as np
 
 from meta_animator.app import processes
 from meta_animator.app.folders import REPOSITORY
-from meta_animator.app.uploads import FILMS, find_motion, list_photos
+from meta_animator.app.uploads import FILMS, JSON_FPS, find_motion, list_photos
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json, write_json
 
@@ -150,12 +150,14 @@ def recognise(source: Path, home: Path, draft: Path, frames: int, strict: bool) 
 
 
 def draw_points(motion: Path, home: Path, draft: Path) -> dict[str, Any]:
-    """Keypoints as poses."""
+    """Keypoints as poses. Raises UserError for what stage 3 cannot be driven by."""
     from meta_animator.data.clips import read_keypoints
     from meta_animator.data.conditions.pose import draw_dwpose
+    from meta_animator.data.keypoint_clips import json_clip, keypoint_clip
     from meta_animator.data.keypoints import VISIBLE
     from meta_animator.data.layers import Layers
 
+    clip = keypoint_clip(motion) if motion.suffix == ".npz" else json_clip(motion, JSON_FPS)
     points = read_keypoints(motion)
     seen = points[points[..., 2] >= VISIBLE]
     if not len(seen):
@@ -168,7 +170,7 @@ def draw_points(motion: Path, home: Path, draft: Path) -> dict[str, Any]:
     pictures = [
         _write(draw_dwpose(Layers(frame=black, keypoints=points[k])), home, draft, k) for k in _evenly(len(points))
     ]  # fmt: skip
-    return {"pictures": pictures, "lines": [f"keypoints: {len(points)} frames"]}
+    return {"pictures": pictures, "lines": [f"keypoints: {len(points)} frames, {clip.fps:g} a second"]}
 
 
 def without_folder(text: str, draft: Path) -> str:

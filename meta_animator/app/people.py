@@ -104,6 +104,11 @@ def used_run(person: Person) -> Path | None:
     return run if control and run.is_dir() else None
 
 
+def with_run(person: Person, name: str) -> Person:
+    """The person with that run as what is learned, where it is still there: a job's own, which others may have come after."""
+    return dataclasses.replace(person, run=person.folder / name) if name and (person.folder / name).is_dir() else person
+
+
 def run_since(person: Person, begun: float) -> Path | None:
     """The run that was worked on after that time, if any was."""
     logs = [path for path in person.folder.glob("tuned-*/metrics.jsonl") if path.stat().st_mtime >= begun > 0]

@@ -20,6 +20,7 @@ MOST_PHOTOS, MOST_DRAFTS = 60, 200
 PHOTO_BYTES, FILM_BYTES, POINTS_BYTES = 50 * 2**20, 500 * 2**20, 100 * 2**20
 PHOTO_PIXELS, FILM_PIXELS = 100_000_000, 4096 * 4096
 FILM_SECONDS, FILM_FRAMES = 180, 10_000
+JSON_FPS = 25  # frames per second of keypoint JSON, which does not say
 DRAFT_SECONDS, SENT_SECONDS = 24 * 3600, 3600  # after which what nobody asked for, and what nobody took, is forgotten
 PICTURES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
@@ -171,8 +172,11 @@ def _film_suffix(file: Path, wanted: str) -> str:
         with av.open(str(file), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"}) as container:
             (stream, *_) = container.streams.video
             size = stream.codec_context.width * stream.codec_context.height
-            seconds = (container.duration or 0) / 1e6
-            frames = stream.frames or seconds * float(stream.average_rate or 0)
+            seconds, frames = (container.duration or 0) / 1e6, float(stream.frames)
+            if not container.duration:  # as of a recording that was streamed: its parts tell, undecoded
+                ends = [part.pts * part.time_base for part in container.demux(stream) if part.pts is not None]
+                seconds, frames = float(max(ends, default=0)), float(len(ends))
+            frames = frames or seconds * float(stream.average_rate or 0)
     except (av.FFmpegError, ValueError, AttributeError):
         raise UserError(f"{file.name}: cannot be read as a film ({', '.join(FILMS)}); {wanted}") from None
     if seconds > FILM_SECONDS or frames > FILM_FRAMES:

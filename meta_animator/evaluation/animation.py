@@ -114,10 +114,15 @@ def driving_frames(generated: Path, count: int) -> list[int]:
 
 def read_frames(folder: Path) -> np.ndarray:
     """uint8 (n, h, w, 3) of a folder of numbered pictures. Raises UserError where there are none."""
+    return np.stack([read_image(file) for file in frame_files(folder)])
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The pictures that `read_frames` reads, in order."""
     files = sorted(p for p in folder.glob("[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise UserError(f"{folder}: no frames; run stage 3 first")
-    return np.stack([read_image(file) for file in files])
+    return files
 
 
 def margin_of(generated: Path) -> float:

@@ -4,6 +4,7 @@ Where a frame, of a photo or a film, is transparent, it is laid over white.
 """
 
 import io
+import struct
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,11 @@ HEIC_SUFFIXES = (".heic", ".heif")  # read with pillow-heif
 PHOTO_SUFFIXES = IMAGE_SUFFIXES + HEIC_SUFFIXES
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 HEIC_ADVICE = "to read it: pip install pillow-heif; or export it as JPEG"
+ORIENTATION = 0x0112  # EXIF's tag
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 WHITE = (255, 255, 255)
 MIN_TRANSPARENT, MIN_OPAQUE = 0.01, 0.001  # shares of a picture below which its alpha outlines nobody
 
@@ -96,7 +102,7 @@ def _open(path: Any) -> Image.Image:
             heic = head[4:8] == b"ftyp" and head[8:] in HEIC_BRANDS
             picture = _open_heic(path) if heic else Image.open(file)
             picture.load()
-            return ImageOps.exif_transpose(picture)
+            return _turned(picture)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         if isinstance(error, UserError):
             raise
@@ -104,6 +110,15 @@ def _open(path: Any) -> Image.Image:
         kinds = "PNG, JPEG or WebP"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read as a picture ({reason}); expected a complete {kinds} file") from error
+
+
+def _turned(picture: Image.Image) -> Image.Image:
+    """As its EXIF says that it is to be shown."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (struct.error, TypeError):  # another tag of an unusual kind, which Pillow cannot write anew
+        way = TURNS.get(picture.getexif().get(ORIENTATION, 1))
+        return picture if way is None else picture.transpose(way)
 
 
 def _open_heic(path: Path) -> Image.Image:

@@ -132,7 +132,9 @@ class Animator:
         chunks = []
         for start in range(0, count, at_once):
             places = range(start, min(start + at_once, count) if backbone.frames_apart else start + at_once)
-            pixels = torch.stack([to_pixels(driving.condition(task, min(k, count - 1))) for k in places])
+            pixels = torch.empty(len(places), 3, *driving.size)  # a long film is not held twice
+            for place, k in enumerate(places):
+                pixels[place] = to_pixels(driving.condition(task, min(k, count - 1)))
             chunks.append(backbone.encode_condition(pixels[None]).to(self.device))
         return torch.cat(chunks, dim=1)
 

@@ -10,7 +10,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import re
 import shutil
 import sys
@@ -26,8 +25,10 @@ from meta_animator.data.keypoints import BODY, VISIBLE, five_points
 from meta_animator.data.manifest import is_data_set, read_manifest
 from meta_animator.data.motion_kinds import kind_of
 from meta_animator.errors import UserError
+from meta_animator.files import whole_file
 from meta_animator.json_files import read_json
 from meta_animator.media.images import PHOTO_SUFFIXES
+from meta_animator.media.timeline import LOWEST
 from meta_animator.media.video import VideoSource
 from meta_animator.published import check_base
 from meta_animator.sampling.opening import open_driving
@@ -36,6 +37,7 @@ from meta_animator.stages.animate_sheet import animation_sheet
 from meta_animator.stages.clock import Clock
 from meta_animator.training.signals import run_to_its_end
 from meta_animator.training.watch import Watch
+from meta_animator.values import list_argument
 
 PHOTOS_OF_A_FILM = 16  # frames that are taken of a film of the person, evenly
 FEWEST = 5  # photos from which a person is learned well
@@ -76,13 +78,13 @@ class Job:
             home = home.with_name(f"{home.name}-{_digest([], str(self.photos.resolve()))[:6]}")
         return home
 
-    @property
+    @functools.cached_property
     def motion_name(self) -> str:
         """The motion's, with some letters of what tells it from others of its name."""
         paths = [self.motion] if self.motion.is_file() else []
         return f"{_plain(self.motion.resolve().stem)}-{_digest(paths, '' if paths else str(self.motion.resolve()))[:6]}"
 
-    @property
+    @functools.cached_property
     def target(self) -> Path:
         """Where the video goes."""
         return (self.output or self.home / f"{self.motion_name}.mp4").resolve()
@@ -167,7 +169,7 @@ def prepare_photos(job: Job) -> Path:
     target, more = job.home / "photos", ["--keep-alike"]
     if job.photos.is_file() and job.photos.suffix.lower() not in PHOTO_SUFFIXES:
         film = VideoSource(job.photos)
-        rate = min(film.timeline.rate, PHOTOS_OF_A_FILM / max(film.timeline.duration, 1e-3))
+        rate = max(LOWEST, min(film.timeline.rate, PHOTOS_OF_A_FILM / max(film.timeline.duration, 1e-3)))
         more += ["--fps", f"{rate:.4f}", "--least", "1"]
         film.close()
     _prepare(job, job.photos, target, ["--identity", job.name, *more])
@@ -213,9 +215,17 @@ def learn(job: Job, config: RunConfig, photos: Path, clock: Clock) -> Path:
     tasks = [task for task in config.model.tasks if task in able]
     if left := [task for task in config.model.tasks if task not in able]:
         print(f"note: left off: {', '.join(left)}, which nothing in {photos} shows")
-    own = [f"output_dir={run}", f"data.train={json.dumps([str(photos)])}", f"data.cache_dir={job.home / 'cache'}"]
+    own = [f"output_dir={run}", f"data.train={list_argument([photos])}", f"data.cache_dir={job.home / 'cache'}"]
+    own += texts_of(job, config)
     _run("launch.py", "scripts/train.py", str(job.config("step2")), *told, *own, f"model.tasks=[{','.join(tasks)}]")
     return run
+
+
+def texts_of(job: Job, config: RunConfig) -> list[str]:
+    """Where embedded prompts are kept, which tell of the person: in their folder, where the config keeps them at all and the user
+    has named no place."""
+    named = any(text.partition("=")[0].strip() == "model.text_cache" for text in job.overrides)
+    return [f"model.text_cache={job.home / 'texts'}"] if config.model.text_cache and not named else []
 
 
 def is_learned(run: Path, train: TrainConfig) -> bool:
@@ -236,9 +246,11 @@ def perform(job: Job, config: RunConfig, photos: Path, run: Path, driving: Path,
     ]  # fmt: skip
     fit = f"sample.fit_pose={'no' if job.same_person else 'limbs'}"  # which the user may wish otherwise
     told = [text for text in job.overrides if is_used(text, config.stage)]
+    own += texts_of(job, config)
     _run("sample.py", str(job.config("step3")), fit, *told, *own)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / config.sample.output, target)
+    with whole_file(target) as part:
+        shutil.copyfile(folder / config.sample.output, part)
     animation_sheet(photos, folder, driving, clip, target.with_suffix(".png"))
     if job.same_person:
         _run(

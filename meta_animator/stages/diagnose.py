@@ -12,6 +12,7 @@ from meta_animator.data.keypoints import face_box
 from meta_animator.data.samples import to_pixels
 from meta_animator.errors import UserError
 from meta_animator.evaluation.frames import frame_metrics
+from meta_animator.models.kernels import kernels_of
 from meta_animator.sampling.animate import Animator
 from meta_animator.sampling.opening import open_inputs, open_references
 from meta_animator.settings import RunConfig
@@ -37,9 +38,18 @@ def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np
     "truth with noise s"   the truth with the noise that sampling starts from, up to the share s of the process, denoised
     the names of VARIANTS  all of stage 3, with one setting changed; those that would change nothing are left out
 
-    The rows: truth, then each of these, with four frames. Raises UserError where the clip has no frames.
+    The rows: truth, then each of these, with four frames. The pose is not fitted to the reference: it is the truth's own. Raises
+    UserError where the clip has no frames.
     """
+    if config.sample.fit_pose != "no":
+        print("note: sample.fit_pose is left out: fitted poses would not be those of the truth")
+        config = dataclasses.replace(config, sample=dataclasses.replace(config.sample, fit_pose="no"))
     check_run(config)
+    with kernels_of(config):
+        return _diagnose(config)
+
+
+def _diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np.ndarray]]]:
     driving, reference = open_inputs(config.sample, config.data, config.seed, config.model)
     if "frame" not in driving.clip.layers:
         raise UserError(f"driving {config.sample.driving}: shows no frames to compare with; give a data set of the person")
@@ -55,6 +65,9 @@ def diagnose(config: RunConfig) -> tuple[dict[str, dict[str, Any]], list[list[np
         rows.append(list(frames[shown]))
 
     animator, shown_to = load_animator(config), config.sample
+    if config.model.text_cache:  # from here on texts are on disk
+        animator.embed_texts()
+        animator.models.backbone.release(text=True, encoder=False)
     photos = open_references(
         shown_to.reference, shown_to.reference_clip, shown_to.references, driving.size, config.data.person_margin
     )  # fmt: skip

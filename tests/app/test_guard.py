@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -113,5 +114,22 @@ def test_others_need_a_password(tmp_path, monkeypatch):
     assert find_password("0.0.0.0", True, None) == "long enough"
     with pytest.raises(UserError, match="cannot be read"):
         find_password("0.0.0.0", True, tmp_path / "none")
-    monkeypatch.setattr(guard, "PAUSE", 0.0)
-    assert guard.checks("long enough")("anybody", "long enough") and not guard.checks("long enough")("anybody", "long")
+
+
+def test_who_guesses_waits_and_nobody_else(monkeypatch):
+    """Three guesses at once are answered one after the other; what else the page does goes on meanwhile."""
+    monkeypatch.setattr(guard, "PAUSE", 0.05)
+    check = guard.checks("long enough")
+
+    async def ask():
+        order = []
+
+        async def answer(typed):
+            order.append((await check("anybody", typed), typed))
+
+        began = time.monotonic()
+        await asyncio.gather(*(answer(typed) for typed in ("a", "b", "long enough", "c")))
+        return order, time.monotonic() - began
+
+    order, seconds = asyncio.run(ask())
+    assert order == [(True, "long enough"), (False, "a"), (False, "b"), (False, "c")] and seconds >= 3 * 0.05

@@ -1,5 +1,6 @@
 """The queue: what a killed worker, a killed machine, a cancelled or failed command leave behind, and who goes on with it."""
 
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -295,3 +296,32 @@ def test_the_command_is_what_a_user_would_type(folders, ask, monkeypatch):
     command = ["scripts/animate.py", str(given), str(job.folder / "wave.npz"), str(job.video), "--person", "Anna_B"]
     assert job.command(folders)[1:] == [*command, "train.max_steps=200", "sample.num_inference_steps=8"]
     assert job.environment(folders) == {"CONFIG": "configs/demo", "ANIMATE_DIR": str(folders.people)}
+
+
+def test_a_motion_called_like_a_record_of_the_page_is_a_motion(folders, dropped, tmp_path, begin):
+    """The page's own records stay what they are, and what is no record of it counts for nothing."""
+    for name in jobs.RECORDS:
+        (tmp_path / name).write_text('{"people": []}')
+        draft = folders.draft(new_draft(folders))
+        take_photos(draft, sorted((dropped / "photos").iterdir()))
+        take_motion(draft, tmp_path / name)
+        wish = {"draft": draft.name, "person": "", "name": name[0], "base": "embedded", "quality": "quick"}
+        job = jobs.submit(folders, presets.BASES, wish)
+        assert job.motion_file.read_text() == '{"people": []}' and jobs.find(folders, job.id).state == "waiting"
+        command = job.command(folders)
+        assert str(job.motion_file) in command and "sample.driving_fps=25" in command, "JSON does not say its rate"
+    assert len(jobs.list_jobs(folders)) == 3
+    (job.folder / "end.json").write_text("[]")
+    (job.folder / "process.json").write_text("[]")
+    assert jobs.find(folders, job.id).state == "waiting"
+    (job.folder / "job.json").write_text("[]")
+    assert len(jobs.list_jobs(folders)) == 2
+
+
+def test_an_older_job_offers_what_it_has_learned(folders, ask):
+    person = people.find(folders, ask("a").person)
+    for name in ("tuned-1", "tuned-2"):
+        (person.folder / name).mkdir(parents=True)
+    newest = dataclasses.replace(person, run=person.folder / "tuned-2")
+    assert people.loras_name(people.with_run(newest, "tuned-1")) == f"a-tuned-1-{people.LORAS}"
+    assert people.with_run(newest, "tuned-9") == people.with_run(newest, "") == newest

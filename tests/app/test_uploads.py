@@ -7,6 +7,7 @@ import time
 import types
 import zipfile
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -177,3 +178,21 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path):
     for root in (tmp_path / "file", tmp_path / "a=b"):
         with pytest.raises(UserError, match="name another folder"):
             Folders(root).make()
+
+
+def test_a_film_that_does_not_say_how_long_it_is_is_bounded_too(tmp_path, monkeypatch):
+    """As a browser records it: a WebM that was streamed."""
+    with av.open(str(tmp_path / "live.webm"), "w", options={"live": "1"}) as container:
+        stream = container.add_stream("libvpx", rate=10)
+        stream.width = stream.height = 32
+        for _ in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(tmp_path / "live.webm")) as container:
+        assert not container.duration and not container.streams.video[0].frames
+    assert uploads.motion_suffix(tmp_path / "live.webm") == ".webm"
+    for name, value in (("FILM_FRAMES", 20), ("FILM_SECONDS", 2)):
+        with monkeypatch.context() as patch:
+            patch.setattr(uploads, name, value)
+            with pytest.raises(UserError, match=r"live\.webm: lasts 3 s"):
+                uploads.motion_suffix(tmp_path / "live.webm")

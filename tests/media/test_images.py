@@ -1,6 +1,9 @@
+import contextlib
+import struct
+
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from meta_animator.errors import UserError
 from meta_animator.media.images import read_alpha, read_image, read_map, write_image
@@ -23,6 +26,21 @@ def test_exif_rotation_is_applied(tmp_path):
     exif[0x0112] = 6  # turn 90 degrees clockwise to show upright
     Image.fromarray(RGB).save(tmp_path / "phone.png", exif=exif)
     assert np.array_equal(read_image(tmp_path / "phone.png"), np.rot90(RGB, -1))
+
+
+@pytest.mark.parametrize("way", range(1, 9))
+def test_a_turned_photo_with_an_odd_tag_is_turned(tmp_path, way):
+    """Pillow cannot write a resolution that is a text, which it does where it turns a picture."""
+    tags = struct.pack("<H", 2) + struct.pack("<HHII", 0x0112, 3, 1, way) + struct.pack("<HHI4s", 0x0128, 2, 4, b"two\0")
+    held = b"Exif\0\0II*\0\x08\0\0\0" + tags + bytes(4)
+    for name, exif in (("odd", held), ("plain", None)):
+        plain = Image.Exif()
+        plain[0x0112] = way
+        Image.fromarray(RGB).save(tmp_path / f"{name}.png", exif=exif or plain)
+    with Image.open(tmp_path / "odd.png") as picture, contextlib.suppress(struct.error):
+        ImageOps.exif_transpose(picture)
+        assert way == 1, "Pillow can, so that nothing is tested here"
+    assert np.array_equal(read_image(tmp_path / "odd.png"), read_image(tmp_path / "plain.png"))
 
 
 def test_alpha_over_a_background(tmp_path):

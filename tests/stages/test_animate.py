@@ -1,6 +1,8 @@
 """animate.sh: what is recognised, what is chosen, what is skipped, and how much time is left."""
 
+import dataclasses
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,11 +15,12 @@ from meta_animator.data.keypoints import five_points
 from meta_animator.data.manifest import find_clip, read_manifest
 from meta_animator.data.motion_kinds import kind_of
 from meta_animator.errors import UserError
-from meta_animator.media.images import read_image
+from meta_animator.media.images import read_image, write_image
 from meta_animator.media.video import VideoSource, write_video
 from meta_animator.published import check_base
 from meta_animator.stages import animate as animating
-from meta_animator.stages.animate import Job, animate, best_reference, is_generated
+from meta_animator.stages import animate_sheet
+from meta_animator.stages.animate import Job, animate, best_reference, is_generated, learn, texts_of
 from meta_animator.stages.clock import Clock, words
 from meta_animator.stages.sample import sample
 from meta_animator.stages.train import train
@@ -231,3 +234,39 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, arguments, said, monkeypatc
     lines = capfd.readouterr().err
     assert said in lines and lines.count("\n") == 1
     assert VideoSource(film).num_frames == 3, "nothing is lost"
+
+
+@pytest.mark.parametrize("name", ["Müller", "李, a]", 'the "one"', "it's"])
+def test_any_name_of_a_folder_reaches_the_training(tmp_path, puppet_data, monkeypatch, name):
+    photos = shutil.copytree(puppet_data / "person", tmp_path / name / "photos")
+    calls = []
+    monkeypatch.setattr(animating, "_run", lambda *words: calls.append(words))
+    job = Job(
+        photos=photos, motion=puppet_data / "driving", output=None, overrides=[], configs=ROOT / "configs" / "demo",
+        root=tmp_path / name / "animate",
+    )  # fmt: skip
+    learn(job, load_config(job.config("step2"), []), photos, Clock(tmp_path / "times.json", ""))
+    ((_, _, config, *overrides),) = calls
+    assert load_config(config, overrides).data.train == [str(photos)]
+
+
+def test_embedded_prompts_stay_with_the_person(tmp_path):
+    job = Job(
+        photos=tmp_path / "anna", motion=tmp_path, output=None, overrides=[], configs=ROOT / "configs" / "wan", root=tmp_path,
+    )  # fmt: skip
+    config = load_config(job.config("step2"), [])
+    assert texts_of(job, config) == [f"model.text_cache={tmp_path / 'anna' / 'texts'}"]
+    named = dataclasses.replace(job, overrides=["model.text_cache=here"])
+    assert texts_of(named, config) == [] == texts_of(job, load_config(ROOT / "configs/demo/step2.yaml", []))
+
+
+def test_the_sheet_reads_what_it_shows(tmp_path, puppet_data, monkeypatch):
+    """Eight frames of each row, of a film of any length."""
+    for name in ("frames", "driving"):
+        for k in range(40):
+            write_image(tmp_path / "run" / name / f"{k:06d}.png", np.full((16, 16, 3), 6 * k, np.uint8))
+    read = []
+    monkeypatch.setattr(animate_sheet, "read_image", lambda file: read.append(file) or read_image(file))
+    animate_sheet.animation_sheet(puppet_data / "person", tmp_path / "run", tmp_path / "no.mp4", "", tmp_path / "sheet.png")
+    assert len(read) == 16 and read[0].name == "000000.png" and read[-1].name == "000039.png"
+    assert read_image(tmp_path / "sheet.png").max() > 200

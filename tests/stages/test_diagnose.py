@@ -1,11 +1,14 @@
 """Truth in the place of each part of stage 3, on the tiny base."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from meta_animator.data.manifest import find_clip
 from meta_animator.errors import UserError
 from meta_animator.sampling.animate import Animator
+from meta_animator.stages import diagnose as diagnosing
 from meta_animator.stages.diagnose import START_SHARES, _changed, diagnose
 from meta_animator.stages.sample import load_animator
 
@@ -33,6 +36,15 @@ def test_every_part_is_scored_against_the_truth(config):
     assert 0 < distance("decoder", "truth with noise 0.2") < distance("decoder", "truth with noise 1.0")
     assert distance("as configured", "from noise, not inversion") > 0
     assert distance("as configured", "no control") > 0
+
+
+def test_the_truth_s_own_poses_drive_with_the_kernels_of_the_config(config, monkeypatch, capsys):
+    entered = []
+    monkeypatch.setattr(diagnosing, "kernels_of", lambda config: entered.append(config) or contextlib.nullcontext())
+    monkeypatch.setattr(diagnosing, "_diagnose", lambda config: config)
+    config.sample.fit_pose = "limbs"
+    assert diagnose(config).sample.fit_pose == "no" and len(entered) == 1
+    assert "note: sample.fit_pose is left out" in capsys.readouterr().out
 
 
 def test_a_driving_clip_without_frames_is_refused(config, tmp_path, puppet_data):

@@ -134,7 +134,8 @@ def _updated(config: Any, values: Any, where: str, prefix: str) -> Any:
             changes[key] = _updated(old, value, where, f"{prefix}{key}.")
         else:
             value = _yes_or_no(value, fields[key])
-            changes[key] = _read(from_yaml, value, fields[key].type, f"{where}: {prefix}{key}")
+            new = _read(from_yaml, value, fields[key].type, f"{where}: {prefix}{key}")
+            changes[key] = _from_there(new, None, may_be_a_name=False) if fields[key].metadata["path"] else new
     return dataclasses.replace(config, **changes)
 
 
@@ -160,8 +161,8 @@ def _overridden(
         new = _read(from_yaml, {".".join(rest): text.strip() or None}, field.type, name)
     else:
         new = _read(from_argument, _yes_or_no(text, field), field.type, name)
-    if field.metadata["path"] and started_in is not None:
-        new = _from_there(new, Path(started_in), field.metadata["path"] == "name")
+    if field.metadata["path"]:
+        new = _from_there(new, started_in, field.metadata["path"] == "name")
     return dataclasses.replace(config, **{key: {**old, **new} if rest else new})
 
 
@@ -180,15 +181,17 @@ def _yes_or_no(value: Any, field: dataclasses.Field) -> Any:
     return field.metadata["yes"] if field.metadata["yes"] and word in ("yes", "true", "on") else value
 
 
-def _from_there(value: Any, folder: Path, may_be_a_name: bool) -> Any:
-    """A path, or each of several, as it is to be understood by who stands in `folder`."""
+def _from_there(value: Any, folder: str | Path | None, may_be_a_name: bool) -> Any:
+    """A path, or each of several, as it is to be understood by who stands in `folder`; None: here. `~` is their home."""
     if isinstance(value, list):
         return [_from_there(entry, folder, may_be_a_name) for entry in value]
     if isinstance(value, dict):
         return {_from_there(name, folder, may_be_a_name): entry for name, entry in value.items()}
     if not value or "://" in value:
         return value
-    place = folder / os.path.expanduser(value)
+    if folder is None:
+        return os.path.expanduser(value)
+    place = Path(folder) / os.path.expanduser(value)
     reads_as_a_name = re.fullmatch(HUB_NAME, value) and not value.endswith(WEIGHT_FILES)
     return value if may_be_a_name and reads_as_a_name and not place.exists() else str(place)
 

@@ -1,12 +1,17 @@
 """Files that are whole or absent."""
 
 import contextlib
+import errno
 import fcntl
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from meta_animator.errors import UserError
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextlib.contextmanager
@@ -39,5 +44,21 @@ def locked(path: str | Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        hold(file)
         yield
+
+
+def hold(file: IO, wait: bool = True) -> None:
+    """Take a file's lock until it is closed. Raises BlockingIOError where another process has it and `wait` is off; on a disk
+    that knows no locks, as some of clusters, nothing is held, which is said once."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        _say_once(f"note: {Path(file.name).parent}: this disk knows no locks; see to it yourself that one run alone writes there")
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    print(text)

@@ -388,3 +388,11 @@ def test_a_list_as_an_argument_comes_back_as_it_went(config_file):
 def test_a_seed_of_puppets_is_no_negative_number(config_file):
     with pytest.raises(UserError, match=r"data.puppets.seed: -1 is below the smallest allowed value 0"):
         load_config(config_file, ["data.puppets.seed=-1"])
+
+
+def test_a_tilde_is_the_home_of_the_user_wherever_they_stand(tmp_path, config_file, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert load_config(config_file, ["data.cache_dir=~/c", "data.train=[~/d]"]).data.cache_dir == "/home/anna/c"
+    assert load_config(config_file, ["data.train=[~/d, e]"]).data.train == ["/home/anna/d", "e"]
+    (tmp_path / "own.yaml").write_text("stage: control\ndata: {cache_dir: ~/c}\n")
+    assert load_config(tmp_path / "own.yaml").data.cache_dir == "/home/anna/c"

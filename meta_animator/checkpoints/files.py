@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from meta_animator.json_files import read_json, write_json
 from meta_animator.media.timeline import check_fps
 from meta_animator.weights import load_tensors, save_tensors
 
+STEP = re.compile(r"step-\d+")  # name of a checkpoint's folder
 EMA_UPDATES = "ema_updates"  # a slot beside the optimizer's
 
 
@@ -87,9 +89,9 @@ def _remove(folder: Path) -> None:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Whole checkpoints of a run folder, oldest first."""
-    found = [p for p in (run / "checkpoints").glob("step-*") if (p / "manifest.json").is_file()]
-    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
+    """Whole checkpoints of a run folder, oldest first. Copies of them under other names are none."""
+    found = [p for p in (run / "checkpoints").glob("step-*") if STEP.fullmatch(p.name) and (p / "manifest.json").is_file()]
+    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
 
 
 def find_checkpoint(path: str | Path) -> Path:

@@ -50,6 +50,7 @@ def load_motion(models: Assembly, metadata: Mapping[str, Any], state: Mapping[st
     check_motion_state(metadata, state, what, models.config)
     models.load({n: p for n, p in state.items() if n.startswith("motion.")}, what, {"motion"})
     models.shared_noise = metadata.get("shared_noise")
+    models.trained_frames = metadata.get("settings", {}).get("data.num_frames")
 
 
 def go_on(models: Assembly, run: Path) -> None:

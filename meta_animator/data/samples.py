@@ -274,7 +274,8 @@ def load_frame(
         lost = drop is not None and loses_parts(task)
         posed = dataclasses.replace(layers, keypoints=drop.apply(layers.keypoints, index)) if lost else layers
         control = to_pixels(draw_condition(task, posed))
-    places = _places_of(layers.keypoints)
+    whole = (0.0, 0.0, float(size[1]), float(size[0]))
+    places = _places_of(None if layers.keypoints is None else move_keypoints(layers.keypoints, whole, size))  # none outside
     return LoadedFrame(pixels=to_pixels(layers.frame), control_pixels=control, places=places, layers=layers)
 
 
@@ -311,7 +312,9 @@ def clip_samples(
     number: int, clip: Clip, config: DataConfig, num_frames: int | None, photos: bool = False, every: int = 1
 ) -> list[Sample]:  # fmt: skip
     """Every frame of a clip, or whole windows of `num_frames` at the wanted fps or stride, which begin at every so many frames;
-    of a photo its one frame, where `photos` are wanted beside clips."""
+    of a photo its one frame, where `photos` are wanted beside clips. None of what only drives, and has no frames."""
+    if not clip.has_frames:
+        return []
     if num_frames is None or (photos and clip.kind == "photo"):
         return [Sample(number, k) for k in range(clip.num_frames)]
     if clip.kind == "photo":

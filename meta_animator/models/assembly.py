@@ -35,6 +35,7 @@ class Assembly(nn.Module):
         self.face = load_face(config.face) if face else None
         self.identifiers: dict[str, str] = {}  # given by models/identifiers.py
         self.shared_noise: float | None = None  # of the motion module's training, where it says so
+        self.trained_frames: int | None = None  # of its clips, likewise
         self._exact: dict[str, Tensor] = {}
         self._names: dict[str, str] = {}  # fingerprints of parts whose values are rounded and kept nowhere else
 

@@ -26,7 +26,7 @@ from meta_animator.media.video import VideoSource
 from meta_animator.models.assembly import Assembly
 from meta_animator.models.backbones import Backbone
 from meta_animator.settings import DataConfig, ModelConfig
-from meta_animator.stages.workers import closing_workers
+from meta_animator.stages.workers import LOADING_SECONDS, closing_workers
 from meta_animator.training.signals import leave_signals_to_the_loop, stopping_at_once
 
 Job = tuple[Part, dict[View, list[int]]]  # of a part, of which views the units at which places
@@ -110,6 +110,7 @@ def fill(data: DataConfig, backbone: Backbone, cache: LatentCache, jobs: list[Jo
     workers = min(data.num_workers, len(jobs))
     loader = iter(DataLoader(
         Drawings(jobs), batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_the_loop, collate_fn=_as_it_is,
+        timeout=LOADING_SECONDS if workers else 0,
     ))  # fmt: skip
     at_once = 1 if next(backbone.vae.parameters()).device.type == "cpu" else FRAMES_AT_ONCE  # a CPU is faster with one
     images = sum(len(part.units[place]) for part, missing in jobs for places in missing.values() for place in places)

@@ -1,5 +1,6 @@
 """Whether the data sets and pictures that a run names are there and can show what it needs."""
 
+import re
 from pathlib import Path
 
 from meta_animator.data.manifest import Clip, is_data_set, read_manifest
@@ -75,7 +76,9 @@ def check_others(clips: list[Clip], people: set[str], data: DataConfig) -> None:
         )
 
 
-# what stage 3 opens
+# what stage 3 opens, and what it writes
+
+WRITTEN_ANEW, PICTURE = ("frames", "driving"), re.compile(r"\d{6}\.png")
 
 
 def check_inputs(sample: SampleConfig, data: DataConfig) -> None:
@@ -86,6 +89,18 @@ def check_inputs(sample: SampleConfig, data: DataConfig) -> None:
             kind = "a photo or a data set" if key == "reference" else "a data set, a drawn pose video, a keypoint .npz or JSON"
             raise Absent(f"sample.{key}: {path}: no such file or folder; expected {kind}; {_maker(Path(path), data)}")
     check_references(sample.reference, sample.reference_clip, sample.references)
+
+
+def check_own_folders(sample: SampleConfig, output_dir: str) -> None:
+    """Raises UserError where what stage 3 writes anew, `frames` and `driving`, holds what is not its own."""
+    for folder in (Path(output_dir) / name for name in WRITTEN_ANEW):
+        for key in ("driving", "reference"):
+            path = getattr(sample, key)
+            if path and Path(path).exists() and Path(path).resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"sample.{key}: {path}: stage 3 writes {folder} anew; name another output_dir")
+        others = [one.name for one in folder.glob("[!.]*") if not PICTURE.fullmatch(one.name)] if folder.is_dir() else []
+        if others:
+            raise UserError(f"{folder}: holds {min(others)}, which stage 3 would delete; name another output_dir")
 
 
 def try_inputs(sample: SampleConfig, data: DataConfig, seed: int, model: ModelConfig) -> None:

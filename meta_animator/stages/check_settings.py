@@ -24,6 +24,8 @@ def check_training(stage: str, data: DataConfig, model: ModelConfig, train: Trai
     check_meters(stage, data, train)
     if train.wandb_project and find_spec("wandb") is None:
         raise UserError("train.wandb_project: Weights & Biases is not installed; pip install wandb, or leave it empty")
+    if train.optimizer == "adamw8bit" and find_spec("torchao") is None:
+        raise UserError("train.optimizer: adamw8bit needs one more package: pip install torchao")
     if stage not in NETWORKS:
         return []
     if train.compile:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from meta_animator.settings import METHOD, NETWORKS, TRAINING, RunConfig
 from meta_animator.stages.check_checkpoints import Absent, check_control, check_extraction, check_motion, check_words
-from meta_animator.stages.check_data import check_data, check_inputs, try_inputs
+from meta_animator.stages.check_data import check_data, check_inputs, check_own_folders, try_inputs
 from meta_animator.stages.check_family import check_family
 from meta_animator.stages.check_settings import check_face, check_sampling, check_sides, check_steps, check_training
 
@@ -39,6 +39,7 @@ CHECKS = (  # in this order
     Check(check_motion, ("motion", *SAMPLE), "stage model"),
     Check(check_words, SAMPLE, "stage model sample"),
     Check(check_inputs, SAMPLE, "sample data"),
+    Check(check_own_folders, SAMPLE, "sample output_dir"),
     Check(try_inputs, SAMPLE, "sample data seed model", dry=True),  # the run itself opens them next
     Check(check_extraction, ("extract",), "stage model extract"),
 )

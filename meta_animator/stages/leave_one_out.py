@@ -109,7 +109,7 @@ def read_outcome(runs: list[Path]) -> Outcome:
     if not steps:
         raise UserError(f"{runs[0].parent}: the runs have measured at no step in common; delete the folder to train them anew")
     faces = None
-    if all(FACE in one[step] for one in found for step in steps):
+    if all(one[step].get(FACE) is not None for one in found for step in steps):
         faces = [[one[step][FACE] for step in steps] for one in found]
     return Outcome(steps=steps, errors=[[one[step][GUARD] for step in steps] for one in found], faces=faces)
 
@@ -118,7 +118,7 @@ def _measured(run: Path) -> dict[int, dict[str, float]]:
     """{step: what meters said}"""
     with (run / "metrics.jsonl").open(encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
-    return {line["step"]: line for line in lines if GUARD in line}
+    return {line["step"]: line for line in lines if line.get(GUARD) is not None}  # null: it was not finite
 
 
 def _without(config: RunConfig, number: int, output: Path) -> RunConfig:

@@ -80,6 +80,7 @@ class MotionParts:
         run = {"stage": self.config.stage, "prompt": self.config.data.prompt}
         own = {"shared_noise": self.config.train.shared_noise, **({"fps": self.fps} if self.fps else {})}
         own |= {"data": self.data} if self.data else {}
+        own |= {"lora_tasks": sorted(self.config.train.lora_tasks)} if self.config.train.lora_tasks else {}
         return {**run, **metadata_of(self.networks), **own}
 
     def noise(self, draws: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -131,6 +131,8 @@ def load_animator(config: RunConfig, device: torch.device | None = None) -> Anim
     if config.model.motion_from:
         load_motion(models, config.model.motion_from)
         _note_shared_noise(sample, models.shared_noise)
+        if models.backbone.frames_apart and (trained := models.trained_frames) and sample.window > trained:
+            print(f"note: sample.window is {sample.window}, the motion module was trained on clips of {trained} frames")
     if sample.loras:
         sample = dataclasses.replace(sample, loras=load_loras(models, sample.loras))
     if (precision := PRECISIONS[config.train.mixed_precision]) in HALF:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from meta_animator.errors import UserError
+from meta_animator.training.memory_advice import dead_worker
 
 LOADING_SECONDS = 1800  # for one batch; a process that takes longer hangs
 
@@ -18,6 +19,8 @@ def closing_workers(loader: Any) -> Iterator[None]:
     except UserError as error:  # a worker's error carries the worker's traceback; its last line is the message
         raise UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1]) from None
     except RuntimeError as error:
+        if "DataLoader worker" in str(error) and "timed out after" not in str(error):
+            raise UserError(dead_worker(error, getattr(loader, "_num_workers", 0))) from error
         if "timed out after" not in str(error):
             raise
         raise UserError(

@@ -30,7 +30,7 @@ from meta_animator.training.gradients import GradientMeans
 from meta_animator.training.lock import lock_folder
 from meta_animator.training.logs import Later, StepLogs
 from meta_animator.training.means import Means
-from meta_animator.training.memory_advice import out_of_memory
+from meta_animator.training.memory_advice import dead_worker, out_of_memory
 from meta_animator.training.optim import load_named_state, make_optimizer, named_state, skips_on_device
 from meta_animator.training.page import RunPage
 from meta_animator.training.resume import changed_settings, check_same_run, training_settings
@@ -103,14 +103,12 @@ class Trainer:
                 best = f"; step {self.watch.best['step']} is {in_words(self.watch.best)}" if self.watch.best else ""
                 print(f"done: {list_checkpoints(self.run_folder)[-1]}{best}; to look at: {self.run_folder}/index.html")
         except torch.OutOfMemoryError as error:
-            raise UserError(out_of_memory(self.config, self.step + 1, self.sharded)) from error
+            saved = bool(list_checkpoints(self.run_folder))
+            raise UserError(out_of_memory(self.config, self.step + 1, self.sharded, saved)) from error
         except RuntimeError as error:  # torch notices a dead worker wherever this process happens to be
             if "DataLoader worker" not in str(error):
                 raise
-            raise UserError(
-                f"a data-loader process died ({str(error).splitlines()[0]}); out of memory is the usual cause: lower "
-                f"data.num_workers (now {self.config.data.num_workers}); the same command continues from the last checkpoint"
-            ) from error
+            raise UserError(dead_worker(error, self.config.data.num_workers)) from error
         finally:
             if tracker is not None:
                 tracker.close()
@@ -368,6 +366,7 @@ class Trainer:
         self.step, self.skipped, self.means = 0, 0, Means()
         state = {} if checkpoint is None else checkpoint.metadata.get("meters")
         self.watch = Watch(getattr(self.stage, "early_stop", 0), state, getattr(self.stage, "best_step", 0))
+        self.watch.look_back([int(path.name.removeprefix("step-")) for path in found])
         self.last: LastStep | None = None
         self.asked: Later | None = None
         if checkpoint is None:

@@ -1,12 +1,12 @@
 """One run per folder."""
 
-import fcntl
 import os
 import socket
 from pathlib import Path
 from typing import TextIO
 
 from meta_animator.errors import UserError
+from meta_animator.files import hold
 
 
 def lock_folder(folder: Path) -> TextIO:
@@ -16,8 +16,8 @@ def lock_folder(folder: Path) -> TextIO:
     """
     file = (folder / ".lock").open("a+", encoding="utf-8")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        hold(file, wait=False)
+    except BlockingIOError:
         file.seek(0)
         raise UserError(
             f"{folder}: another run is writing here ({file.read().strip() or 'unknown'}); stop it, or name another output_dir"

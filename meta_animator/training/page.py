@@ -1,10 +1,12 @@
 """A run as one HTML page, complete in itself: curves, previews, config, versions."""
 
 import base64
+import contextlib
 import functools
 import html
 import io
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from PIL import Image
 
 from meta_animator.checkpoints.best import in_words, read_best
 from meta_animator.config import to_yaml
+from meta_animator.errors import UserError
 from meta_animator.files import whole_file
 from meta_animator.media.images import read_image
 from meta_animator.settings import RunConfig
@@ -112,7 +115,13 @@ def chosen_previews(folder: Path) -> list[tuple[Path, tuple[int, int]]]:
     found = sorted(path for path in folder.glob("[!.]*") if path.suffix in (".png", ".mp4")) if folder.is_dir() else []
     places = {round(k) for k in np.linspace(0, len(found) - 1, min(SHOWN_PREVIEWS, len(found)))}
     chosen = [found[k] for k in sorted(places, reverse=True)]
-    return [(path, (path.stat().st_mtime_ns, path.stat().st_size)) for path in chosen]
+    return [(path, (seen.st_mtime_ns, seen.st_size)) for path in chosen if (seen := _stat(path)) is not None and seen.st_size]
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    with contextlib.suppress(OSError):  # somebody has just taken it away
+        return path.stat()
+    return None
 
 
 def _figure(title: str, picture: str) -> str:
@@ -122,7 +131,10 @@ def _figure(title: str, picture: str) -> str:
 def _embed(path: Path) -> str:
     if path.suffix == ".mp4":
         return f'<video controls loop muted src="data:video/mp4;base64,{_base64(path.read_bytes())}"></video>'
-    picture, buffer = Image.fromarray(read_image(path)), io.BytesIO()
+    try:
+        picture, buffer = Image.fromarray(read_image(path)), io.BytesIO()
+    except UserError as error:  # no reason to end a training
+        return f"<p>{html.escape(str(error))}</p>"
     picture.thumbnail((1600, 1600))
     picture.save(buffer, "JPEG", quality=88)
     return f'<img src="data:image/jpeg;base64,{_base64(buffer.getvalue())}" alt="{html.escape(path.stem)}">'

@@ -1,8 +1,8 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard, and Weights & Biases if a project is named."""
 
-import hashlib
 import json
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,7 +28,11 @@ class Tracker:
         if wandb_project:
             import wandb
 
-            name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]  # the same for a continued run
+            told = folder / "wandb_id"  # the same for a continued run, another one for another run of the same folder's name
+            if not told.is_file():
+                with whole_file(told) as part:
+                    part.write_text(secrets.token_hex(6), encoding="utf-8")
+            name = told.read_text(encoding="utf-8")
             self.wandb = wandb.init(project=wandb_project, name=folder.name, id=name, dir=folder, resume="allow")
 
     def log(self, step: int, lines: Sequence[Mapping[str, float | str]], overall: Mapping[str, float]) -> None:

@@ -1,10 +1,11 @@
 """What a run's meters say from measurement to measurement: which step is the best, when to stop, and what is wrong."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meta_animator.checkpoints.best import CHOSEN
+from meta_animator.errors import UserError
 from meta_animator.settings import TrainConfig
 
 GUARD = "held_out_error"  # what the best step has least of
@@ -70,6 +71,19 @@ class Watch:
         """Take note of a step that is trained."""
         if step == self.best_step:
             self.best = {"step": step, "meter": CHOSEN, "value": float(step)}
+
+    def look_back(self, saved: Sequence[int]) -> None:
+        """Take note of the checkpoints that a run continues from, the newest last. Raises UserError where the wanted step is past
+        and was not kept."""
+        if not (0 < self.best_step <= max(saved, default=0)) or self.best is not None:
+            return
+        if self.best_step not in saved:
+            kept = ", ".join(map(str, saved))
+            raise UserError(
+                f"train.best_step: this run was trained before and did not keep step {self.best_step}; name another output_dir, "
+                f"or one of {kept}"
+            )
+        self.pass_by(self.best_step)
 
     def is_best(self, step: int) -> bool:
         return self.best is not None and self.best["step"] == step

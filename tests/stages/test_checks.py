@@ -216,3 +216,14 @@ def test_seconds_that_are_none_are_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         runpy.run_path(str(script), run_name="__main__")
     assert capsys.readouterr().err.splitlines()[-1].endswith("--seconds: expected STAGE=S, such as step0=200, got 'a=b'")
+
+
+@pytest.mark.parametrize("name", ["driving", "frames"])
+def test_stage_3_deletes_nothing_that_is_not_its_own(run_config, tmp_path, puppet_data, name):
+    """Whatever drives, or other files, where its own frames would go."""
+    shutil.copytree(puppet_data / "train", tmp_path / "dance" / name)
+    changes = {"sample.driving": str(tmp_path / "dance" / name), "output_dir": str(tmp_path / "dance")}
+    with pytest.raises(UserError, match=rf"sample.driving: .*: stage 3 writes .*{name} anew; name another output_dir"):
+        check_run(run_config("sample", **changes))
+    with pytest.raises(UserError, match=rf"{name}: holds clips, which stage 3 would delete; name another output_dir"):
+        check_run(run_config("sample", output_dir=str(tmp_path / "dance")))

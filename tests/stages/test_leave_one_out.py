@@ -1,5 +1,6 @@
 """Each photo left out of a run of its own, and what is made of it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from meta_animator.checkpoints.files import read_weights
 from meta_animator.config import load_config
 from meta_animator.errors import UserError
 from meta_animator.json_files import read_json
-from meta_animator.stages.leave_one_out import leave_one_out
+from meta_animator.stages.leave_one_out import _measured, leave_one_out
 from meta_animator.stages.meters import Meters
 from meta_animator.stages.train import train
 
@@ -58,6 +59,12 @@ def test_the_step_at_which_left_out_photos_come_out_best_is_taken_of_a_run_on_al
         train_file(path)
 
     assert leave_one_out(config, no_more) == outcome
+
+
+def test_a_measurement_that_was_not_finite_counts_for_nothing(tmp_path):
+    lines = [{"step": 1, "held_out_error": None}, {"step": 2, "held_out_error": 0.5}, {"step": 3, "loss": 1.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert list(_measured(tmp_path)) == [2]
 
 
 def test_two_photos_at_a_time(tuned, capsys):

@@ -1,25 +1,32 @@
 """What a training does when the machine or the data misbehave: it saves what is good, and says one line."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
-from meta_animator.checkpoints.files import list_checkpoints
+from meta_animator.checkpoints.files import find_checkpoint, list_checkpoints
 from meta_animator.config import save_config
 from meta_animator.errors import Stopped, UserError
 from meta_animator.json_files import read_json
+from meta_animator.stages import train as training_stages
 from meta_animator.stages.denoising import DenoisingStage
 from meta_animator.stages.train import train
 from meta_animator.training import engine, optim
+from meta_animator.training.lock import lock_folder
+from meta_animator.training.memory_advice import out_of_memory
+from meta_animator.training.trackers import Tracker
 from meta_animator.weights import load_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -89,9 +96,12 @@ def test_out_of_memory_names_the_knobs_in_order(make_config, disturbed):
     assert "\n" not in text and "out of memory at step 3" in text
     knobs = [
         "train.gradient_checkpointing=true", "train.batch_size=2 with train.gradient_accumulation_steps=2",
-        "train.mixed_precision=bf16", "train.optimizer=adamw8bit", "train.ema_device=cpu", "loss.image_weight=0", "data.height",
+        "train.mixed_precision=bf16", "train.ema_device=cpu", "loss.image_weight=0", "data.height",
     ]  # fmt: skip
     assert sorted(text.index(knob) for knob in knobs) == [text.index(knob) for knob in knobs]
+    assert "adamw8bit" not in text, "a run that has saved its optimizer goes on with it"
+    text = out_of_memory(make_config(train__batch_size=3), 1, sharded=False)
+    assert "train.batch_size=1 with train.gradient_accumulation_steps=3, " in text and "train.optimizer=adamw8bit" in text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -245,6 +255,84 @@ samples.SampleSet.__getitem__ = deadly
     assert process.returncode == 2, err[-900:]
     (line,) = error_lines(err)
     assert "a data-loader process died" in line and "data.num_workers (now 1)" in line
+
+
+def test_a_data_loader_process_that_dies_while_latents_are_encoded_is_one_line(make_config):
+    config = make_config(data__num_workers=1)
+    prelude = """
+import os, signal
+from meta_animator.stages import cache
+main, original = os.getpid(), cache.Drawings.__iter__
+def deadly(self):
+    if os.getpid() != main:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self)
+cache.Drawings.__iter__ = deadly
+"""
+    process = start(config, prelude=prelude)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err[-900:]
+    *_, line = error_lines(err)  # after the bar's
+    assert "Traceback" not in err and "a data-loader process died" in line and "data.num_workers (now 1)" in line
+
+
+def test_what_is_wrong_with_the_folder_is_told_before_anything_is_encoded(make_config, monkeypatch):
+    train(make_config(train__max_steps=1))
+    monkeypatch.setitem(training_stages.STAGES, "control", lambda *how: pytest.fail("was built"))
+    with pytest.raises(UserError, match=r"step-000001: its seed is 0, this run's is 7; use another output_dir"):
+        train(make_config(seed=7))
+    with pytest.raises(UserError, match="was trained with 2 samples per step, now there are 5"):
+        train(make_config(train__batch_size=5))
+    config = make_config()
+    with lock_folder(Path(config.output_dir)), pytest.raises(UserError, match="another run is writing here"):
+        train(config)
+
+
+def test_copies_of_checkpoints_are_left_alone(make_config):
+    """Beside the others, under names that a person gives them."""
+    config = make_config(train__max_steps=1, train__checkpoint_every=1, train__keep_checkpoints=1)
+    train(config)
+    home = Path(config.output_dir) / "checkpoints"
+    names = ("step-000001.bak", "step-000009-old", "step-000001 (copy)")
+    copies = [shutil.copytree(home / "step-000001", home / name) for name in names]
+    train(make_config(train__max_steps=3, train__checkpoint_every=1, train__keep_checkpoints=1))
+    assert [path.name for path in list_checkpoints(Path(config.output_dir))] == ["step-000003"]
+    assert all((copy / "manifest.json").is_file() for copy in copies)
+
+
+def test_a_step_that_is_past_becomes_the_best_where_it_was_kept(make_config, prepared):
+    settings = {"train__checkpoint_every": 1, "train__keep_checkpoints": 2, "train__max_steps": 3}
+    settings["model__control_from"] = prepared
+    train(make_config("reference", **settings))
+    config = make_config("reference", train__best_step=2, **settings)
+    train(config)
+    assert find_checkpoint(config.output_dir).name == "step-000002"
+    with pytest.raises(UserError, match=r"did not keep step 1; name another output_dir, or one of 2, 3"):
+        train(make_config("reference", train__best_step=1, **settings))
+
+
+def test_on_a_disk_without_locks_a_run_is_trained_all_the_same(make_config, monkeypatch, capsys):
+    def no_locks(file, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    config = make_config(train__max_steps=1)
+    train(config)
+    assert len(list_checkpoints(Path(config.output_dir))) == 1
+    assert "this disk knows no locks; see to it yourself" in capsys.readouterr().out
+
+
+def test_a_run_of_weights_and_biases_is_known_by_its_folder_not_by_the_folders_path(tmp_path, monkeypatch):
+    asked = []
+    fake = types.SimpleNamespace(init=lambda **how: asked.append(how["id"]) or types.SimpleNamespace(finish=lambda: None))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for _ in range(2):
+        (tmp_path / "run").mkdir()
+        for _ in range(2):
+            Tracker(tmp_path / "run", 0, "mine").close()
+        shutil.rmtree(tmp_path / "run")
+    first, again, other, other_again = asked
+    assert first == again != other == other_again
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(make_config):

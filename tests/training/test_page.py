@@ -66,3 +66,13 @@ def test_of_many_previews_some_are_shown(run):
     text = RunPage(folder, RunConfig(), {}).of_now()().read_text()
     shown = [int(part[:6]) for part in text.split("<figcaption>step-")[1:]]
     assert len(shown) == SHOWN_PREVIEWS and shown == sorted(shown, reverse=True) and {shown[0], shown[-1]} == {29, 0}
+
+
+def test_a_preview_that_cannot_be_read_is_said_on_the_page(run):
+    """A picture that is just being copied there, or was cut off by a power cut."""
+    folder, add = run
+    add([1], [1])
+    (folder / "previews" / "empty.png").touch()
+    (folder / "previews" / "broken.png").write_bytes(b"no picture")
+    text = RunPage(folder, RunConfig(), {}).of_now()().read_text()
+    assert text.count("<img") == 1 and "broken.png: cannot be read as a picture" in text and "empty" not in text

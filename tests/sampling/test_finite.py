@@ -32,7 +32,7 @@ def setting(make_config, prepared, puppet_data, moving):
             sample__overlap=1, sample__reference=puppet_data / "person", sample__driving=puppet_data / "train",
             sample__num_inference_steps=3, **overrides,
         )  # fmt: skip
-        return load_animator(config), *open_inputs(config.sample, config.data, config.seed, config.model.motion_from)
+        return load_animator(config), *open_inputs(config.sample, config.data, config.seed, config.model)
 
     return make
 

@@ -123,3 +123,14 @@ def test_former_keys_are_read_as_what_they_are_now(tmp_path, capsys):
     assert "sample.inversion_share=0.5 is no longer a setting and left out" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"sample\.frame_noise: expected a number, got 'much'"):
         load_config(path, ["sample.frame_noise=much"])
+
+
+def test_a_window_that_is_longer_than_the_clips_of_stage_1_is_said(first_latent, moving, capsys):
+    file = list_checkpoints(Path(moving))[-1] / "manifest.json"
+    known = read_json(file)
+    for trained, said in ((3, False), (2, True)):
+        write_json(file, known | {"settings": {**known["settings"], "data.num_frames": trained}})
+        animator, _ = first_latent(model__motion_from=moving)
+        note = f"note: sample.window is 3, the motion module was trained on clips of {trained} frames\n"
+        assert animator.sample.window == 3 and (note in capsys.readouterr().out) == said
+    write_json(file, known)

@@ -5,7 +5,7 @@
 #   bash scripts/demo.sh [key=value ...]          extra settings go to every stage
 #   bash scripts/demo.sh --fast [key=value ...]   a first look: stages 0 and 1 as they are shipped, a short stage 2, half of
 #                                                 the frames
-#   bash scripts/demo.sh --wan [key=value ...]    the same stages on a small Wan, a video transformer, at 64 x 64; 6
+#   bash scripts/demo.sh --wan [key=value ...]    the same stages on a small Wan, a video transformer, at 64 x 64; 7
 #                                                 minutes
 #
 # Environment: DEMO_DIR (outputs/demo, outputs/demo_wan), DEMO_DATA (data/puppets, data/puppets_wan). Writes DEMO_DIR/{animation.mp4, overview.png, metrics.json}.

@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
 from meta_animator.data.clips import Clip
 from meta_animator.data.conditions import draw_condition
 from meta_animator.data.crops import bucket_sizes, crop_notes, figure_crop, person_crop, random_crop, size_of, some_framings
 from meta_animator.data.figures import figure_of_drawn, figure_of_masks, figure_of_points
+from meta_animator.data.keypoint_clips import keypoint_clip
 from meta_animator.data.keypoints import face_box, five_points
 from meta_animator.data.layers import Layers
 from meta_animator.data.manifest import read_manifest
-from meta_animator.data.samples import crop_of, load_frame, load_places, to_images
+from meta_animator.data.samples import clip_samples, crop_of, load_frame, load_places, to_images
 from meta_animator.data.transforms import crop_box, move_keypoints
 from meta_animator.data.writer import DatasetWriter
 from meta_animator.evaluation.animation import load_layers
@@ -168,3 +170,22 @@ def test_buckets_have_the_area_and_each_clip_goes_to_the_nearest():
     for have, size in (((1280, 720), (704, 384)), ((720, 1280), (384, 704)), ((600, 610), (512, 512)), ((800, 600), (576, 448))):
         assert size_of(Clip(height=have[0], width=have[1], **about), config) == size
         assert size_of(Clip(height=have[0], width=have[1], **about), DataConfig()) == (512, 512)
+
+
+def test_a_face_over_the_edge_is_seen_or_not_whether_or_not_pixels_are_read(tmp_path):
+    """In a picture that has the run's size already, which nothing crops."""
+    person = standing_person(60, 64)
+    person[:, 1] -= person[:11, 1].max()  # the head is above the picture
+    with DatasetWriter(tmp_path) as writer:
+        writer.add(id="a", layers=[Layers(frame=np.zeros((64, 64, 3), np.uint8), keypoints=person)], identity="p", fps=8)
+    (clip,), config, whole = read_manifest(tmp_path), DataConfig(height=64, width=64), (0.0, 0.0, 64.0, 64.0)
+    read = load_frame(clip, 0, "dwpose", config, whole).places
+    for name, value in vars(load_places(clip, 0, config, whole)).items():
+        assert torch.equal(getattr(read, name), value), name
+    assert not read.face_visible
+
+
+def test_a_clip_that_only_drives_is_no_sample(tmp_path):
+    np.savez(tmp_path / "pose.npz", keypoints=np.stack([standing_person(60, 64)] * 5), width=64, height=64, fps=8.0)
+    clip = keypoint_clip(tmp_path / "pose.npz")
+    assert clip_samples(0, clip, DataConfig(), None) == clip_samples(0, clip, DataConfig(), 2) == []
